@@ -1,0 +1,131 @@
+"""The `tenfold` command: every verb calls one public function and shows what it returns."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from tenfold.errors import TenfoldError
+from tenfold.tables import claims_table, comparison_tables, datasets_table, experiments_table
+
+app = typer.Typer(
+    name="tenfold",
+    help="A paper's claims as checks that run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="The named outside data sets.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Results = Annotated[Path, typer.Option("--results", help="The folder of all results.")]
+
+
+def _console(stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 140, highlight=False)
+
+
+def _tell(message: str) -> None:
+    _console(stderr=True).print(message, markup=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_experiments() -> None:
+    """List the installed experiments with their scales and claims."""
+    _console().print(experiments_table())
+
+
+@app.command()
+def run(
+    paper: Annotated[str, typer.Argument(help="The experiment's name (see `tenfold list`).")],
+    scale: Annotated[str, typer.Option(help="quick, laptop or paper.")] = "quick",
+    assignments: Annotated[
+        Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+        typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="The most trials side by side (default: one a core)."),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Run a paper's experiment and say which of its claims hold."""
+    from tenfold.execution import run_experiment
+    from tenfold.experiments import find_experiment
+
+    try:
+        outcome = run_experiment(
+            find_experiment(paper),
+            scale,
+            assignments=assignments or (),
+            results=results,
+            resume=resume,
+            jobs=jobs,
+            tell=_tell,
+        )
+    except KeyboardInterrupt:
+        _tell("\nInterrupted. What finished is kept; to continue, repeat the command with --resume.")
+        raise typer.Exit(130) from None
+    _console().print(claims_table(outcome.claims))
+    _console().print(f"Results: {outcome.folder.path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(results: Results = Path("results")) -> None:
+    """Build one page of all results, results/index.html."""
+    from tenfold.report import write_report
+
+    _console().print(f"Report: {write_report(results)}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run's folder, results/PAPER/SCALE.")],
+    second: Annotated[Path, typer.Argument(help="Another run's folder.")],
+) -> None:
+    """Show claims and metrics of two runs side by side."""
+    from tenfold.comparison import compare_runs
+
+    for table in comparison_tables(compare_runs(first, second, _tell)):
+        _console().print(table)
+
+
+@data.command("list")
+def list_data() -> None:
+    """List the named data sets and whether they can be had here."""
+    _console().print(datasets_table())
+
+
+@data.command("get")
+def get_data(name: Annotated[str, typer.Argument(help="The data set's name.")]) -> None:
+    """Fetch a data set and print where it is."""
+    from tenfold.data import get
+
+    typer.echo(get(name))
+
+
+@data.command("path")
+def data_path(name: Annotated[str, typer.Argument(help="The data set's name.")]) -> None:
+    """Print where a data set is, without fetching it."""
+    from tenfold.data import path
+
+    found = path(name)
+    if found is None:
+        raise TenfoldError(f"data {name} is not on this machine; tenfold data get {name} fetches it")
+    typer.echo(found)
+
+
+def main() -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    try:
+        app()
+    except TenfoldError as error:
+        _tell(f"tenfold: {error}")
+        sys.exit(error.exit_code)

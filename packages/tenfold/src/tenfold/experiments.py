@@ -1,0 +1,104 @@
+"""An experiment: a paper's config, run, claims and figures, found by its entry point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import BaseModel
+
+from tenfold.claims import Claim
+from tenfold.errors import TenfoldError, UsageError
+from tenfold.estimates import Estimate
+from tenfold.records import Records
+
+if TYPE_CHECKING:
+    from tenfold.figures import Figure
+    from tenfold.runs import Run
+
+GROUP = "tenfold.experiments"
+
+RunFunction: TypeAlias = "Callable[[Any, Run], Mapping[str, Estimate | float]]"
+FiguresFunction: TypeAlias = "Callable[[Any, Mapping[str, Estimate], Records, Path], Sequence[Figure]]"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that `tenfold run` needs to know about a paper.
+
+    `config_model` is a frozen pydantic model that forbids unknown keys; `configs` names the package whose
+    files quick.toml, laptop.toml and paper.toml (those that exist) fill it. `run(config, run)` does the
+    work and returns the metrics; `figures(config, metrics, records, folder)` writes its files into `folder`
+    and returns them with captions. Entry point: group `tenfold.experiments`, name as here.
+
+    Raises `ValueError` if two claims share an id, or the config model admits unknown keys.
+    """
+
+    name: str
+    title: str
+    paper: str
+    url: str
+    config_model: type[BaseModel]
+    configs: str
+    run: RunFunction
+    claims: Sequence[Claim]
+    figures: FiguresFunction | None = None
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        ids = [claim.id for claim in self.claims]
+        repeated = {claim for claim in ids if ids.count(claim) > 1}
+        if repeated:
+            raise ValueError(f"experiment {self.name}: several claims have the id {', '.join(repeated)}")
+        settings = self.config_model.model_config
+        if settings.get("extra") != "forbid" or not settings.get("frozen"):
+            raise ValueError(
+                f"experiment {self.name}: {self.config_model.__name__} needs "
+                'model_config = ConfigDict(frozen=True, extra="forbid"), or a mistyped key would be ignored'
+            )
+
+    @property
+    def source(self) -> Path | None:
+        """The file that defines `run`, for the git commit."""
+        file = getattr(sys.modules.get(self.run.__module__), "__file__", None)
+        return Path(file) if file else None
+
+
+def experiment_names() -> list[str]:
+    """Return the names of the installed experiments, sorted; nothing of theirs is imported."""
+    return sorted(metadata.entry_points(group=GROUP).names)
+
+
+def find_experiment(name: str) -> Experiment:
+    """Import and return an installed experiment.
+
+    Raises `UsageError` if there is none of that name (listing those there are) or a package that it
+    needs is not installed (naming the extra), `TenfoldError` if the entry point is not an experiment.
+    """
+    found = metadata.entry_points(group=GROUP, name=name)
+    if not found:
+        names = (
+            ", ".join(experiment_names()) or "none is installed (for example: pip install 'lpa[reproduce]')"
+        )
+        raise UsageError(f"there is no experiment {name!r}; there are: {names}")
+    entry = next(iter(found))
+    distribution = entry.dist.name if entry.dist is not None else name
+    try:
+        experiment = entry.load()
+    except ImportError as error:
+        own = (error.name or "").partition(".")[0] in (entry.module.partition(".")[0], "tenfold")
+        if own or not isinstance(error, ModuleNotFoundError):
+            raise TenfoldError(
+                f"experiment {name!r}, declared as {entry.value} by {distribution}, cannot be imported: {error}"
+            ) from error
+        raise UsageError(
+            f"experiment {name!r} needs {error.name}, which is not installed: "
+            f"pip install '{distribution}[reproduce]'"
+        ) from error
+    if not isinstance(experiment, Experiment) or experiment.name != name:
+        raise TenfoldError(f"{entry.value} of {distribution} is not an Experiment with the name {name!r}")
+    return experiment
