@@ -14,6 +14,7 @@ from tenfold.criteria import (
     Criterion,
     Equals,
     NotTestableError,
+    On,
     Within,
 )
 from tenfold.errors import TenfoldError, UsageError
@@ -54,6 +55,7 @@ __all__ = [
     "Experiment",
     "Figure",
     "NotTestableError",
+    "On",
     "Outcome",
     "PyPI",
     "Records",

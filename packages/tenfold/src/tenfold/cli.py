@@ -129,3 +129,6 @@ def main() -> None:
     except TenfoldError as error:
         _tell(f"tenfold: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _tell(f"tenfold: {error}")
+        sys.exit(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -129,6 +129,6 @@ def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return [annotation]
     return [found for argument in typing.get_args(annotation) for found in _models_in(argument)]

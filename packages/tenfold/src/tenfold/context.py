@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tenfold.records import append_record, record_of
+from tenfold.records import append_record, measurement_of, result_of
 from tenfold.trials import Trial
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,7 +36,7 @@ class TrialContext:
         A trial that continues from a checkpoint may log a step again: the last time counts.
         """
         numbers = {name: float(value) for name, value in metrics.items()}
-        append_record(self._metrics_file, record_of(self.trial, step=int(step), metrics=numbers))
+        append_record(self._metrics_file, measurement_of(self.trial, int(step), numbers))
 
     def progress(self, done: float, total: float) -> None:
         """Say how far the trial is, for the progress bar; cheap enough to call at every step."""
@@ -52,7 +52,7 @@ class TrialContext:
         not a mapping of names to JSON values (scalars of NumPy and torch count as numbers).
         """
         plain = _plain_json(result)
-        append_record(self._metrics_file, record_of(self.trial, result=plain))
+        append_record(self._metrics_file, result_of(self.trial, plain))
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
         return plain
 

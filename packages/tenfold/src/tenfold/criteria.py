@@ -7,7 +7,7 @@ the same seed of the metric it is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -82,13 +82,12 @@ class _Comparison(_WithBound):
     every_seed: bool = False
 
     sign: ClassVar[str]
-    compare: ClassVar[Callable[[float, float], bool]]
 
     def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
         """Compare the metric with `ratio` times the bound; raises `NotTestableError`."""
         bound = resolve_bound(self.bound, metrics, paper_value)
         pairs = paired(metric, bound) if self.every_seed else [(metric.mean, bound.mean)]
-        return all(type(self).compare(value, self.ratio * limit) for value, limit in pairs)
+        return all(self._passes(value, self.ratio * limit) for value, limit in pairs)
 
     def describe(self, metric: str, paper_value: float | None = None) -> str:
         """Return for example `ppl_lpa <= 1.02 x ppl_dense, on every seed`."""
@@ -96,33 +95,49 @@ class _Comparison(_WithBound):
         seeds = ", on every seed" if self.every_seed else ""
         return f"{metric} {self.sign} {factor}{describe_bound(self.bound, paper_value)}{seeds}"
 
+    @staticmethod
+    def _passes(value: float, limit: float) -> bool:
+        raise NotImplementedError
+
 
 class AtLeast(_Comparison):
     """metric >= ratio x bound."""
 
     sign = "≥"
-    compare = staticmethod(lambda value, limit: value >= limit)
+
+    @staticmethod
+    def _passes(value: float, limit: float) -> bool:
+        return value >= limit
 
 
 class AtMost(_Comparison):
     """metric <= ratio x bound."""
 
     sign = "≤"
-    compare = staticmethod(lambda value, limit: value <= limit)
+
+    @staticmethod
+    def _passes(value: float, limit: float) -> bool:
+        return value <= limit
 
 
 class Above(_Comparison):
     """metric > ratio x bound."""
 
     sign = ">"
-    compare = staticmethod(lambda value, limit: value > limit)
+
+    @staticmethod
+    def _passes(value: float, limit: float) -> bool:
+        return value > limit
 
 
 class Below(_Comparison):
     """metric < ratio x bound."""
 
     sign = "<"
-    compare = staticmethod(lambda value, limit: value < limit)
+
+    @staticmethod
+    def _passes(value: float, limit: float) -> bool:
+        return value < limit
 
 
 @dataclass(frozen=True)
@@ -211,7 +226,8 @@ class AllOf:
 
     def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
         """Ask every criterion, so that one which cannot be tested is never hidden by one that fails."""
-        return all([criterion.holds(metric, metrics, paper_value) for criterion in self.criteria])
+        answers = [criterion.holds(metric, metrics, paper_value) for criterion in self.criteria]
+        return all(answers)
 
     def describe(self, metric: str, paper_value: float | None = None) -> str:
         """Return the descriptions joined by `and`."""
@@ -219,7 +235,7 @@ class AllOf:
 
     def references(self) -> tuple[str, ...]:
         """Return the metrics that any of the criteria compares with."""
-        return tuple(name for criterion in self.criteria for name in criterion.references())
+        return tuple(dict.fromkeys(name for criterion in self.criteria for name in criterion.references()))
 
     def uses_paper_value(self) -> bool:
         """Say whether any of the criteria compares with the paper's number."""
@@ -228,10 +244,17 @@ class AllOf:
 
 @dataclass(frozen=True)
 class On:
-    """The criterion holds for another metric than the claim's: for rules that look at two metrics."""
+    """The criterion holds for another metric than the claim's: for rules that look at two metrics.
+
+    Raises `ValueError` for a criterion without a bound: the paper's number belongs to the claim's own metric.
+    """
 
     metric: str
     criterion: Criterion
+
+    def __post_init__(self) -> None:
+        if self.criterion.uses_paper_value():
+            raise ValueError(f"the criterion on {self.metric} needs a bound of its own")
 
     def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
         """Ask the criterion about the other metric; raises `NotTestableError`."""
@@ -246,5 +269,5 @@ class On:
         return (self.metric, *self.criterion.references())
 
     def uses_paper_value(self) -> bool:
-        """Return False: the paper's number belongs to the claim's own metric."""
+        """Return False: see above."""
         return False

@@ -22,7 +22,7 @@ from tenfold.locks import own_lock
 from tenfold.log import RunLog
 from tenfold.results import ClaimResult, ClaimsFile, Environment, FigureRecord, FiguresFile, RunFolder
 from tenfold.runs import Run
-from tenfold.storage import Tell, move_aside, sync_folder, write_json
+from tenfold.storage import Tell, move_aside, report_damage, sync_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def run_experiment(
         run = Run(folder.path, scale, log, jobs)
         log.write(f"{'resumed' if before else 'started'} {experiment.name} at scale {scale}")
         environment = _write_environment(folder, experiment, config_sha256(plain_config(config)), before, log)
+        for name in dict.fromkeys(name for claim in experiment.claims for name in claim.needs):
+            run.has_data(name)  # before the work, so that a name that nobody knows is found out now
         metrics = _measure(experiment, config, run)
         folder.write_metrics(metrics)
         seeds = sorted({trial.seed for trial in run.trials})
@@ -82,8 +84,7 @@ def _prepare(
         folder.path.mkdir()
         log.tell(f"The earlier run was moved to {aside}; to continue a run, give --resume.")
     environment = folder.read_environment(log.tell)
-    if folder.records_file.exists():
-        _check_same_config(folder, config, environment, log)
+    _check_same_config(folder, config, environment, log)
     folder.write_config(config)
     folder.read_metrics(log.tell)  # written again at the end; read here to move damaged ones aside by name
     folder.read_claims(log.tell)
@@ -95,11 +96,17 @@ def _check_same_config(
     folder: RunFolder, config: Mapping[str, Any], environment: Environment | None, log: RunLog
 ) -> None:
     stored = folder.read_config(log.tell)
+    known = environment.config_sha256 if environment is not None else None
+    if stored is not None and known is not None and config_sha256(stored) != known:
+        report_damage(
+            folder.config_file, "it is not the config that environment.json gives the sum of", log.tell
+        )
+        stored = None
     if stored is None:
-        if environment is None or environment.config_sha256 != config_sha256(config):
+        if folder.records_file.exists() and known != config_sha256(config):
             raise UsageError(
-                f"{folder.config_file} cannot be read, so nobody knows whether the trials that finished in "
-                f"{folder.path} had the present config; run again without --resume"
+                f"{folder.config_file} is lost, and the trials that finished in {folder.path} "
+                "cannot be told to have the present config; run again without --resume"
             )
         return
     changed = differences(stored, config)
@@ -177,15 +184,17 @@ def _draw(
         figures = experiment.figures(config, metrics, run.records(), fresh)
     except Exception as error:
         raise _failure(f"the figures of {experiment.name}", error, run) from error
-    names = [Path(figure.path) for figure in figures]
     listed = [
-        FigureRecord(
-            file=str(path.relative_to(fresh) if path.is_absolute() or fresh in path.parents else path),
-            caption=figure.caption,
-        )
-        for path, figure in zip(names, figures, strict=True)
+        FigureRecord(file=_name_in(fresh, Path(figure.path)), caption=figure.caption) for figure in figures
     ]
     write_json(fresh / "figures.json", FiguresFile(figures=listed))
     shutil.rmtree(folder.figures, ignore_errors=True)
     fresh.rename(folder.figures)
     sync_folder(folder.path)
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path
+    if not (folder / name).is_file() or name.is_absolute():
+        raise TenfoldError(f"the figure {path} was not written into the folder that the experiment was given")
+    return name.as_posix()

@@ -93,7 +93,7 @@ def find_experiment(name: str) -> Experiment:
         own = (error.name or "").partition(".")[0] in (entry.module.partition(".")[0], "tenfold")
         if own or not isinstance(error, ModuleNotFoundError):
             raise TenfoldError(
-                f"experiment {name!r}, declared as {entry.value} by {distribution}, cannot be imported: {error}"
+                f"experiment {name!r} ({entry.value} of {distribution}) cannot be imported: {error}"
             ) from error
         raise UsageError(
             f"experiment {name!r} needs {error.name}, which is not installed: "

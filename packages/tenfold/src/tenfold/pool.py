@@ -10,7 +10,7 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -64,7 +64,7 @@ Event: TypeAlias = Started | Progressed | Finished | Failed
 
 def run_in_processes(
     function: TrialFunction, trials: Iterable[Trial], directory: Path, jobs: int, threads: int
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Run every trial in one of `jobs` spawned processes of `threads` threads each; yield what happens.
 
     A failing trial does not stop the others. Closing the iterator, or an exception while it waits (Ctrl-C),

@@ -138,7 +138,7 @@ class Environment(Stored):
     gpus: list[str]
     git: GitState | None
     seeds: list[int]
-    changed_on_resume: list[str] = []
+    changed_on_resume: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)

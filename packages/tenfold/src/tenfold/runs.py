@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from tenfold.pool import Failed, Finished, Progressed, Started, TrialFunction, r
 from tenfold.progress import TrialBars
 from tenfold.records import Records, load_records
 from tenfold.results import RunFolder
-from tenfold.trials import Trial, TrialKey
+from tenfold.trials import Trial
 
 
 class TrialsFailedError(TenfoldError):
@@ -60,15 +61,15 @@ class Run:
             twice = next(trial for trial in wanted if wanted.count(trial) > 1)
             raise ValueError(f"{twice} with the same settings was given twice")
         self.trials.update(wanted)
-        finished: dict[TrialKey, dict[str, Any]] = dict(self._load().results())
-        pending = [trial for trial in wanted if trial.key not in finished]
+        finished = self._load().results()
+        pending = [trial for trial in wanted if trial not in finished]
         if len(pending) < len(wanted):
             self.log.write(f"{len(wanted) - len(pending)} of {len(wanted)} trials had finished before")
         if pending:
             limits = [limit for limit in (jobs, self.jobs) if limit is not None]
             limit = min(limits) if limits else max(1, usable_cores() // threads)
             finished |= self._run(function, pending, min(limit, len(pending)), threads)
-        return {trial: finished[trial.key] for trial in wanted}
+        return {trial: finished[trial] for trial in wanted}
 
     def has_data(self, name: str) -> bool:
         """Say whether the named data set can be had on this machine; the answer stays for the whole run.
@@ -88,16 +89,20 @@ class Run:
 
     def records(self) -> Records:
         """Return what the trials of this run have logged so far; of trials no longer asked for, nothing."""
-        return self._load().restricted_to(trial.key for trial in self.trials)
+        return self._load().restricted_to(self.trials)
 
     def _load(self) -> Records:
-        return load_records(self._folder.records_file, self.log.tell)
+        records, was_damaged = load_records(self._folder.records_file, self.log.tell)
+        if was_damaged:
+            # An unfinished trial that went on from its checkpoint would not log the lost steps again.
+            shutil.rmtree(self._folder.checkpoints, ignore_errors=True)
+        return records
 
     def _run(
         self, function: TrialFunction, pending: list[Trial], jobs: int, threads: int
-    ) -> dict[TrialKey, dict[str, Any]]:
+    ) -> dict[Trial, dict[str, Any]]:
         self.log.write(f"{len(pending)} trials, {jobs} at a time, {threads} threads each")
-        results: dict[TrialKey, dict[str, Any]] = {}
+        results: dict[Trial, dict[str, Any]] = {}
         failures: list[Failed] = []
         events = run_in_processes(function, pending, self.directory, jobs, threads)
         with TrialBars(len(pending), pending[0].stage) as bars, contextlib.closing(events):
@@ -110,7 +115,7 @@ class Run:
                         bars.progressed(trial, done, total)
                     case Finished(trial, result):
                         self.log.write(f"finished {trial}")
-                        results[trial.key] = result
+                        results[trial] = result
                         bars.ended(trial)
                     case Failed(trial, error, details):
                         self.log.write(f"failed {trial}: {error}\n{details}")

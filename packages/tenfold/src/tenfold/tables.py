@@ -23,10 +23,10 @@ def experiments_table() -> Table:
     for name in experiment_names():
         try:
             experiment = find_experiment(name)
+            scales = ", ".join(available_scales(experiment))
         except Exception as error:  # one paper that is broken or lacks its extra must not hide the others
             table.add_row(name, Text(str(error) or repr(error), style="yellow"), "", "")
             continue
-        scales = ", ".join(available_scales(experiment))
         table.add_row(name, experiment.title, scales, str(len(experiment.claims)))
     return table
 
