@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-from tenfold.estimates import Estimate
+from tenfold.estimates import Estimate, number_text
 
 Bound: TypeAlias = float | str | None
 
@@ -51,8 +51,8 @@ def resolve_bound(bound: Bound, metrics: Mapping[str, Estimate], paper_value: fl
 def describe_bound(bound: Bound, paper_value: float | None) -> str:
     """Return the bound for people: the metric's name, the number, or the paper's number."""
     if bound is not None:
-        return bound if isinstance(bound, str) else f"{bound:g}"
-    return "the paper's number" if paper_value is None else f"{paper_value:g} (the paper)"
+        return bound if isinstance(bound, str) else number_text(bound)
+    return "the paper's number" if paper_value is None else f"{number_text(paper_value)} (the paper)"
 
 
 def paired(metric: Estimate, bound: Estimate) -> list[tuple[float, float]]:
@@ -202,7 +202,7 @@ class CIExcludes:
 
     def describe(self, metric: str, paper_value: float | None = None) -> str:
         """Return for example `95% CI of gain above 0`."""
-        return f"95% CI of {metric} {self.side or 'excludes'} {self.value:g}"
+        return f"95% CI of {metric} {self.side or 'excludes'} {number_text(self.value)}"
 
     def references(self) -> tuple[str, ...]:
         """Return nothing: it looks at its own metric only."""

@@ -68,5 +68,10 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.mean:.4g}"
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+            return number_text(self.mean)
+        return f"{number_text(self.mean)} [{number_text(self.low)}, {number_text(self.high)}]"
+
+
+def number_text(value: float) -> str:
+    """Return a number for people: a whole number in full (parameter counts), others to four digits."""
+    return f"{value:,.0f}" if abs(value) < 1e15 and value == round(value) else f"{value:.4g}"

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tenfold.claims import Verdict
 from tenfold.comparison import Comparison
+from tenfold.estimates import number_text
 from tenfold.results import ClaimResult, ClaimsFile
 
 COLOURS = {Verdict.HELD: "green", Verdict.DID_NOT_HOLD: "red", Verdict.NOT_TESTED: "yellow"}
@@ -80,7 +81,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
 def _paper(claim: ClaimResult) -> str:
     if claim.paper_text or claim.paper_value is None:
         return claim.paper_text
-    return f"{claim.paper_value:g} {claim.unit}".strip()
+    return f"{number_text(claim.paper_value)} {claim.unit}".strip()
 
 
 def _ours(claim: ClaimResult) -> str:
