@@ -1,0 +1,59 @@
+"""What a corpus is made of, and how a text finds its split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from tenfold.errors import UsageError
+
+SPLITS = ("train", "valid", "heldout")
+
+
+class CorpusError(UsageError):
+    """A corpus, split or text that cannot be had; the message says what can, or what to do."""
+
+
+class Document(NamedTuple):
+    """A text, the name that identifies it in its corpus, and the library, book or file it is from."""
+
+    text: str
+    name: str
+    source: str
+
+
+Splits: TypeAlias = dict[str, list[Document]]
+
+Manifest: TypeAlias = dict[str, Any]
+"""Where a corpus came from and what was left out of it; can be written as JSON."""
+
+
+def place(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, uniform over names."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def by_name(documents: Sequence[Document], valid: float) -> Splits:
+    """Split by a hash of each document's name: about the share `valid` of them for validation.
+
+    A document's split does not depend on what else there is.
+    """
+    splits: Splits = {"train": [], "valid": []}
+    for document in documents:
+        splits["valid" if place(document.name) < valid else "train"].append(document)
+    return splits
+
+
+def by_text(documents: Sequence[Document], valid: float) -> Splits:
+    """Split by a hash of each document's text, so that repeated texts stay together.
+
+    The share `valid` of the distinct texts is for validation, and at least one where there are two.
+    """
+    places = sorted({place(document.text) for document in documents})
+    count = max(round(valid * len(places)), 1) if len(places) > 1 else 0
+    bound = places[count] if count else 0.0
+    splits: Splits = {"train": [], "valid": []}
+    for document in documents:
+        splits["valid" if place(document.text) < bound else "train"].append(document)
+    return splits

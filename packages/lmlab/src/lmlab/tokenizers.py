@@ -1,0 +1,131 @@
+"""Byte-level BPE tokenizers trained on a corpus (Sennrich et al. 2016; Radford et al. 2019).
+
+They lose nothing: any text is a sequence of bytes, and decoding gives the same text back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lmlab.cache import built_once, file_fingerprint, fingerprint
+from lmlab.corpora import corpus_folder_name, documents, find_corpus
+
+END_OF_TEXT = "<|endoftext|>"
+SMALLEST_VOCABULARY = 257  # the 256 bytes and the end of text
+TRAINING_BYTES = 8_000_000  # merges learnt from more text hardly differ, and take longer
+_PIECE = 4096
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with at most `vocab_size` entries, the same for the same texts.
+
+    `<|endoftext|>` (id 0) begins and ends texts and pads. Texts in which fewer pairs repeat give a smaller
+    vocabulary: `len(tokenizer)` is its size. Raises `ValueError` for a `vocab_size` below 257.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise ValueError(
+            f"vocab_size {vocab_size} is below {SMALLEST_VOCABULARY}: the 256 bytes and {END_OF_TEXT}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _wrap(tokenizer)
+
+
+def tokenizer_for(corpus: str, vocab_size: int) -> PreTrainedTokenizerFast:
+    """The tokenizer trained on a corpus's `train` split, kept in the cache.
+
+    At most `TRAINING_BYTES` of the text are used, taken evenly from all of it.
+    """
+    key = fingerprint(vocab_size, tokenizers.__version__, file_fingerprint(Path(__file__)))
+    name = f"{corpus_folder_name(find_corpus(corpus))}-{vocab_size}-{key}"
+
+    def build(folder: Path) -> None:
+        texts = documents(corpus, "train")["text"]
+        trained = train_tokenizer(even_sample(texts, TRAINING_BYTES), vocab_size)
+        trained.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+    folder = built_once("tokenizers", name, build)
+    return _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+
+def even_sample(texts: Iterable[str], most: int) -> Iterator[str]:
+    """Pieces of the texts, spread evenly over them and of at most `most` bytes together; all if they fit."""
+    pieces = [text[i : i + _PIECE] for text in texts for i in range(0, len(text), _PIECE)]
+    sizes = [len(piece.encode()) for piece in pieces]
+    share = min(1.0, most / max(sum(sizes), 1))
+    taken = 0
+    for piece, size, seen in zip(pieces, sizes, itertools.accumulate(sizes), strict=True):
+        if taken + size <= seen * share:
+            taken += size
+            yield piece
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Depends on how the tokenizer makes tokens of text and on which token ends a text."""
+    rules = _backend(tokenizer).to_str().encode()
+    return fingerprint(hashlib.sha256(rules).hexdigest(), tokenizer.eos_token_id)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text. What looks like a special token in a text is text, and nothing is added."""
+    backend = _backend(tokenizer)
+    before = backend.encode_special_tokens
+    backend.encode_special_tokens = True
+    try:
+        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    finally:
+        backend.encode_special_tokens = before
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.uint16] | None:
+    """How many bytes of text each token stands for, by id: shape (len(tokenizer),); special tokens, 0.
+
+    None if the tokenizer is not byte-level, when tokens and bytes do not match up.
+    """
+    decoder = json.loads(_backend(tokenizer).to_str()).get("decoder") or {}
+    parts = decoder.get("decoders", [decoder])
+    if not any(part.get("type") == "ByteLevel" for part in parts):
+        return None
+    tokens: Any = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    special = set(tokenizer.all_special_ids)
+    # Byte-level tokenizers write each byte of a token as one character.
+    return np.array([0 if i in special else len(token) for i, token in enumerate(tokens)], dtype=np.uint16)
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ValueError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer; "
+            "load one with AutoTokenizer.from_pretrained(..., use_fast=True)"
+        )
+    return backend
