@@ -49,6 +49,12 @@ class Paper:
         )
 
 
+@pytest.fixture(autouse=True)
+def _light_trial_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spawned process imports the main module again; that of pytest is slow and nobody's trial needs it."""
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+
+
 _numbers = itertools.count()
 
 

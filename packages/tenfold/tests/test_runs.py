@@ -128,7 +128,7 @@ def test_a_function_that_another_process_cannot_import_is_refused(run: Run) -> N
     def local(trial: Trial, context: TrialContext) -> dict[str, float]:
         return {}
 
-    with pytest.raises(TypeError, match="local must be defined at the top level of a module"):
+    with pytest.raises(TypeError, match="local' must be defined at the top level of a module"):
         run.map(local, trials(range(1)))
 
 

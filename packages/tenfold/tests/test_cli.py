@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tenfold import TenfoldError
+
+if TYPE_CHECKING:
+    from conftest import Paper
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_list_shows_every_paper_and_one_that_is_broken_hides_no_other(
+    install: Callable[..., Paper], tenfold: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # only these three: importing what else is installed here takes long
+    monkeypatch.setattr("tenfold.experiments.experiment_names", lambda: ["broken", "growth", "unmet"])
+    install()
+    install({"__init__.py": "import a_library_that_nobody_has"}, name="unmet")
+    install({"__init__.py": "1 / 0"}, name="broken")
+    code, out, _ = tenfold("list")
+    assert code == 0
+    row = next(line for line in out.splitlines() if " growth " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["growth", "Growth", "quick", "4"]
+    assert "needs a_library_that_nobody_has" in out
+    assert "division by zero" in out
+
+
+def test_run_shows_the_claims_and_where_the_results_are(
+    paper: Paper, tenfold: Command, tmp_path: Path
+) -> None:
+    code, out, err = tenfold("run", "growth", "--scale", "quick", "--set", "seeds=[0, 1]")
+    assert code == 0  # although C3 did not hold
+    assert err == ""
+    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│ C")}
+    assert rows["C1"].split("│")[-2].strip() == "held"
+    assert rows["C3"].split("│")[-2].strip() == "did not hold"
+    assert rows["C4"].split("│")[-2].strip() == "not tested at this scale"
+    assert [cell.strip() for cell in rows["C3"].split("│")[3:5]] == ["1,000", "4"]
+    assert "[" in rows["C1"].split("│")[4]  # an interval
+    assert "Results: results/growth/quick" in out
+    assert (tmp_path / "results" / "growth" / "quick" / "claims.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "grwoth"], ["no experiment 'grwoth'", "growth"]),
+        (["run", "growth", "--scale", "huge"], ["no scale 'huge'", "quick"]),
+        (["run", "growth", "--set", "step=3"], ["no key 'step'", "did you mean steps?"]),
+        (["run", "growth", "--set", "steps=-1"], ["steps = -1", "greater than 0"]),
+        (["run", "growth", "--set", "steps"], ["key=value"]),
+        (["run", "growth", "--jobs", "0"], ["--jobs 0"]),
+        (["run", "growth", "--jobs", "many"], ["--jobs", "valid integer"]),
+        (["run"], ["Missing argument", "paper"]),
+        (["walk"], ["walk"]),
+        (["compare", "a", "b"], ["a is no finished run"]),
+    ],
+)
+def test_a_users_mistake_ends_with_2_and_one_message(
+    paper: Paper, tenfold: Command, arguments: list[str], parts: list[str]
+) -> None:
+    code, _, err = tenfold(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+def test_a_failing_trial_ends_with_1(paper: Paper, tenfold: Command) -> None:
+    code, out, err = tenfold("run", "growth", "--set", "raising=[1]")
+    assert code == 1
+    assert "arm 'slow' seed 1: ValueError: seed 1 is unlucky" in err
+    assert "results/growth/quick/log.txt" in err
+    assert "Traceback" not in err
+    assert "held" not in out
+
+
+def test_a_run_elsewhere_in_use_and_in_a_folder_that_cannot_be(
+    paper: Paper, tenfold: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = tenfold("run", "growth", "--results", "file/results")
+    assert (code, "Traceback" in err) == (1, False)
+    assert "file/" in err
+    code, out, _ = tenfold("run", "growth", "--set", "steps=1", "--results", "else where")
+    assert (code, "Results: else where/growth/quick" in out) == (0, True)
+
+
+def test_compare_prints_both_runs(paper: Paper, tenfold: Command) -> None:
+    tenfold("run", "growth", "--set", "growth.rate=2.0", "--results", "a")
+    tenfold("run", "growth", "--set", "growth.rate=3.0", "--results", "b")
+    code, out, _ = tenfold("compare", "a/growth/quick", "b/growth/quick")
+    assert code == 0
+    config = next(line for line in out.splitlines() if "growth.rate" in line)
+    assert [cell.strip() for cell in config.strip("│").split("│")] == ["growth.rate", "2.0", "3.0"]
+    trials = next(line for line in out.splitlines() if line.startswith("│ trials"))
+    assert [cell.strip() for cell in trials.strip("│").split("│")] == ["trials", "6", "6", "+0 (+0.0%)"]
+    verdicts = [line.split("│")[3:5] for line in out.splitlines() if line.startswith("│ C")]
+    assert [cell.strip() for cell in verdicts[1]] == ["held", "did not hold"]  # 1 - 1/r: 0.5 and 0.67
+
+
+def test_data_commands_call_the_data_functions(tenfold: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"books": SimpleNamespace(available=lambda: True, licence="public domain")}
+
+    def get(name: str) -> Path:
+        if name not in known:
+            raise TenfoldError(f"no data named {name}")
+        return Path("/data") / name
+
+    monkeypatch.setattr("tenfold.data.datasets", lambda: known)
+    monkeypatch.setattr("tenfold.data.get", get)
+    monkeypatch.setattr("tenfold.data.path", lambda name: None)
+    assert tenfold("data", "get", "books")[:2] == (0, "/data/books\n")
+    code, _, err = tenfold("data", "get", "boks")
+    assert (code, err) == (1, "tenfold: no data named boks\n")
+    code, out, _ = tenfold("data", "list")
+    assert code == 0
+    row = next(line for line in out.splitlines() if "books" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["books", "public domain", "yes"]
+    code, _, err = tenfold("data", "path", "books")
+    assert code == 1
+    assert "tenfold data get books" in err
+
+
+def test_report_is_written_from_the_results(tenfold: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenfold.report.write_report", lambda results: results / "index.html")
+    assert tenfold("report", "--results", "here")[:2] == (0, "Report: here/index.html\n")
+
+
+def test_importing_tenfold_is_light() -> None:
+    """A trial process pays for every import."""
+    heavy = "{'matplotlib', 'numpy', 'scipy', 'pooch', 'jinja2', 'rich', 'typer', 'torch', 'pandas'}"
+    code = f"import sys, tenfold, tenfold.pool; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_progress_bar_with_the_time_left(paper: Paper, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        paper.command("run", "growth", "--set", "steps=6", "--set", "pause=0.06"),
+        cwd=tmp_path,
+        env=paper.environment() | {"TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other end is closed: the command has ended
+                break
+    os.close(ours)
+    assert process.wait(10) == 0
+    text = shown.decode(errors="replace")
+    assert "trials 1/6" in text
+    assert "fast seed 0" in text
+    assert "0:00:0" in text
+    assert "%" in text
