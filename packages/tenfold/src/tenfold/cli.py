@@ -130,5 +130,5 @@ def main() -> None:
         _tell(f"tenfold: {error}")
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder that may not be written
-        _tell(f"tenfold: {error}")
+        _tell(f"tenfold: {error} (a run that was interrupted by this goes on with --resume)")
         sys.exit(1)

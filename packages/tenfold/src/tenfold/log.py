@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 
-from tenfold.storage import Tell
+from tenfold.storage import Tell, append_line
 
 
 class RunLog:
@@ -18,12 +17,8 @@ class RunLog:
 
     def write(self, text: str) -> None:
         """Append `text` to the log."""
-        line = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text.rstrip()}\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(descriptor, line.encode(errors="replace"))
-        finally:
-            os.close(descriptor)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        append_line(self.path, f"{now} {text.rstrip()}", sync=False)
 
     def tell(self, text: str) -> None:
         """Append `text` to the log and show it to the person."""

@@ -126,7 +126,10 @@ class _Worker:
             return Failed(self.trial, _how_it_died(self.process.exitcode), "")
 
     def dismiss(self) -> None:
+        """Let the process end by itself; one that a library keeps from ending is killed."""
         self.connection.close()
+        self.process.join(timeout=10)
+        self.process.kill()
         self.process.join()
 
     def kill(self) -> None:

@@ -22,6 +22,7 @@ class TrialBars:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
+            speed_estimate_period=600,  # seconds; trials of minutes would make a shorter one jump
         )
         self._name = stage or "trials"
         self._count = trials

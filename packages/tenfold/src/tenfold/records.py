@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ConfigDict, JsonValue, ValidationError, model_validator
 
-from tenfold.storage import Stored, Tell, first_problem, free_name, write_atomically
+from tenfold.storage import Stored, Tell, append_line, first_problem, free_name, write_atomically
 from tenfold.trials import Trial, TrialKey
 
 Curve: TypeAlias = tuple[list[int], list[float]]
@@ -63,19 +62,8 @@ def result_of(trial: Trial, result: dict[str, JsonValue]) -> Record:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Append one line with one write, and wait until it is on the disk.
-
-    O_APPEND makes the lines of trials that run side by side follow each other and never mix.
-    """
-    line = (record.model_dump_json(exclude_unset=True) + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        written = os.write(descriptor, line)
-        if written != len(line):
-            raise OSError(f"{path}: only {written} of {len(line)} bytes could be written (disk full?)")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Append one line; it is on the disk when this returns. Raises `OSError` naming the file."""
+    append_line(path, record.model_dump_json(exclude_unset=True), sync=True)
 
 
 class Records:

@@ -6,6 +6,7 @@ it is never used, and never ends a command with a traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -44,6 +45,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str, *, sync: bool) -> None:
+    """Append one line with one write; with `sync`, wait until it is on the disk.
+
+    O_APPEND makes the lines of processes that run side by side follow each other and never mix.
+    Raises `OSError` naming the file.
+    """
+    data = (line + "\n").encode(errors="replace")
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        written = os.write(descriptor, data)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes could be written")
+        if sync:
+            os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
