@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-import pyarrow as pa
-
-from lmlab import installed_text
-from lmlab.cache import built_once
-from lmlab.splitting import SPLITS, CorpusError, Document, Manifest, Splits
+from lmlab import installed_text, outside_text
+from lmlab.hub_corpus import HubCorpus
+from lmlab.splitting import SPLITS, CorpusError, Manifest
+from lmlab.stored_corpus import StoredCorpus
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,37 +28,66 @@ __all__ = [
     "stats",
 ]
 
+WITHOUT_NETWORK = ("docs", "code")
 _ROWS_A_BATCH = 1000
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """A named text: which splits it has, what its content depends on (`key`) and how it is read."""
+class Corpus(Protocol):
+    """A named text in splits."""
 
-    name: str
-    description: str
-    splits: tuple[str, ...]
-    key: Callable[[], str]
-    read: Callable[[], tuple[Splits, Manifest]]
+    @property
+    def name(self) -> str:
+        """What it is asked for by."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a line."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, valid and heldout that it has."""
+
+    def key(self) -> str:
+        """A hash of what the content depends on, without reading all of it where that can be helped."""
+
+    def open(self, split: str) -> Dataset:
+        """The documents of one of its splits: columns `text`, `name` and `source`."""
+
+    def manifest(self) -> Manifest:
+        """Where the text came from (library versions, file) and what was left out of it."""
 
 
 CORPORA: Mapping[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
-        Corpus(
+        StoredCorpus(
             "docs",
-            f"docstrings of {len(installed_text.LIBRARIES)} scientific Python libraries; "
-            f"{installed_text.HELDOUT_LIBRARY} is held out",
+            f"docstrings of {len(installed_text.LIBRARIES)} Python libraries; held out: "
+            f"{installed_text.HELDOUT_LIBRARY}",
             SPLITS,
             installed_text.docs_key,
             installed_text.read_docs,
         ),
-        Corpus(
+        StoredCorpus(
             "code",
-            f"source of Python's standard library; its package {installed_text.HELDOUT_PACKAGE} is held out",
+            f"source of Python's standard library; held out: its package {installed_text.HELDOUT_PACKAGE}",
             SPLITS,
             installed_text.code_key,
             installed_text.read_code,
+        ),
+        StoredCorpus(
+            "books",
+            "free English books of the 18th to 20th century; held out: two books by other authors",
+            SPLITS,
+            functools.partial(outside_text.dataset_key, "books"),
+            outside_text.read_books,
+        ),
+        StoredCorpus(
+            "wikitext2",
+            "articles of Wikipedia; only for evaluation, there is no training text",
+            ("valid", "heldout"),
+            functools.partial(outside_text.dataset_key, "wikitext2"),
+            outside_text.read_wikitext2,
         ),
     )
 }
@@ -70,10 +97,30 @@ def find_corpus(name: str) -> Corpus:
     """The corpus of that name. Raises `CorpusError`, which lists the names there are."""
     if name in CORPORA:
         return CORPORA[name]
+    if name.startswith("file:"):
+        return _file_corpus(name)
+    if name.startswith("hf:"):
+        return _hub_corpus(name)
     raise CorpusError(
         f"there is no corpus {name!r}. There are {', '.join(CORPORA)}, hf:<id>[:<config>] from the Hugging "
-        "Face hub and file:<path> for a .txt or .jsonl file of your own"
+        f"Face hub and file:<path> for a file of your own ({', '.join(outside_text.FILE_ENDINGS)})"
     )
+
+
+def _file_corpus(name: str) -> Corpus:
+    path = outside_text.text_file(name)
+    return StoredCorpus(
+        name,
+        "a file",
+        ("train", "valid"),
+        functools.partial(outside_text.file_key, path),
+        functools.partial(outside_text.read_file, path),
+    )
+
+
+@functools.cache  # opening one takes seconds, and `prepare` asks several times
+def _hub_corpus(name: str) -> Corpus:
+    return HubCorpus(name, WITHOUT_NETWORK)
 
 
 def documents(name: str, split: str) -> Dataset:
@@ -83,16 +130,14 @@ def documents(name: str, split: str) -> Dataset:
     book or file that it is from. The first call reads the corpus and keeps it in the cache.
     Raises `CorpusError` if there is no such corpus or split, or its text is not to be had.
     """
-    from datasets import Dataset
-
     corpus = find_corpus(name)
     check_split(corpus, split)
-    return Dataset.from_file(str(_folder(corpus) / f"{split}.arrow"))
+    return corpus.open(split)
 
 
 def manifest(name: str) -> Manifest:
     """Where the text came from (library versions, file) and what was left out."""
-    return json.loads((_folder(find_corpus(name)) / "manifest.json").read_text("utf-8"))
+    return find_corpus(name).manifest()
 
 
 def check_split(corpus: Corpus, split: str) -> None:
@@ -146,7 +191,9 @@ def _count(
         )
 
 
-def _statistics(split: str, source: str, count: Counter[str], tokenizer: Any) -> SplitStatistics:
+def _statistics(
+    split: str, source: str, count: Counter[str], tokenizer: PreTrainedTokenizerBase | None
+) -> SplitStatistics:
     return SplitStatistics(
         split,
         source,
@@ -155,27 +202,3 @@ def _statistics(split: str, source: str, count: Counter[str], tokenizer: Any) ->
         count["bytes"],
         None if tokenizer is None else count["tokens"],
     )
-
-
-def _folder(corpus: Corpus) -> Path:
-    def build(folder: Path) -> None:
-        splits, facts = corpus.read()
-        for split in corpus.splits:
-            _write(folder / f"{split}.arrow", splits[split])
-        (folder / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-
-    return built_once("corpora", corpus_folder_name(corpus), build)
-
-
-def corpus_folder_name(corpus: Corpus) -> str:
-    """The corpus's name and the hash of what it is made of, fit for a folder."""
-    readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in corpus.name)[-40:]
-    return f"{readable.strip('-')}-{corpus.key()}"
-
-
-def _write(path: Path, rows: Sequence[Document]) -> None:
-    schema = pa.schema([(column, pa.string()) for column in Document._fields])
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        for start in range(0, len(rows), _ROWS_A_BATCH):
-            columns = zip(*rows[start : start + _ROWS_A_BATCH], strict=True)
-            stream.write_batch(pa.record_batch([pa.array(c, pa.string()) for c in columns], schema=schema))

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from lmlab import deduplication, docstrings
+from lmlab import deduplication, docstrings, splitting
 from lmlab.cache import file_fingerprint, fingerprint
-from lmlab.splitting import CorpusError, Document, Manifest, Splits, by_name
+from lmlab.splitting import CorpusError, Document, Manifest, Splits, by_name, is_unicode
 
 LIBRARIES = (
     "accelerate",
@@ -46,6 +46,7 @@ MIN_WORDS = 12  # below: "Return the name.", said by thousands of objects
 HELDOUT_PACKAGE = "email"  # of the standard library: a protocol of its own, and the right size
 # Other people's packages, and tables of characters or of manual pages in the form of modules.
 _NOT_CODE = frozenset({"dist-packages", "site-packages", "encodings", "pydoc_data"})
+_OF_THIS_MACHINE = ("_sysconfigdata", "config-")  # how this Python was built, and where
 CODE_VALID_SHARE = 0.05  # by modules, which are few
 
 
@@ -91,25 +92,16 @@ def read_docs(
         )
     objects = _one_text_an_object(found)
     long_enough = [document for document in objects if len(deduplication.words(document.text)) >= MIN_WORDS]
-    splits = _split_libraries(long_enough, heldout)
-    candidates = [document for split in splits.values() for document in split]
-    training = set(splits["train"])
-    keep = deduplication.keep_distinct(
-        [document.text for document in candidates], [document not in training for document in candidates]
-    )
-    kept = {document for document, kept in zip(candidates, keep, strict=True) if kept}
-    return (
-        {name: [document for document in split if document in kept] for name, split in splits.items()},
-        {
-            "libraries": versions,
-            "heldout_library": heldout,
-            "modules": len(files),
-            "modules_not_parsed": unparsed,
-            "docstrings": len(objects),
-            "too_short": len(objects) - len(long_enough),
-            "repeated": len(candidates) - len(kept),
-        },
-    )
+    splits = _distinct(_split(long_enough, heldout, VALID_SHARE))
+    return splits, {
+        "libraries": versions,
+        "heldout_library": heldout,
+        "modules": len(files),
+        "modules_not_parsed": unparsed,
+        "docstrings": len(objects),
+        "too_short": len(objects) - len(long_enough),
+        "repeated": len(long_enough) - sum(map(len, splits.values())),
+    }
 
 
 def code_key() -> str:
@@ -120,22 +112,45 @@ def code_key() -> str:
 def read_code() -> tuple[Splits, Manifest]:
     """The source of Python's standard library, a document a module; one package is held out.
 
-    A hash of the module's name chooses between train and valid.
+    A hash of the module's name chooses between train and valid; what repeats other text is left out.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     modules = []
     for name, path in docstrings.source_files(folder):
         module = name.removeprefix(f"{folder.name}.")
         package = module.split(".")[0]
-        if package not in _NOT_CODE:
-            modules.append(Document(path.read_text("utf-8"), module, package))
-    splits = by_name([module for module in modules if module.source != HELDOUT_PACKAGE], CODE_VALID_SHARE)
-    heldout = [module for module in modules if module.source == HELDOUT_PACKAGE]
-    return splits | {"heldout": heldout}, {"python": platform.python_version()}
+        if package not in _NOT_CODE and not package.startswith(_OF_THIS_MACHINE):
+            source = package if (folder / package).is_dir() else "single modules"
+            modules.append(Document(path.read_text("utf-8"), module, source))
+    splits = _distinct(_split(modules, HELDOUT_PACKAGE, CODE_VALID_SHARE))
+    return splits, {
+        "python": platform.python_version(),
+        "heldout_package": HELDOUT_PACKAGE,
+        "modules": len(modules),
+        "repeated": len(modules) - sum(map(len, splits.values())),
+    }
+
+
+def _split(documents: list[Document], heldout: str, valid: float) -> Splits:
+    splits = by_name([document for document in documents if document.source != heldout], valid)
+    return splits | {"heldout": [document for document in documents if document.source == heldout]}
+
+
+def _distinct(splits: Splits) -> Splits:
+    """The splits without what repeats other text."""
+    placed = [(split, document) for split, documents in splits.items() for document in documents]
+    keep = deduplication.keep_distinct(
+        [document.text for _, document in placed], [split != "train" for split, _ in placed]
+    )
+    kept: Splits = {split: [] for split in splits}
+    for (split, document), distinct in zip(placed, keep, strict=True):
+        if distinct:
+            kept[split].append(document)
+    return kept
 
 
 def _code() -> tuple[Path, ...]:
-    return (Path(__file__), Path(docstrings.__file__), Path(deduplication.__file__))
+    return tuple(Path(str(m.__file__)) for m in (sys.modules[__name__], docstrings, deduplication, splitting))
 
 
 def _folder(library: str) -> Path:
@@ -147,18 +162,5 @@ def _folder(library: str) -> Path:
 
 def _one_text_an_object(found: list[docstrings.Docstring]) -> list[Document]:
     """The last definition of a name counts, as in Python; sorted by name."""
-    texts = {name: text.strip() for name, text in found if _is_unicode(text)}
+    texts = {name: text.strip() for name, text in found if is_unicode(text)}
     return [Document(text, name, name.split(".")[0]) for name, text in sorted(texts.items())]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which no file of text can hold
-        return False
-    return True
-
-
-def _split_libraries(documents: list[Document], heldout: str) -> Splits:
-    others = by_name([document for document in documents if document.source != heldout], VALID_SHARE)
-    return others | {"heldout": [document for document in documents if document.source == heldout]}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from lmlab.cache import built_once, fingerprint
-from lmlab.corpora import CorpusError, check_split, corpus_folder_name, documents, find_corpus
+from lmlab.corpora import Corpus, CorpusError, check_split, find_corpus
 from lmlab.tokenizers import encode, token_bytes, tokenizer_fingerprint
 
 _DOCUMENTS_A_BATCH = 1000
@@ -88,7 +88,8 @@ class TokenBlocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 def pack(corpus: str, split: str, tokenizer: PreTrainedTokenizerBase, context_length: int) -> TokenBlocks:
     """Blocks of a corpus's split: its documents in order, each ended by the end-of-text token, cut to length.
 
-    The last, partial block is left out. The tokens are kept in the cache, for all context lengths.
+    Blank documents and the last, partial block are left out. The tokens are kept in the cache, one row for
+    all context lengths.
     Raises `CorpusError` if the text is shorter than a block, `ValueError` for a tokenizer without an end of
     text.
     """
@@ -98,11 +99,9 @@ def pack(corpus: str, split: str, tokenizer: PreTrainedTokenizerBase, context_le
         raise ValueError("the tokenizer has no eos_token to end documents with; set tokenizer.eos_token")
     found = find_corpus(corpus)
     check_split(found, split)
-    key = fingerprint(tokenizer_fingerprint(tokenizer), _FORMAT)
+    key = fingerprint(found.key(), split, tokenizer_fingerprint(tokenizer), _FORMAT)
     folder = built_once(
-        "tokens",
-        f"{corpus_folder_name(found)}-{split}-{key}",
-        lambda folder: _write_tokens(folder, corpus, split, tokenizer),
+        "tokens", f"{corpus}-{split}", key, lambda folder: _write_tokens(folder, found, split, tokenizer)
     )
     tokens = np.load(folder / "tokens.npy", mmap_mode="r")
     if len(tokens) < context_length:
@@ -113,7 +112,7 @@ def pack(corpus: str, split: str, tokenizer: PreTrainedTokenizerBase, context_le
     return TokenBlocks(folder, context_length, 0, len(tokens) // context_length)
 
 
-def _write_tokens(folder: Path, corpus: str, split: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def _write_tokens(folder: Path, corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerBase) -> None:
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
     sizes = token_bytes(tokenizer)
     if sizes is not None:
@@ -121,8 +120,8 @@ def _write_tokens(folder: Path, corpus: str, split: str, tokenizer: PreTrainedTo
     count = 0
     with (folder / "tokens.npy").open("wb") as file:
         _write_header(file, dtype, 0)
-        for batch in documents(corpus, split).iter(batch_size=_DOCUMENTS_A_BATCH):
-            for ids in encode(tokenizer, batch["text"]):
+        for batch in corpus.open(split).iter(batch_size=_DOCUMENTS_A_BATCH):
+            for ids in encode(tokenizer, [text for text in batch["text"] if text.strip()]):
                 file.write(np.array([*ids, tokenizer.eos_token_id], dtype=dtype).tobytes())
                 count += len(ids) + 1
         file.seek(0)

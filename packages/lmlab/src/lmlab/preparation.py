@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
-from lmlab.corpora import check_split, find_corpus
+from lmlab.corpora import find_corpus
 from lmlab.packing import TokenBlocks, pack
 from lmlab.tokenizers import tokenizer_for
 
@@ -29,10 +29,8 @@ def prepare(corpus: str = "docs", vocab_size: int = 2048, context_length: int = 
     Any number of processes may ask at once: one does the work, the others wait for it.
     Raises `CorpusError` if the corpus, or a split needed for training, is not to be had.
     """
-    found = find_corpus(corpus)
-    check_split(found, "train")
     tokenizer = tokenizer_for(corpus, vocab_size)
-    blocks = {split: pack(corpus, split, tokenizer, context_length) for split in found.splits}
+    blocks = {split: pack(corpus, split, tokenizer, context_length) for split in find_corpus(corpus).splits}
     return PreparedCorpus(
         corpus, context_length, tokenizer, blocks["train"], blocks["valid"], blocks.get("heldout")
     )

@@ -29,6 +29,15 @@ Manifest: TypeAlias = dict[str, Any]
 """Where a corpus came from and what was left out of it; can be written as JSON."""
 
 
+def is_unicode(text: str) -> bool:
+    """False for a text with a lone surrogate, which cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def place(name: str) -> float:
     """A number in [0, 1) that depends on the name alone, uniform over names."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64

@@ -6,7 +6,6 @@ They lose nothing: any text is a sequence of bytes, and decoding gives the same 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lmlab.cache import built_once, file_fingerprint, fingerprint
-from lmlab.corpora import corpus_folder_name, documents, find_corpus
+from lmlab.corpora import check_split, find_corpus
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the 256 bytes and the end of text
@@ -55,28 +54,34 @@ def tokenizer_for(corpus: str, vocab_size: int) -> PreTrainedTokenizerFast:
 
     At most `TRAINING_BYTES` of the text are used, taken evenly from all of it.
     """
-    key = fingerprint(vocab_size, tokenizers.__version__, file_fingerprint(Path(__file__)))
-    name = f"{corpus_folder_name(find_corpus(corpus))}-{vocab_size}-{key}"
+    found = find_corpus(corpus)
+    check_split(found, "train")
+    key = fingerprint(found.key(), vocab_size, tokenizers.__version__, file_fingerprint(Path(__file__)))
 
     def build(folder: Path) -> None:
-        texts = documents(corpus, "train")["text"]
-        trained = train_tokenizer(even_sample(texts, TRAINING_BYTES), vocab_size)
-        trained.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        sample = even_sample(found.open("train")["text"], TRAINING_BYTES)
+        train_tokenizer(sample, vocab_size).backend_tokenizer.save(str(folder / "tokenizer.json"))
 
-    folder = built_once("tokenizers", name, build)
+    folder = built_once("tokenizers", f"{corpus}-{vocab_size}", key, build)
     return _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def even_sample(texts: Iterable[str], most: int) -> Iterator[str]:
-    """Pieces of the texts, spread evenly over them and of at most `most` bytes together; all if they fit."""
-    pieces = [text[i : i + _PIECE] for text in texts for i in range(0, len(text), _PIECE)]
-    sizes = [len(piece.encode()) for piece in pieces]
-    share = min(1.0, most / max(sum(sizes), 1))
-    taken = 0
-    for piece, size, seen in zip(pieces, sizes, itertools.accumulate(sizes), strict=True):
-        if taken + size <= seen * share:
-            taken += size
-            yield piece
+    """Pieces of the texts, spread evenly over them, of at most `most` bytes together; all if they fit.
+
+    `texts` is gone through twice.
+    """
+    total = sum(len(text.encode()) for text in texts)
+    share = min(1.0, most / max(total, 1))
+    seen = taken = 0
+    for text in texts:
+        for start in range(0, len(text), _PIECE):
+            piece = text[start : start + _PIECE]
+            size = len(piece.encode())
+            seen += size
+            if taken + size <= seen * share:
+                taken += size
+                yield piece
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -99,16 +104,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.uint16] | None:
     """How many bytes of text each token stands for, by id: shape (len(tokenizer),); special tokens, 0.
 
-    None if the tokenizer is not byte-level, when tokens and bytes do not match up.
+    Text is counted as the tokenizer's normalizer leaves it. None if the tokenizer is not byte-level: then
+    tokens and bytes do not match up.
     """
     decoder = json.loads(_backend(tokenizer).to_str()).get("decoder") or {}
     parts = decoder.get("decoders", [decoder])
     if not any(part.get("type") == "ByteLevel" for part in parts):
         return None
     tokens: Any = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    special = set(tokenizer.all_special_ids)
-    # Byte-level tokenizers write each byte of a token as one character.
-    return np.array([0 if i in special else len(token) for i, token in enumerate(tokens)], dtype=np.uint16)
+    sizes = np.array([len(token) for token in tokens], dtype=np.uint16)  # a byte is written as a character
+    for token, number in tokenizer.get_added_vocab().items():  # these are written as they are
+        sizes[number] = 0 if number in tokenizer.all_special_ids else len(token.encode())
+    return sizes
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

@@ -1,0 +1,90 @@
+"""A data set of the Hugging Face hub as a corpus."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmlab.cache import fingerprint
+from lmlab.splitting import SPLITS, CorpusError, Manifest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_NAMES = {"train": ("train",), "valid": ("validation", "valid", "dev"), "heldout": ("test",)}
+_VALID_SHARE = 0.02
+_MAX_VALID_DOCUMENTS = 10_000
+
+
+class HubCorpus:
+    """`hf:<id>[:<config>]`: the splits train, validation (or valid, dev) and test as train, valid, heldout.
+
+    Where there is no validation split, 2% of the training documents (at most 10,000), drawn with a fixed
+    seed, become one. The data set needs a column `text`; it is fetched, and kept, by `datasets`.
+    """
+
+    def __init__(self, name: str, offline_names: tuple[str, ...]) -> None:
+        self.name = name
+        self.description = "a data set of the Hugging Face hub"
+        self._id, _, self._config = name.removeprefix("hf:").partition(":")
+        self._offline_names = offline_names
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, valid and heldout that the data set has."""
+        return tuple(split for split in SPLITS if split in self._datasets)
+
+    def key(self) -> str:
+        """Changes with the data set's content, as far as `datasets` knows."""
+        return fingerprint({split: self._datasets[split]._fingerprint for split in self.splits})
+
+    def open(self, split: str) -> Dataset:
+        """One split with the columns of a corpus."""
+        found = self._datasets[split].select_columns(["text"])
+        numbers = pc.cast(pa.array(range(len(found))), pa.string())
+        names = pc.binary_join_element_wise(split, numbers, "/")
+        sources = pa.array([self._id] * len(found), pa.string())
+        return found.add_column("name", names).add_column("source", sources)
+
+    def manifest(self) -> Manifest:
+        """The data set's id, config and fingerprint."""
+        return {"dataset": self._id, "config": self._config or None, "fingerprint": self.key()}
+
+    @cached_property
+    def _datasets(self) -> dict[str, Dataset]:
+        there = self._load()
+        found = {split: there[name] for split in SPLITS for name in reversed(_NAMES[split]) if name in there}
+        if not found:
+            raise CorpusError(
+                f"{self.name} has the splits {', '.join(there)}; a corpus needs train, validation or test"
+            )
+        if "train" in found and "valid" not in found:
+            rows = len(found["train"])
+            count = max(1, min(round(_VALID_SHARE * rows), _MAX_VALID_DOCUMENTS))
+            if rows < 2:
+                raise CorpusError(f"{self.name} has {rows} document, too few to split off a validation text")
+            parts = found["train"].train_test_split(test_size=count, seed=0)
+            found |= {"train": parts["train"], "valid": parts["test"]}
+        for data in found.values():
+            if "text" not in data.column_names:
+                raise CorpusError(
+                    f"{self.name} has no column text; its columns are {', '.join(data.column_names)}"
+                )
+        return found
+
+    def _load(self) -> dict[str, Dataset]:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetNotFoundError
+
+        try:
+            return dict(load_dataset(self._id, self._config or None))
+        except DatasetNotFoundError as error:
+            raise CorpusError(f"{self.name}: {error}") from error
+        except (ConnectionError, FileNotFoundError, OSError) as error:
+            raise CorpusError(
+                f"{self.name} is not in the cache of Hugging Face data sets and the hub cannot be reached "
+                f"({error}). These work without a network: {', '.join(self._offline_names)} and file:<path>"
+            ) from error
