@@ -12,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -76,8 +77,9 @@ def run_in_processes(
     try:
         while waiting or workers:
             while waiting and len(workers) < jobs:
-                worker = _Worker(pickled, directory, threads)
-                workers[worker.connection] = worker
+                with _interrupts_held_back():  # so that no process is started and then forgotten
+                    worker = _Worker(pickled, directory, threads)
+                    workers[worker.connection] = worker
                 yield worker.give(waiting.popleft())
             for connection in wait(list(workers)):
                 worker = workers[connection]  # type: ignore[index]  # wait() returns what it was given
@@ -106,7 +108,7 @@ class _Worker:
         )
         self.trial: Trial | None = None
         self.is_dead = False
-        with _thread_variables(threads), _interrupts_held_back():
+        with _thread_variables(threads):
             self.process.start()
         child.close()
 
@@ -163,10 +165,12 @@ def _thread_variables(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """A process started inside does not see Ctrl-C until it has chosen to ignore it (the parent decides)."""
+    """Ctrl-C waits until the end; a process started inside does not see it before it can ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # The first spawned process would start the tracker, and starting that lets the signal through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
