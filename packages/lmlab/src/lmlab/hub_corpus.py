@@ -81,9 +81,12 @@ class HubCorpus:
 
         try:
             return dict(load_dataset(self._id, self._config or None))
-        except DatasetNotFoundError as error:
+        except (
+            DatasetNotFoundError,
+            ValueError,
+        ) as error:  # ValueError: no such config; it names those there are
             raise CorpusError(f"{self.name}: {error}") from error
-        except (ConnectionError, FileNotFoundError, OSError) as error:
+        except OSError as error:
             raise CorpusError(
                 f"{self.name} is not in the cache of Hugging Face data sets and the hub cannot be reached "
                 f"({error}). These work without a network: {', '.join(self._offline_names)} and file:<path>"

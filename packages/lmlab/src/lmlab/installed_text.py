@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import sysconfig
+import tokenize
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,16 +92,14 @@ def read_docs(
             files, lambda done, total: progress.update(task, completed=done, total=total)
         )
     objects = _one_text_an_object(found)
-    long_enough = [document for document in objects if len(deduplication.words(document.text)) >= MIN_WORDS]
-    splits = _distinct(_split(long_enough, heldout, VALID_SHARE))
+    splits, left_out = _distinct_splits(objects, heldout, VALID_SHARE)
     return splits, {
         "libraries": versions,
         "heldout_library": heldout,
         "modules": len(files),
         "modules_not_parsed": unparsed,
         "docstrings": len(objects),
-        "too_short": len(objects) - len(long_enough),
-        "repeated": len(long_enough) - sum(map(len, splits.values())),
+        **left_out,
     }
 
 
@@ -121,24 +120,23 @@ def read_code() -> tuple[Splits, Manifest]:
         package = module.split(".")[0]
         if package not in _NOT_CODE and not package.startswith(_OF_THIS_MACHINE):
             source = package if (folder / package).is_dir() else "single modules"
-            modules.append(Document(path.read_text("utf-8"), module, source))
-    splits = _distinct(_split(modules, HELDOUT_PACKAGE, CODE_VALID_SHARE))
+            with tokenize.open(path) as file:  # in the encoding that the file declares
+                modules.append(Document(file.read(), module, source))
+    splits, left_out = _distinct_splits(modules, HELDOUT_PACKAGE, CODE_VALID_SHARE)
     return splits, {
         "python": platform.python_version(),
         "heldout_package": HELDOUT_PACKAGE,
         "modules": len(modules),
-        "repeated": len(modules) - sum(map(len, splits.values())),
+        **left_out,
     }
 
 
-def _split(documents: list[Document], heldout: str, valid: float) -> Splits:
-    splits = by_name([document for document in documents if document.source != heldout], valid)
-    return splits | {"heldout": [document for document in documents if document.source == heldout]}
-
-
-def _distinct(splits: Splits) -> Splits:
-    """The splits without what repeats other text."""
-    placed = [(split, document) for split, documents in splits.items() for document in documents]
+def _distinct_splits(documents: list[Document], heldout: str, valid: float) -> tuple[Splits, dict[str, int]]:
+    """The splits, without texts that are too short or repeat others, and how many those are."""
+    long_enough = [document for document in documents if len(deduplication.words(document.text)) >= MIN_WORDS]
+    splits = by_name([document for document in long_enough if document.source != heldout], valid)
+    splits["heldout"] = [document for document in long_enough if document.source == heldout]
+    placed = [(split, document) for split, part in splits.items() for document in part]
     keep = deduplication.keep_distinct(
         [document.text for _, document in placed], [split != "train" for split, _ in placed]
     )
@@ -146,7 +144,10 @@ def _distinct(splits: Splits) -> Splits:
     for (split, document), distinct in zip(placed, keep, strict=True):
         if distinct:
             kept[split].append(document)
-    return kept
+    return kept, {
+        "too_short": len(documents) - len(long_enough),
+        "repeated": len(placed) - sum(map(len, kept.values())),
+    }
 
 
 def _code() -> tuple[Path, ...]:
