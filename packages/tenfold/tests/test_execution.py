@@ -121,17 +121,37 @@ def test_resume_with_another_config_names_the_keys(start: Runner) -> None:
     assert {path: path.read_bytes() for path in first.folder.path.iterdir()} == before
 
 
-def test_a_failed_run_can_be_resumed_once_it_is_repaired(
+def test_a_mistake_does_not_move_the_earlier_run(start: Runner, results: Path) -> None:
+    folder = start().folder
+    experiment = find_experiment("growth")
+    with pytest.raises(UsageError, match="steps = 0"):
+        start("steps=0")
+    with pytest.raises(UsageError, match="--jobs 0: it must be at least 1"):
+        run_experiment(experiment, "quick", results=results, jobs=0, tell=pytest.fail)
+    assert [path.name for path in (results / "growth").iterdir() if path.is_dir()] == ["quick"]
+    assert folder.read_claims(pytest.fail) is not None
+
+
+def test_a_failed_run_goes_on_where_it_stopped_once_it_is_repaired(
     install: Callable[..., Paper], source: str, results: Path
 ) -> None:
-    paper = install({"__init__.py": source.replace("return metrics |", "return metrics | oops |")})
-    with pytest.raises(TenfoldError, match=r"experiment growth failed: NameError: .*oops") as error:
-        run_experiment(find_experiment("growth"), "quick", results=results, tell=pytest.fail)
-    log = results / "growth" / "quick" / "log.txt"
-    assert str(log) in str(error.value)
-    assert "Traceback" in log.read_text()
-    assert not (results / "growth" / "quick" / "claims.json").exists()
-    assert paper.name == "growth"
+    broken = source.replace(
+        "    return metrics |",
+        "    if os.environ.get('BROKEN'):\n        raise NameError('oops')\n    return metrics |",
+    )
+    install({"__init__.py": broken})
+    folder = RunFolder(results / "growth" / "quick")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROKEN", "1")
+        with pytest.raises(TenfoldError, match="experiment growth failed: NameError: oops") as error:
+            run_experiment(find_experiment("growth"), "quick", results=results, tell=pytest.fail)
+    assert str(folder.log_file) in str(error.value)
+    assert "Traceback" in folder.log_file.read_text()
+    assert folder.read_claims(pytest.fail) is None
+    records = folder.records_file.read_bytes()
+    run_experiment(find_experiment("growth"), "quick", results=results, resume=True, tell=pytest.fail)
+    assert folder.read_claims(pytest.fail) is not None
+    assert folder.records_file.read_bytes() == records
 
 
 def test_a_change_of_the_environment_is_told_on_resume(start: Runner) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tenfold import Run, TenfoldError, Trial, TrialContext, UsageError, find_experiment
+from tenfold import Run, TenfoldError, Trial, TrialContext, find_experiment
 from tenfold.log import RunLog
 from tenfold.runs import TrialsFailedError
 
@@ -139,11 +139,6 @@ def test_the_same_trial_twice_is_refused(growth: ModuleType, run: Run) -> None:
 
 def test_no_trials_give_no_results(growth: ModuleType, run: Run) -> None:
     assert run.map(growth.recursion, []) == {}
-
-
-def test_jobs_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--jobs 0"):
-        Run(tmp_path, "quick", RunLog(tmp_path / "log.txt", print), jobs=0)
 
 
 def test_data_is_asked_for_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

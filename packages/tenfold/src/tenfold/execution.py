@@ -48,14 +48,16 @@ def run_experiment(
     `assignments` are `key=value` changes of the config. With `resume` an earlier run of the same config is
     continued; without it, it is moved aside. `tell` gets the messages for the person who waits.
 
-    Raises `UsageError` for an unknown scale, a bad assignment, a resume with another config, or a folder in
-    use; `TenfoldError` if a trial or the experiment failed (the message names the log).
+    Raises `UsageError` for an unknown scale, a bad assignment, less than one job, a resume with another
+    config, or a folder in use; `TenfoldError` if a trial or the experiment failed (the message names the log).
     """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs}: it must be at least 1")
     config = load_config(experiment, scale, assignments)
     folder = RunFolder(Path(results) / experiment.name / scale)
     with own_lock(folder.path):
         log = RunLog(folder.log_file, tell)
-        before = _prepare(folder, plain_config(config), resume, log, tell)
+        before = _prepare(folder, plain_config(config), resume, log)
         run = Run(folder.path, scale, log, jobs)
         log.write(f"{'resumed' if before else 'started'} {experiment.name} at scale {scale}")
         environment = _write_environment(folder, experiment, config_sha256(plain_config(config)), before, log)
@@ -73,9 +75,7 @@ def run_experiment(
     return Outcome(folder, claims)
 
 
-def _prepare(
-    folder: RunFolder, config: Mapping[str, Any], resume: bool, log: RunLog, tell: Tell
-) -> Environment | None:
+def _prepare(folder: RunFolder, config: Mapping[str, Any], resume: bool, log: RunLog) -> Environment | None:
     """Make the folder ready; return the environment of the run that is resumed, if one is."""
     if not folder.path.exists():
         folder.path.mkdir(parents=True)

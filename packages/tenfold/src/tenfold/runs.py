@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.environment import usable_cores
-from tenfold.errors import TenfoldError, UsageError
+from tenfold.errors import TenfoldError
 from tenfold.log import RunLog
 from tenfold.pool import Failed, Finished, Progressed, Started, TrialFunction, run_in_processes
 from tenfold.progress import TrialBars
@@ -31,8 +31,6 @@ class Run:
     """
 
     def __init__(self, directory: Path, scale: str, log: RunLog, jobs: int | None = None) -> None:
-        if jobs is not None and jobs < 1:
-            raise UsageError(f"--jobs {jobs}: it must be at least 1")
         self.directory = directory
         self.scale = scale
         self.log = log
