@@ -49,7 +49,7 @@ def run_experiment(
     continued; without it, it is moved aside. `tell` gets the messages for the person who waits.
 
     Raises `UsageError` for an unknown scale, a bad assignment, less than one job, a resume with another
-    config, or a folder in use; `TenfoldError` if a trial or the experiment failed (the message names the log).
+    config, or a folder in use; `TenfoldError` if a trial or the experiment failed (it names the log).
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs}: it must be at least 1")
