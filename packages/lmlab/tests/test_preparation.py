@@ -46,6 +46,7 @@ def test_processes_that_ask_at_once_get_the_same(small_file: Path, empty_cache: 
         "tokenizers": 1,
         "tokens": 2,
     }
+    assert all("small-jsonl" in folder.name for folders in kinds.values() for folder in folders)
     assert list(empty_cache.glob("lmlab/*/.*.partial")) == []
 
 

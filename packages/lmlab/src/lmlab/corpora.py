@@ -79,14 +79,14 @@ CORPORA: Mapping[str, Corpus] = {
             "books",
             "free English books of the 18th to 20th century; held out: two books by other authors",
             SPLITS,
-            functools.partial(outside_text.dataset_key, "books"),
+            outside_text.books_key,
             outside_text.read_books,
         ),
         StoredCorpus(
             "wikitext2",
             "articles of Wikipedia; only for evaluation, there is no training text",
             ("valid", "heldout"),
-            functools.partial(outside_text.dataset_key, "wikitext2"),
+            outside_text.wikitext2_key,
             outside_text.read_wikitext2,
         ),
     )

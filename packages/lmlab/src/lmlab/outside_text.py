@@ -19,15 +19,19 @@ _DOCUMENT_CHARACTERS = 4000  # of a text file, about; it has no other division
 _TITLE = re.compile(r"^ = ([^=].*[^=]) = $", re.MULTILINE)
 
 
+_BOOKS = {split: f"books-{split}.jsonl.xz" for split in SPLITS}
+_WIKITEXT2 = {"valid": "wikitext-2-valid.txt.xz", "heldout": "wikitext-2-test.txt.xz"}
+
+
 def read_books() -> tuple[Splits, Manifest]:
     """Free English books, a document a chapter; two whole books by other authors are held out."""
     folder = data_folder("books")
     splits = {
         split: [
             Document(row["text"], f"{row['book']}/{row['part']}", row["book"])
-            for _, row in _json_lines(folder / f"books-{split}.jsonl.xz")
+            for _, row in _json_lines(folder / file)
         ]
-        for split in SPLITS
+        for split, file in _BOOKS.items()
     }
     return splits, {"dataset": "books"}
 
@@ -36,9 +40,9 @@ def read_wikitext2() -> tuple[Splits, Manifest]:
     """WikiText-2 as published (tokenised, with `<unk>`), a document an article; its test text is held out."""
     folder = data_folder("wikitext2")
     splits = {}
-    for split, file in (("valid", "valid"), ("heldout", "test")):
-        with _open_text(folder / f"wikitext-2-{file}.txt.xz") as text:
-            splits[split] = list(_articles(text.read(), f"wikitext-2-{file}"))
+    for split, file in _WIKITEXT2.items():
+        with _open_text(folder / file) as text:
+            splits[split] = list(_articles(text.read(), file.split(".")[0]))
     return splits, {"dataset": "wikitext2"}
 
 
@@ -56,10 +60,16 @@ def data_folder(name: str) -> Path:
     return Path(get(name))
 
 
-def dataset_key(name: str) -> str:
-    """Changes with the content of a named data set and with the code that makes documents of it."""
-    files = sorted(path for path in data_folder(name).rglob("*") if path.is_file())
-    return file_fingerprint(Path(__file__), *files)
+def books_key() -> str:
+    """Changes with the data set's content and with the code that makes documents of it."""
+    return file_fingerprint(Path(__file__), *(data_folder("books") / file for file in _BOOKS.values()))
+
+
+def wikitext2_key() -> str:
+    """Changes with the data set's content and with the code that makes documents of it."""
+    return file_fingerprint(
+        Path(__file__), *(data_folder("wikitext2") / file for file in _WIKITEXT2.values())
+    )
 
 
 def text_file(name: str) -> Path:

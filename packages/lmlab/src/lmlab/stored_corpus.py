@@ -46,7 +46,7 @@ class StoredCorpus:
                 _write(folder / f"{split}.arrow", splits[split])
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
-        return built_once("corpora", self.key(), self.name, build)
+        return built_once("corpora", self.name, self.key(), build)
 
 
 def _write(path: Path, rows: Sequence[Document]) -> None:

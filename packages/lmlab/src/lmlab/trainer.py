@@ -20,6 +20,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lmlab.batching import BatchedBlocks, BlockOrder, Blocks
+from lmlab.sharding import shard_without_accelerator
 
 ParameterGroups = list[dict[str, Any]] | Callable[[nn.Module], list[dict[str, Any]]]
 PROGRESS_FILE = "lmlab_progress.json"
@@ -100,6 +101,12 @@ class LaboratoryTrainer(Trainer):
         self.grad_norm = torch.zeros((), device=args.device)
         self.learning_rate = 0.0
         self._saving_checkpoint = False
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """The Trainer's own, and FSDP where accelerate leaves it out."""
+        super().create_accelerator_and_postprocess()
+        shard_without_accelerator(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
 
     # ---- the same blocks for everyone
 
@@ -198,6 +205,7 @@ class LaboratoryTrainer(Trainer):
             (folder / PROGRESS_FILE).write_text(json.dumps(self.progress()))
             shutil.rmtree(output / name, ignore_errors=True)
             folder.rename(output / name)
+            shutil.rmtree(output / "unfinished")
             for older in checkpoints(output)[:-1]:
                 shutil.rmtree(older)
         self.accelerator.wait_for_everyone()
@@ -211,6 +219,16 @@ class LaboratoryTrainer(Trainer):
             folder = Path(str(output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             torch.save(self.accelerator.unwrap_model(self.model).state_dict(), folder / "pytorch_model.bin")
+
+    def save_weights(self, folder: str) -> None:
+        """The final weights by `save_pretrained`, gathered on process 0 when they are sharded."""
+        if self.is_fsdp_enabled:
+            state_dict = self.accelerator.get_state_dict(self.model)
+            if self.args.should_save:
+                self._save(folder, state_dict=state_dict)
+        else:
+            self.save_model(folder)
+        self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         wrong = [*load_result.missing_keys, *load_result.unexpected_keys]

@@ -150,7 +150,7 @@ def train(
         trainer.add_callback(observer)
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
         if save_model_to is not None:
-            trainer.save_model(str(save_model_to))
+            trainer.save_weights(str(save_model_to))
     tokens = config.max_steps * config.batch_size * length
     return TrainingResult(progress.curve, progress.seconds, tokens / progress.seconds)
 
@@ -268,10 +268,14 @@ def _folder(directory: str | Path | None) -> Iterator[Path]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -291,6 +295,7 @@ def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         logging_strategy="no",
         logging_nan_inf_filter=False,  # it would hide what NonFiniteLossError reports
         average_tokens_across_devices=False,  # every process has the same number of tokens
+        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         use_cpu=not torch.accelerator.is_available(),
         dataloader_pin_memory=torch.accelerator.is_available(),
