@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from tenfold import Experiment, TenfoldError, UsageError, find_experiment
-from tenfold.configs import available_scales, config_sha256, differences, load_config, plain_config
+from tenfold.configs import (
+    available_scales,
+    config_sha256,
+    differences,
+    load_config,
+    plain_config,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from conftest import Paper
@@ -168,3 +176,17 @@ def test_an_absent_value_is_left_out_of_the_plain_config() -> None:
         shape: tuple[int, ...] = Field((1, 2))
 
     assert plain_config(Inner()) == {"kind": "a", "shape": [1, 2]}
+
+
+def test_a_config_may_be_any_file(tmp_path: Path) -> None:
+    class Config(BaseModel):
+        steps: int
+
+    file = tmp_path / "mine.toml"
+    with pytest.raises(UsageError, match=r"there is no config file .*mine\.toml"):
+        read_config(file, Config)
+    file.write_text("steps = 3")
+    assert read_config(file, Config) == Config(steps=3)
+    assert read_config(file, Config, ["steps=5"]) == Config(steps=5)
+    with pytest.raises(UsageError, match=r"mine\.toml: steps = 'x'"):
+        read_config(file, Config, ["steps=x"])

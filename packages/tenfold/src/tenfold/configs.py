@@ -10,15 +10,19 @@ import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tenfold.claims import SCALES
-from tenfold.errors import TenfoldError, UsageError
+from tenfold.errors import UsageError
 
 if TYPE_CHECKING:
     from tenfold.experiments import Experiment
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def available_scales(experiment: Experiment) -> list[str]:
@@ -36,19 +40,31 @@ def load_config(experiment: Experiment, scale: str, assignments: Iterable[str] =
     if scale not in scales:
         raise UsageError(f"{experiment.name} has no scale {scale!r}; it has: {', '.join(scales) or 'none'}")
     file = resources.files(experiment.configs) / f"{scale}.toml"
+    what = f"the config of {experiment.name} at scale {scale}"
+    return read_config(file, experiment.config_model, assignments, what)
+
+
+def read_config(
+    file: Path | Traversable, model: type[Config], assignments: Iterable[str] = (), what: str = ""
+) -> Config:
+    """Return the TOML `file` with `key=value` assignments applied, as a `model`.
+
+    Raises `UsageError` for a file that is not there or no TOML, or naming the key, the value and what is
+    allowed; it begins with `what` (else the file's name).
+    """
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise TenfoldError(f"{file}: {error}") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no config file {file}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not TOML: {error}") from error
     for assignment in assignments:
         _assign(values, assignment)
     try:
-        return experiment.config_model.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(problem, experiment.config_model) for problem in error.errors(include_url=False)]
-        raise UsageError(
-            f"the config of {experiment.name} at scale {scale}: {'; '.join(problems)}"
-        ) from error
+        problems = [_explain(problem, model) for problem in error.errors(include_url=False)]
+        raise UsageError(f"{what or file}: {'; '.join(problems)}") from error
 
 
 def plain_config(config: BaseModel) -> dict[str, Any]:
