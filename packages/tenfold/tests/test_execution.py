@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tenfold import Outcome, TenfoldError, UsageError, Verdict, find_experiment, run_experiment
+from tenfold.data import DataUnavailableError
 from tenfold.results import RunFolder
 
 if TYPE_CHECKING:
@@ -278,13 +279,15 @@ def test_a_claim_whose_data_is_missing_is_not_tested(
     install: Callable[..., Paper], source: str, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Missing:
-        def available(self) -> bool:
-            return False
+        def get(self) -> Path:
+            raise DataUnavailableError("data books is not to be had")
 
+    told: list[str] = []
     monkeypatch.setattr("tenfold.data.datasets", lambda: {"books": Missing()})
     install({"__init__.py": source.replace('scales=("paper",)', 'needs=("books",)')})
-    outcome = run_experiment(find_experiment("growth"), "quick", results=results, tell=pytest.fail)
+    outcome = run_experiment(find_experiment("growth"), "quick", results=results, tell=told.append)
     assert outcome.claims.claims[-1].outcome == "not tested: data books not available"
+    assert told == ["data books is not to be had"]
 
 
 def test_data_that_nobody_names_is_found_out_before_the_work(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tenfold import Run, TenfoldError, Trial, TrialContext, find_experiment
+from tenfold import Run, Trial, TrialContext, UsageError, find_experiment
+from tenfold.data import DataUnavailableError
 from tenfold.log import RunLog
 from tenfold.runs import TrialsFailedError
 
@@ -142,11 +143,18 @@ def test_no_trials_give_no_results(growth: ModuleType, run: Run) -> None:
 
 
 def test_data_is_asked_for_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([True, False])
-    known = {"books": SimpleNamespace(available=lambda: next(answers))}
+    def fail() -> Path:
+        raise DataUnavailableError("data pages is not to be had; to get it, ask")
+
+    folders = iter([Path("/data/books")])
+    known = {"books": SimpleNamespace(get=lambda: next(folders)), "pages": SimpleNamespace(get=fail)}
     monkeypatch.setattr("tenfold.data.datasets", lambda: known)
     assert run.has_data("books") is run.has_data("books") is True
-    with pytest.raises(TenfoldError, match="no data set named 'boks'; there are: books"):
+    told: list[str] = []
+    monkeypatch.setattr(run.log, "tell", told.append)
+    assert run.has_data("pages") is run.has_data("pages") is False
+    assert told == ["data pages is not to be had; to get it, ask"]
+    with pytest.raises(UsageError, match="no data set named 'boks'; there are: books, pages"):
         run.has_data("boks")
 
 

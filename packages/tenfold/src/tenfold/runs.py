@@ -72,17 +72,18 @@ class Run:
     def has_data(self, name: str) -> bool:
         """Say whether the named data set can be had on this machine; the answer stays for the whole run.
 
-        Raises `TenfoldError` if no installed package names such a data set.
+        It is fetched if need be, so that what needs it can then run; if that fails, the person is told why.
+        Raises `UsageError` if no installed package names such a data set.
         """
         if name not in self._data:
-            from tenfold.data import datasets
+            from tenfold.data import DataUnavailableError, get
 
-            known = datasets()
-            if name not in known:
-                names = ", ".join(sorted(known)) or "none"
-                raise TenfoldError(f"there is no data set named {name!r}; there are: {names}")
-            self._data[name] = known[name].available()
-            self.log.write(f"data {name}: {'available' if self._data[name] else 'not available'}")
+            try:
+                self.log.write(f"data {name}: {get(name)}")
+                self._data[name] = True
+            except DataUnavailableError as error:
+                self.log.tell(str(error))
+                self._data[name] = False
         return self._data[name]
 
     def records(self) -> Records:
