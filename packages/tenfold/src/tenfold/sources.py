@@ -142,20 +142,20 @@ class Hub:
     def fetch(self, folder: Path) -> Path:
         """Copy the file from the hub's cache, or download it into `folder`."""
         try:
-            import huggingface_hub as hub
+            from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
         except ImportError as error:
             raise SourceError("it needs huggingface_hub: pip install huggingface_hub") from error
         where = {"revision": self.revision, "repo_type": self.repo_type}
         target = folder / "download"
-        cached = hub.try_to_load_from_cache(self.repo, self.path, **where)
+        cached = try_to_load_from_cache(self.repo, self.path, **where)
         if isinstance(cached, str):
             return Path(shutil.copyfile(cached, target))
-        if hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             raise SourceError("HF_HUB_OFFLINE is set, and the file is not in the hub's cache")
-        token = hub.get_token()
+        token = get_token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Not hf_hub_download, which tries for 23 s where there is no network.
-        return _download(hub.hf_hub_url(self.repo, self.path, **where), target, headers)
+        return _download(hf_hub_url(self.repo, self.path, **where), target, headers)
 
 
 Source: TypeAlias = PyPI | URL | Hub
