@@ -34,6 +34,7 @@ def main() -> int:
     install(sorted({file.relative_to(ROOT / "packages").parts[0] for file in files}))
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the models of the tests are tiny
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
