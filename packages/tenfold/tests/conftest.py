@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tenfold import Claim
+    from tenfold.results import RunFolder
 
 SOURCE = Path(__file__).with_name("growth.py").read_text()
 
@@ -150,3 +155,41 @@ def site() -> Iterator[Site]:
         yield served
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def finished_run() -> Callable[..., RunFolder]:
+    """Return a function that writes a finished run of a made-up paper, with every verdict, for the report."""
+    from datetime import UTC, datetime
+
+    from tenfold import AtLeast, Below, Claim, Estimate
+    from tenfold.claims import judge
+    from tenfold.results import ClaimResult, ClaimsFile, RunFolder
+    from tenfold.storage import write_json
+
+    small = Below("error_plain")
+    metrics = {
+        "error": Estimate((0.1, 0.2, 0.3)),
+        "error_plain": Estimate((0.5, 0.6, 0.7)),
+        "speed": Estimate((-2,)),
+    }
+    usual = [
+        Claim("C1", "The error is smaller.", "section 2", "error", small, unit="nats"),
+        Claim("C2", "It is fast.", "table 1", "speed", AtLeast(), paper_value=1234, note="One machine."),
+        Claim("C3", "It scales.", "figure 3", "speed", AtLeast(0), scales=("paper",), paper_text="to 8 GPUs"),
+        Claim("C4", "It reads books.", "figure 4", "speed", AtLeast(0), needs=("books",)),
+    ]
+    about = {"title": "A small paper", "paper": "Doe, 1999", "url": "https://example.org/1"}
+
+    def finished_run(
+        results: Path, name: str = "small", scale: str = "quick", claims: list[Claim] = usual, **facts: str
+    ) -> RunFolder:
+        folder = RunFolder(results / name / scale)
+        judged = [ClaimResult.of(c, metrics, *judge(c, metrics, scale, lambda _: False)) for c in claims]
+        content = {"experiment": name, "scale": scale, "summary": "It is small."} | about | facts
+        finished = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+        write_json(folder.claims_file, ClaimsFile(**content, finished=finished, claims=judged))
+        folder.write_config({"seeds": [0, 1, 2]})
+        return folder
+
+    return finished_run

@@ -135,8 +135,26 @@ def test_data_commands_call_the_data_functions(tenfold: Command, monkeypatch: py
 
 
 def test_report_is_written_from_the_results(tenfold: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenfold.report.write_report", lambda results: results / "index.html")
+    monkeypatch.setattr("tenfold.report.write_report", lambda results, tell: results / "index.html")
     assert tenfold("report", "--results", "here")[:2] == (0, "Report: here/index.html\n")
+
+
+def test_the_report_is_opened_only_where_there_is_a_screen(
+    tenfold: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("tenfold.report.write_report", lambda results, tell: results / "index.html")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", "")
+    assert tenfold("report", "--open")[:2] == (0, "Report: results/index.html\n")
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert tenfold("report")[0] == 0
+    assert opened == []
+    assert tenfold("report", "--open")[0] == 0
+    assert opened == [(tmp_path / "results" / "index.html").as_uri()]
 
 
 def test_importing_tenfold_is_light() -> None:

@@ -78,11 +78,19 @@ def run(
 
 
 @app.command()
-def report(results: Results = Path("results")) -> None:
+def report(
+    results: Results = Path("results"),
+    show: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser, where there is one.")
+    ] = False,
+) -> None:
     """Build one page of all results, results/index.html."""
-    from tenfold.report import write_report
+    from tenfold.report import open_page, write_report
 
-    _console().print(f"Report: {write_report(results)}", markup=False, soft_wrap=True)
+    page = write_report(results, _tell)
+    _console().print(f"Report: {page}", markup=False, soft_wrap=True)
+    if show:
+        open_page(page)
 
 
 @app.command()
