@@ -184,8 +184,8 @@ def check_contents(wheel: Wheel) -> None:
     readme = (wheel.package / wheel.project["readme"]).read_text(encoding="utf-8")
     if metadata["Description-Content-Type"] != "text/markdown" or not str(metadata.get_payload()).strip():
         raise CheckError("the README is not in the metadata")
-    if not readme.startswith(f"# {wheel.package.name}"):
-        raise CheckError(f"the README does not start with the title '# {wheel.package.name}'")
+    if not readme.startswith(f"# {wheel.name}"):
+        raise CheckError(f"the README does not start with the title '# {wheel.name}'")
 
 
 def check_core(wheel: Wheel, core: dict[str, list[str]]) -> None:

@@ -1,0 +1,52 @@
+"""The summary tells each stage's time and pytest's closing words, and the first failure ends the run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[1] / "stages.py"
+MAKEFILE = """
+good:
+\t@echo '=== 12 passed, 1 skipped, 3 deselected in 4.56s (0:00:04) ==='
+bad:
+\t@echo 'naïve letters'; exit 7
+later:
+\t@echo never
+"""
+
+
+def run(folder: Path, *targets: str) -> subprocess.CompletedProcess[str]:
+    (folder / "Makefile").write_text(MAKEFILE, encoding="utf-8")
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "LC_", "LANG"))
+    }
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *targets],
+        cwd=folder,
+        env=environment | {"LC_ALL": "C"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+    )
+
+
+def test_a_line_a_stage(tmp_path: Path) -> None:
+    done = run(tmp_path, "good", "good")
+    assert done.returncode == 0
+    summary = done.stdout.partition("=== summary\n")[2].splitlines()
+    row = r"good +ok +\d+\.\d s  12 passed, 1 skipped, 3 deselected in 4\.56s \(0:00:04\)"
+    assert [bool(re.fullmatch(row, line)) for line in summary] == [True, True, False]
+    assert re.fullmatch(r"total +\d+\.\d s", summary[2])
+
+
+def test_the_first_failure_ends_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "good", "bad", "later")
+    assert done.returncode == 2  # what make makes of a recipe's failure
+    assert "naïve letters" in done.stdout
+    assert "never" not in done.stdout
+    assert re.search(r"^bad +FAILED \(2\)", done.stdout, flags=re.MULTILINE)
+    assert "not run: later\n" in done.stdout
