@@ -16,6 +16,8 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from lmlab.errors import SettingsError
+
 # Not fields of a config class, yet understood by transformers: the rotary keys that it folds into
 # `rope_parameters`, and the attention implementation that goes to the model.
 _ROPE_KEYS = {"rope_theta", "rope_scaling"}
@@ -26,7 +28,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def build_config(settings: Mapping[str, Any]) -> PreTrainedConfig:
     """The transformers config for `settings`, e.g. `{"model_type": "llama", "hidden_size": 128, ...}`.
 
-    Raises `ValueError` naming the key when `model_type` is missing or unknown, when a key is none of
+    Raises `SettingsError` naming the key when `model_type` is missing or unknown, when a key is none of
     that config class's (transformers itself keeps such keys silently), or when a value is impossible.
     """
     keys = {key: value for key, value in settings.items() if key not in _MODEL_KEYS}
@@ -34,18 +36,18 @@ def build_config(settings: Mapping[str, Any]) -> PreTrainedConfig:
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), 3)
         hint = f" Did you mean {', '.join(close)}?" if close else " For example: llama, gpt2, qwen3."
-        raise ValueError(f"model_type must name a model family of transformers, got {model_type!r}.{hint}")
+        raise SettingsError(f"model_type must name a model family of transformers, got {model_type!r}.{hint}")
     config_class = CONFIG_MAPPING[model_type]
     known = _known_keys(config_class)
     for key in keys:
         if key not in known:
             close = difflib.get_close_matches(key, sorted(known), 3)
             hint = f" Did you mean {', '.join(close)}?" if close else ""
-            raise ValueError(f"{key!r} is not a setting of {config_class.__name__}.{hint}")
+            raise SettingsError(f"{key!r} is not a setting of {config_class.__name__}.{hint}")
     try:
         return AutoConfig.for_model(model_type, **keys)
     except (StrictDataclassFieldValidationError, StrictDataclassClassValidationError) as error:
-        raise ValueError(f"{config_class.__name__} refused the model settings: {error}") from error
+        raise SettingsError(f"{config_class.__name__} refused the model settings: {error}") from error
 
 
 def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
@@ -66,11 +68,11 @@ def build_model(settings: Mapping[str, Any], seed: int, dtype: str = "float32") 
     ("sdpa", the default of most families, "eager", "flex_attention", ...). The weights depend on
     `settings` and `seed` alone, and the caller's random state is left as it was.
 
-    Raises `ValueError` as `build_config` does, for an unknown `dtype` ("float32", "bfloat16",
+    Raises `SettingsError` as `build_config` does, for an unknown `dtype` ("float32", "bfloat16",
     "float16"), or for a family that has no causal language model.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise SettingsError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     config = build_config(settings)
     options = {key: settings[key] for key in _MODEL_KEYS if key in settings}
     with torch.random.fork_rng(devices=[]):

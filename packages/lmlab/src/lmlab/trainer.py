@@ -20,13 +20,15 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lmlab.batching import BatchedBlocks, BlockOrder, Blocks
+from lmlab.errors import SettingsError
 from lmlab.sharding import shard_without_accelerator
+from tenfold.errors import TenfoldError
 
 ParameterGroups = list[dict[str, Any]] | Callable[[nn.Module], list[dict[str, Any]]]
 PROGRESS_FILE = "lmlab_progress.json"
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(TenfoldError, RuntimeError):
     """The loss or the gradient is no longer a finite number; training stopped before that step's update.
 
     Attributes: `step` (1 is the first), `learning_rate`, `loss`, `grad_norm` and `checkpoint`, the folder of
@@ -49,7 +51,7 @@ class NonFiniteLossError(RuntimeError):
         )
 
 
-class CheckpointError(ValueError):
+class CheckpointError(SettingsError):
     """A checkpoint that cannot continue this run: it was written by another config, data set or model."""
 
 
@@ -222,12 +224,9 @@ class LaboratoryTrainer(Trainer):
 
     def save_weights(self, folder: str) -> None:
         """The final weights by `save_pretrained`, gathered on process 0 when they are sharded."""
-        if self.is_fsdp_enabled:
-            state_dict = self.accelerator.get_state_dict(self.model)
-            if self.args.should_save:
-                self._save(folder, state_dict=state_dict)
-        else:
-            self.save_model(folder)
+        state_dict = self.accelerator.get_state_dict(self.model)
+        if self.args.should_save:
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from lmlab.batching import Blocks, block_length
+from lmlab.errors import SettingsError
 from lmlab.evaluation import perplexity
 from lmlab.schedule import Schedule, learning_rate_factor
 from lmlab.trainer import (
@@ -308,7 +309,7 @@ def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
     args._n_gpu = min(1, args.n_gpu)  # never DataParallel: more devices means more processes
     share = config.batch_size // config.gradient_accumulation_steps
     if share % processes:
-        raise ValueError(
+        raise SettingsError(
             f"batch_size {config.batch_size} / gradient_accumulation_steps "
             f"{config.gradient_accumulation_steps} is not a multiple of the {processes} processes"
         )
