@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends with the numbers of one that never was."""
+"""A run that is killed, once or again and again, ends with the numbers of one that never was."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 import pytest
@@ -22,7 +23,9 @@ from tenfold.results import RunFolder
 if TYPE_CHECKING:
     from conftest import Paper
 
-SLOW = ("--set", "steps=30", "--set", "pause=0.02", "--jobs", "2")  # six trials of 0.6 s, two at a time
+STEPS, TRIALS = 30, 6
+SLOW = ("--set", f"steps={STEPS}", "--set", "pause=0.02", "--jobs", "2")  # trials of 0.6 s, two at a time
+LINES = TRIALS * (STEPS + 1)  # of metrics.jsonl: the measurements and the result of each trial
 KILLS = 10
 
 
@@ -63,52 +66,112 @@ def without_process(records: Records) -> dict[Trial, dict[str, object]]:
     return {trial: result | {"process": None} for trial, result in records.results().items()}
 
 
-def test_ten_kills_do_not_change_a_number(paper: Paper, tmp_path: Path) -> None:
-    calm, wild = tmp_path / "calm", tmp_path / "wild"
-    calm.mkdir()
-    wild.mkdir()
-    expected, folder = (RunFolder(where / "results" / "growth" / "quick") for where in (calm, wild))
-
-    begin = time.monotonic()
-    process = start(paper, calm)
-    wait_for(lambda: expected.records_file.exists(), 30)
-    first_record = time.monotonic() - begin
-    assert process.wait(30) == 0, process.communicate()
-
+@pytest.fixture
+def clock() -> random.Random:
+    """Where the random moments come from; the seed is printed, and can be given to see a failure again."""
     seed = int(os.environ.get("TENFOLD_TEST_SEED", time.time_ns() % 10**6))
     print(f"TENFOLD_TEST_SEED={seed}")
-    clock = random.Random(seed)
+    return random.Random(seed)
+
+
+class Calm(NamedTuple):
+    """A run that nobody disturbed, and how long it took to its first record."""
+
+    folder: RunFolder
+    first_record: float
+
+
+@pytest.fixture
+def calm(paper: Paper, tmp_path: Path) -> Calm:
+    (tmp_path / "calm").mkdir()
+    folder = RunFolder(tmp_path / "calm" / "results" / "growth" / "quick")
+    begin = time.monotonic()
+    process = start(paper, tmp_path / "calm")
+    wait_for(folder.records_file.exists, 30)
+    first_record = time.monotonic() - begin
+    assert process.wait(30) == 0, process.communicate()
+    assert number_of_lines(folder) == LINES
+    return Calm(folder, first_record)
+
+
+def number_of_lines(folder: RunFolder) -> int:
+    return folder.records_file.read_bytes().count(b"\n") if folder.records_file.exists() else 0
+
+
+def resume(paper: Paper, cwd: Path) -> None:
+    process = start(paper, cwd, "--resume")
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "C1" in output
+
+
+def assert_same_numbers(wild: RunFolder, calm: RunFolder) -> None:
+    assert wild.records_file.read_text().count('"result"') == TRIALS, "a finished trial was run again"
+    expected, found = (load_records(f.records_file, pytest.fail).records for f in (calm, wild))
+    assert without_process(found) == without_process(expected)
+    for arm in ("slow", "fast"):
+        assert found.curve(arm, "x") == expected.curve(arm, "x")
+        assert list(found.curve(arm, "x")[0][0]) == list(range(STEPS))
+    assert wild.metrics_file.read_bytes() == calm.metrics_file.read_bytes()
+    claims, calm_claims = wild.read_claims(pytest.fail), calm.read_claims(pytest.fail)
+    assert claims is not None
+    assert calm_claims is not None
+    assert claims.claims == calm_claims.claims
+    assert not wild.checkpoints.exists()
+
+
+def test_a_run_killed_at_a_random_moment_resumes_to_the_same_numbers(
+    paper: Paper, tmp_path: Path, calm: Calm, clock: random.Random
+) -> None:
+    """Ten runs, each killed once, at moments spread over the work, and then resumed to the end."""
+
+    def kill_and_resume(moment: int, pause: float, power_cut: bool) -> None:
+        where = tmp_path / f"killed after {moment} lines"
+        where.mkdir()
+        folder = RunFolder(where / "results" / "growth" / "quick")
+        process = start(paper, where)
+        wait_for(lambda: number_of_lines(folder) >= moment, 60)
+        time.sleep(pause)
+        family = _children(process)
+        assert process.poll() is None, "the run ended before it could be killed"
+        if power_cut:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        assert process.wait() == -signal.SIGKILL
+        wait_for_the_end_of(family)
+        assert folder.read_claims(pytest.fail) is None
+        resume(paper, where)
+        assert_same_numbers(folder, calm.folder)
+
+    with ThreadPoolExecutor(2) as pool:  # two runs side by side: they sleep most of the time
+        rounds = []
+        for part in range(KILLS):
+            moment = int((LINES - 1) * (part + clock.random()) / KILLS)
+            power_cut = part % 2 == 1  # every other time the trials are killed with the command
+            rounds.append(pool.submit(kill_and_resume, moment, clock.uniform(0, 0.01), power_cut))
+        for done in rounds:
+            done.result()
+
+
+def test_a_run_killed_again_and_again_gets_on_and_ends_with_the_same_numbers(
+    paper: Paper, tmp_path: Path, calm: Calm, clock: random.Random
+) -> None:
+    wild = tmp_path / "wild"
+    wild.mkdir()
+    folder = RunFolder(wild / "results" / "growth" / "quick")
     done: set[Trial] = set()
-    for _ in range(KILLS):
+    for _ in range(KILLS // 2):
         process = start(paper, wild, "--resume")
-        time.sleep(clock.uniform(0.1, first_record + 0.3))
+        time.sleep(clock.uniform(0.1, calm.first_record + 0.3))  # also before there is anything
         family = _children(process)
         process.kill()
         process.wait()
         wait_for_the_end_of(family)
         assert done <= finished(folder)
         done = finished(folder)
-
-    last = start(paper, wild, "--resume")
-    output, errors = last.communicate(timeout=60)
-    assert last.returncode == 0, errors
-    assert "C1" in output
-
-    log = folder.records_file.read_text()
-    assert log.count('"result"') == 6, "a finished trial was run again"
-    calm_records, wild_records = (
-        load_records(f.records_file, pytest.fail).records for f in (expected, folder)
-    )
-    assert without_process(wild_records) == without_process(calm_records)
-    for arm in ("slow", "fast"):
-        assert wild_records.curve(arm, "x") == calm_records.curve(arm, "x")
-        assert list(wild_records.curve(arm, "x")[0][0]) == list(range(30))
-    assert folder.metrics_file.read_bytes() == expected.metrics_file.read_bytes()
-    claims, calm_claims = folder.read_claims(pytest.fail), expected.read_claims(pytest.fail)
-    assert claims is not None
-    assert calm_claims is not None
-    assert claims.claims == calm_claims.claims
-    assert not folder.checkpoints.exists()
+    resume(paper, wild)
+    assert_same_numbers(folder, calm.folder)
 
 
 def _children(process: subprocess.Popen[str]) -> list[psutil.Process]:
