@@ -89,7 +89,7 @@ format: $(READY) ## format, and repair what the linter can
 ## artefacts
 
 docs: $(READY) ## the site, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheels: $(READY) ## build every package and install each alone in a clean environment
 	$(BIN)/python tools/check_wheels.py

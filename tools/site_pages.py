@@ -1,0 +1,144 @@
+"""The site's pages about packages, made while mkdocs runs: a page from each README, and a reference.
+
+A new package needs no edit here or in mkdocs.yml. Links in a README lead to files of the repository; what the
+site has as a page is linked as that page, and what it does not have is a warning, which `make docs` fails on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+AS_THEY_ARE = ("CITATION.cff", "LICENSE")
+LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|mailto:|#)([^)"#\s]+)')
+# The command line and the experiment are no interface to import from.
+NOT_PUBLIC = ("cli", "reproduce")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of the workspace and its two pages."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The package's name, for example `implicit-prm`."""
+        return self.folder.name
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether it declares an experiment."""
+        project = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return "tenfold.experiments" in project.get("entry-points", {})
+
+    @property
+    def page(self) -> str:
+        """The page made of the README."""
+        return f"packages/{self.name}.md"
+
+    @property
+    def reference_page(self) -> str:
+        """The page of the reference."""
+        return f"reference/{self.name}.md"
+
+    def reference(self) -> str:
+        """Return the reference in Markdown: what can be imported, a section a module."""
+        module = self.name.replace("-", "_")
+        source = self.folder / "src" / module
+        names = [
+            f"{module}.{path.stem}"
+            for path in sorted(source.iterdir())
+            if (path.suffix == ".py" or (path / "__init__.py").exists())
+            and not path.name.startswith("_")
+            and path.stem not in NOT_PUBLIC
+        ]
+        parts = [f"# {self.name}: reference\n", public_names(module, source.parent)]
+        return "\n".join(parts + [f"::: {name}\n" for name in names])
+
+
+def public_names(module: str, source: Path) -> str:
+    """Return a table of what `from module import ...` gives, each linked to its place below."""
+    package = griffe.load(module, search_paths=[source])
+    rows = [f"`from {module} import ...`\n", "| name | |", "|---|---|"]
+    for name in package.exports or ():
+        found = package[str(name)]
+        if found.docstring:  # what has none is not in the reference
+            summary = found.docstring.value.partition("\n")[0].replace("|", "&#124;")
+            rows.append(f"| [`{name}`][{found.canonical_path}] | {summary} |")
+        else:
+            rows.append(f"| `{name}` | |")
+    return "\n".join(rows) + "\n"
+
+
+def packages() -> list[Package]:
+    """Return the workspace's packages, papers first."""
+    found = [Package(path.parent) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))]
+    return sorted(found, key=lambda package: not package.is_paper)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the packages into the navigation."""
+    papers = [package for package in packages() if package.is_paper]
+    ground = [package for package in packages() if not package.is_paper]
+    config.nav = [
+        {"Start": "index.md"},
+        {"Papers": [{package.name: package.page} for package in papers]},
+        {"Ground": [{package.name: package.page} for package in ground]},
+        {
+            "How it works": [
+                {"Architecture": "architecture.md"},
+                {"Scaling out": "scaling-out.md"},
+                {"Adding a paper": "contributing.md"},
+                {"When something fails": "errors.md"},
+            ]
+        },
+        {"Reference": [{package.name: package.reference_page} for package in packages()]},
+    ]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made of the repository's files."""
+    for page, content in pages():
+        files.append(File.generated(config, page, content=content))
+    for name in AS_THEY_ARE:
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    return files
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yield the path and the Markdown of every made page."""
+    sources = {"index.md": ROOT / "README.md", "contributing.md": ROOT / "CONTRIBUTING.md"}
+    sources |= {package.page: package.folder / "README.md" for package in packages()}
+    targets = {source: page for page, source in sources.items()} | {ROOT / name: name for name in AS_THEY_ARE}
+    for page, source in sources.items():
+        yield page, relink(source.read_text(encoding="utf-8"), source, page, targets)
+    for package in packages():
+        yield package.reference_page, package.reference()
+
+
+def relink(text: str, source: Path, page: str, targets: dict[Path, str]) -> str:
+    """Return the Markdown of the file `source` with its relative links as `page` of the site needs them."""
+
+    def replace(match: re.Match[str]) -> str:
+        file = Path(os.path.normpath(source.parent / match.group(2)))
+        if file in targets:
+            target = targets[file]
+        elif file.is_relative_to(DOCS):
+            target = file.relative_to(DOCS).as_posix()
+        else:
+            return match.group()
+        return match.group(1) + os.path.relpath(target, Path(page).parent).replace(os.sep, "/")
+
+    return LINK.sub(replace, text)
