@@ -5,10 +5,12 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tenfold import Verdict, find_experiment, run_experiment
+from tenfold import Records, Trial, Verdict, find_experiment, run_experiment
+from tenfold.records import measurement_of
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -48,13 +50,27 @@ def test_the_example_is_found_and_its_claim_holds(tmp_path: Path, monkeypatch: p
         monkeypatch.delitem(sys.modules, module)
 
 
+def test_the_figures_of_the_readme_are_drawn(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(from matplotlib.*?)```", README.read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {"ARMS": ("plain", "antithetic")}
+    exec(code, names)
+    trial = Trial("plain", 0, {})
+    records = Records(measurement_of(trial, draws, {"error": 1 / draws}) for draws in (100, 200, 300))
+    (figure,) = names["figures"](None, {}, records, tmp_path)
+    assert figure.path == tmp_path / "error.svg"
+    assert {path.name for path in tmp_path.iterdir()} == {"error.svg", "error.png"}
+
+
 @pytest.mark.parametrize("command", ["run", "report", "compare", "data"])
 def test_the_commands_and_options_that_the_readme_names_exist(
     tenfold: Callable[..., tuple[int, str, str]], command: str
 ) -> None:
     code, out, _ = tenfold(command, "--help")
     assert code == 0
-    listed = {"run": ["--scale", "--set", "--resume", "--jobs", "--results"], "report": ["--results"]}
+    listed = {
+        "run": ["--scale", "--set", "--resume", "--jobs", "--results"],
+        "report": ["--results", "--open"],
+    }
     listed |= {"data": ["list", "get", "path"], "compare": []}
     for word in listed[command]:
         assert word in out
