@@ -4,23 +4,43 @@ Importing the package registers it with transformers, so that `from_pretrained` 
 """
 
 from lpa.accounting import Cost, estimate
+from lpa.analysis import Analysis, analyze
 from lpa.config import LPAConfig
 from lpa.errors import LPAError, LPAWarning, RankError
+from lpa.factorization import factorize, factors, ranks_by_budget, ranks_by_energy, second_moment
 from lpa.layers import FusedLowRank, LowRankLinear
 from lpa.matching import match
+from lpa.models.classic import ClassicConfig, ClassicForCausalLM
+from lpa.official import load_official_state_dict
+from lpa.optim import add_product_decay, param_groups
+from lpa.recipes import Preset, presets
 from lpa.surgery import apply_lpa, is_lpa, merge
 
 __all__ = [
+    "Analysis",
+    "ClassicConfig",
+    "ClassicForCausalLM",
     "Cost",
     "FusedLowRank",
     "LPAConfig",
     "LPAError",
     "LPAWarning",
     "LowRankLinear",
+    "Preset",
     "RankError",
+    "add_product_decay",
+    "analyze",
     "apply_lpa",
     "estimate",
+    "factorize",
+    "factors",
     "is_lpa",
+    "load_official_state_dict",
     "match",
     "merge",
+    "param_groups",
+    "presets",
+    "ranks_by_budget",
+    "ranks_by_energy",
+    "second_moment",
 ]

@@ -78,11 +78,14 @@ def attach(model: Any, config: LPAConfig) -> None:
 
 
 def detach(model: nn.Module) -> None:
-    """Remove that record."""
+    """Remove that record, and the ranks that the config of a setting-1 model has itself."""
     if not isinstance(model, PreTrainedModel):
         del model.lpa_config
         return
-    cast(HfQuantizer, model.hf_quantizer).remove_quantization_config(model)
+    if recorded_config(model.config) is not None:
+        cast(HfQuantizer, model.hf_quantizer).remove_quantization_config(model)
+    if model.config.model_type == "lpa_classic":
+        model.config.update({"rank": None, "ffn_rank": None})
 
 
 def attached_config(model: nn.Module) -> LPAConfig | None:

@@ -52,12 +52,11 @@ class LowRankLinear(nn.Module):
             )
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
         self.bottleneck = bottleneck
+        device = device or torch.get_default_device()
         self.down = nn.utils.skip_init(
-            nn.Linear, in_features, rank, bias=bias_down, device=device or "cpu", dtype=dtype
+            nn.Linear, in_features, rank, bias=bias_down, device=device, dtype=dtype
         )
-        self.up = nn.utils.skip_init(
-            nn.Linear, rank, out_features, bias=bias_up, device=device or "cpu", dtype=dtype
-        )
+        self.up = nn.utils.skip_init(nn.Linear, rank, out_features, bias=bias_up, device=device, dtype=dtype)
         self.stack: StackedDown | None = None
         """Set where neighbours compute their A's together."""
         self.was_conv1d = False

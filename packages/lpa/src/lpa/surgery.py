@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
@@ -61,9 +61,10 @@ def apply_lpa(model: Model, config: LPAConfig, *, generator: torch.Generator | N
 
 def install(model: Model, config: LPAConfig, fill: Fill) -> Model:
     """Replace every targeted matrix of `model`; `fill` gives the new layers their values. See `apply_lpa`."""
-    _check_can_be_changed(model)
+    check_can_be_changed(model)
     targets = targeted_parts(model, config)
     ranks = {site.name: resolve_ranks(site, parts, config) for site, parts in targets.items()}
+    _check_not_tied(model, targets)
     _warn_of_narrow_ranks(model, targets, ranks)
     for site in targets:
         dense = model.get_submodule(site.name)
@@ -82,7 +83,7 @@ def targeted_parts(model: nn.Module, config: LPAConfig) -> dict[Site, list[str]]
     Raises `LPAError` if nothing, or one of the roles or expressions, is not found.
     """
     found: dict[Site, list[str]] = {}
-    roles = set()
+    roles: set[str] = set()
     for site in sites(model):
         parts = [part for part, _ in site.parts if site.is_targeted(part, config)]
         if parts:
@@ -180,6 +181,15 @@ def _matrix(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     return (weight.T if isinstance(module, Conv1D) else weight), bias
 
 
+def part_weights(model: nn.Module, site: Site) -> dict[str, torch.Tensor]:
+    """The matrix (n_out, n_in) of each part of a site, multiplied out where it is low-rank."""
+    module = model.get_submodule(site.name)
+    dense = module.to_linear() if isinstance(module, LowRankLinear | FusedLowRank) else module
+    weight, _ = _matrix(dense)
+    weights = [weight] if site.layout is None else site.layout.split(weight)
+    return {part: values for (part, _), values in zip(site.parts, weights, strict=True)}
+
+
 def link_neighbours(model: nn.Module, config: LPAConfig) -> None:
     """Let q, k and v of each attention compute their A's together (`fused`) or have one A (`share_down`)."""
     for group in _neighbours(model):
@@ -260,7 +270,8 @@ def _dense_module(module: LowRank) -> nn.Module:
     return conv.train(module.training)
 
 
-def _check_can_be_changed(model: nn.Module) -> None:
+def check_can_be_changed(model: nn.Module) -> None:
+    """Raise `LPAError` for a model that is low-rank already or quantised."""
     if is_lpa(model):
         raise LPAError(
             f"{type(model).__name__} is low-rank already. "
@@ -280,6 +291,22 @@ def _check_can_be_changed(model: nn.Module) -> None:
             f"{type(model).__name__} is quantised ({quantised}); its matrices cannot be factorised. Load it "
             "without quantisation, or call model.dequantize() first"
         )
+
+
+def _check_not_tied(model: nn.Module, targets: Iterable[Site]) -> None:
+    """A matrix that two places of the model share would become two different ones."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for site in targets:
+        name = f"{site.name}.weight"
+        own = id(model.get_submodule(site.name).weight)
+        others = [other for other in names.get(own, ()) if other != name]
+        if others:
+            raise LPAError(
+                f"{name} is tied to {', '.join(others)}: low-rank factors in its place would no longer be. "
+                "Untie them (give one a copy of the parameter), or leave both out of targets"
+            )
 
 
 def _warn_of_narrow_ranks(
