@@ -126,12 +126,11 @@ def build(scratch: Path) -> list[Wheel]:
 
 
 def write_constraints(scratch: Path, wheels: Iterable[Wheel]) -> None:
-    """Take third-party versions from the lock, and workspace packages from the wheels."""
+    """Third-party versions are those of the lock; ours are the wheels, whatever an index has."""
     flags = ("--frozen", "--quiet", "--all-packages", "--all-extras", "--no-extra", "vllm", "--no-hashes")
     locked = run(UV, "export", *flags, "--no-emit-workspace", "--no-header", "--no-annotate")
-    (scratch / "constraints.txt").write_text(locked, encoding="utf-8")
     ours = [f"{wheel.name} @ {wheel.path.as_uri()}\n" for wheel in wheels]
-    (scratch / "overrides.txt").write_text("".join(ours), encoding="utf-8")
+    (scratch / "constraints.txt").write_text("".join([*ours, locked]), encoding="utf-8")
 
 
 def check(wheel: Wheel, scratch: Path) -> int:
@@ -143,7 +142,7 @@ def check(wheel: Wheel, scratch: Path) -> int:
     environment = scratch / f"venv-{wheel.name}"
     run(UV, "venv", "--quiet", "--python", sys.executable, environment)
     python = environment / "bin" / "python"
-    install(python, scratch, str(wheel.path))
+    install(python, scratch, wheel.name)
     core = installed(python)
     check_core(wheel, core)
     run(python, "-c", IMPORT_EVERYTHING, wheel.module)
@@ -151,12 +150,12 @@ def check(wheel: Wheel, scratch: Path) -> int:
         run(environment / "bin" / command, "--help")
     for extra in wheel.project.get("optional-dependencies", {}):
         if extra == "reproduce" and wheel.is_paper:
-            install(python, scratch, f"{wheel.path}[reproduce]")
+            install(python, scratch, f"{wheel.name}[reproduce]")
             run(environment / "bin" / "tenfold", "list")
             for experiment in wheel.project["entry-points"]["tenfold.experiments"]:
                 run(python, "-c", LOAD_EXPERIMENT, experiment)
         else:
-            install(python, scratch, f"{wheel.path}[{extra}]", "--dry-run")
+            install(python, scratch, f"{wheel.name}[{extra}]", "--dry-run")
     return len(core)
 
 
@@ -234,7 +233,7 @@ def installed(python: Path) -> dict[str, list[str]]:
 
 def install(python: Path, scratch: Path, requirement: str, *flags: str) -> None:
     """Install a requirement; workspace packages come from the wheels."""
-    versions = ("--overrides", scratch / "overrides.txt", "--constraints", scratch / "constraints.txt")
+    versions = ("--constraints", scratch / "constraints.txt")
     run(UV, "pip", "install", "--quiet", "--python", python, *versions, *flags, requirement)
 
 

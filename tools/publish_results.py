@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Never
@@ -84,14 +85,17 @@ def claims_table(scales: list[ClaimsFile]) -> str:
 
 
 def papers_table(root: Path) -> str:
-    """Return the markdown table of all published papers: how many claims held at which scale."""
-    rows = ["| package | paper | what the published runs say |", "|---|---|---|"]
-    for folder in sorted((root / "docs" / "results").iterdir()):
-        scales = published(folder.name, root)
-        if scales:
-            link = f"[`{folder.name}`](packages/{folder.name}/README.md)"
-            said = "<br>".join(f"{claims.scale}: {tally(claims)}" for claims in scales)
-            rows.append(f"| {link} | [{scales[0].title}]({scales[0].url}) | {said} |")
+    """Return the markdown table of all papers: how many claims held at which scale."""
+    rows = ["| package | what it is | what the published runs say |", "|---|---|---|"]
+    for pyproject in sorted(root.glob("packages/*/pyproject.toml")):
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        if "tenfold.experiments" in project.get("entry-points", {}):
+            name = pyproject.parent.name
+            said = [f"{claims.scale}: {tally(claims)}" for claims in published(name, root)]
+            rows.append(
+                f"| [`{name}`](packages/{name}/README.md) | {project['description']} "
+                f"| {'<br>'.join(said) or 'no run is published yet'} |"
+            )
     return "\n".join(rows)
 
 

@@ -14,6 +14,14 @@ from tenfold.storage import write_json
 
 MARKED = "before\n<!-- {0}:begin -->\nold\n<!-- {0}:end -->\nafter\n"
 
+PYPROJECT = """
+[project]
+name = "{0}"
+description = "Descent of {0}."
+[project.entry-points."tenfold.experiments"]
+{0} = "{0}:EXPERIMENT"
+"""
+
 
 def claim(
     id: str, verdict: Verdict, samples: list[float], reason: str = "", **changes: object
@@ -58,7 +66,9 @@ def write_run(results: Path, scale: str, *claims: ClaimResult) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     root = tmp_path / "workspace"
-    (root / "packages" / "ball").mkdir(parents=True)
+    for name in ("ball", "other"):
+        (root / "packages" / name).mkdir(parents=True)
+        (root / "packages" / name / "pyproject.toml").write_text(PYPROJECT.format(name))
     (root / "packages" / "ball" / "README.md").write_text(MARKED.format("claims"))
     (root / "README.md").write_text(MARKED.format("papers"))
     return root
@@ -90,8 +100,9 @@ def test_tables_hold_what_the_runs_say(tmp_path: Path, workspace: Path) -> None:
         "| **C3** Statement of C3 with a &#124; in it. | 0.95 |  | 0.5<br>**held** |",
     ]
     assert (
-        "| [`ball`](packages/ball/README.md) | [What the Ball Knows](https://doi.org/10.1137/16M1080173) "
-        "| quick: 1 held, 1 not tested<br>laptop: 1 did not hold, 1 held |"
+        "| [`ball`](packages/ball/README.md) | Descent of ball. "
+        "| quick: 1 held, 1 not tested<br>laptop: 1 did not hold, 1 held |\n"
+        "| [`other`](packages/other/README.md) | Descent of other. | no run is published yet |\n"
     ) in (workspace / "README.md").read_text()
 
 
