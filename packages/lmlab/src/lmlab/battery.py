@@ -80,7 +80,7 @@ def check(
 ) -> None:
     """Raise `SettingsError` for a length that a text is too short for, or too short for a passkey.
 
-    It takes no time, so that a run of days can ask before it begins.
+    It takes little time, so that a run of days can ask before it begins.
     """
     for name, blocks in splits.items():
         tokens = len(_first(blocks, config.max_blocks).tokens)
@@ -89,7 +89,7 @@ def check(
                 raise SettingsError(f"length {length} is not between 2 and the {tokens} tokens of {name}")
     for length in config.passkey_lengths:
         for depth in config.passkey_depths:
-            next(passkey_trials(tokenizer, length, depth, trials=1))
+            list(passkey_trials(tokenizer, length, depth, config.passkey_trials, seed=config.seed))
 
 
 def _first(blocks: TokenBlocks, count: int) -> TokenBlocks:

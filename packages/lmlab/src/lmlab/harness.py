@@ -36,8 +36,12 @@ def benchmark(
     except ImportError as error:
         raise ImportError("benchmarks need lm-eval: pip install 'lmlab[eval]'") from error
 
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
-    unknown = [task for task in tasks if isinstance(task, str) and not manager.match_tasks([task])]
+    named = [task for task in tasks if isinstance(task, str)]
+    manager = TaskManager(
+        include_path=None if include_path is None else str(include_path),
+        include_defaults=bool(named),  # to read their thousands of files takes seconds
+    )
+    unknown = [task for task in named if not manager.match_tasks([task])]
     if unknown:
         raise SettingsError(f"the harness has no task {', '.join(unknown)}; `lm-eval ls tasks` lists them")
     with evaluating(model):

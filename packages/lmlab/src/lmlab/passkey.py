@@ -116,7 +116,8 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, key: str, room: int, depth: floa
     spare = room - len(begin) - len(introduction) - len(needle) - len(question)
     if spare < 0:
         raise SettingsError(
-            f"a passkey text of {length} tokens is too short: with this tokenizer it takes {length - spare}"
+            f"a passkey text of {length} tokens is too short: with this tokenizer it takes about "
+            f"{length - spare}"
         )
     running = (filler * (spare // len(filler) + 1))[:spare]
     before = round(depth * spare)

@@ -225,8 +225,13 @@ class LaboratoryTrainer(Trainer):
     def save_weights(self, folder: str) -> None:
         """The final weights by `save_pretrained`, gathered on process 0 when they are sharded."""
         state_dict = self.accelerator.get_state_dict(self.model)
+        model = self.accelerator.unwrap_model(self.model)
+        # Gathering gives tied weights a copy each; as in `save_pretrained`, the first of their names stays.
+        every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        for name in every - {name for name, _ in model.named_parameters()}:
+            state_dict.pop(name, None)
         if self.args.should_save:
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+            model.save_pretrained(folder, state_dict=state_dict)
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
