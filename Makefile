@@ -97,8 +97,8 @@ wheels: $(READY) ## build every package and install each alone in a clean enviro
 build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
-ci: $(READY) ## all checks in order, with the time of each; stops at the first that fails
-	$(BIN)/python tools/stages.py setup ruff types imports test test-slow wheels docs test-vllm
+ci: ## all checks in order, with the time of each; stops at the first that fails
+	@python3 tools/stages.py setup ruff types imports test test-slow wheels docs test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,88 @@
+"""The site builds strictly, has a page for every package, asks no other machine, and fits a phone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+import site_pages
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ViewportSize
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDE: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The Chromium of the system, or the one that `playwright install chromium` brought."""
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        found = shutil.which("chromium") or (own if Path(own).exists() else None)
+        if found is None:
+            pytest.skip("no Chromium found (apt-get install chromium, or playwright install chromium)")
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        browser = playwright.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+def test_every_package_has_its_pages(site: Path) -> None:
+    names = {path.parent.name for path in ROOT.glob("packages/*/pyproject.toml")}
+    for folder in ("packages", "reference"):
+        assert {path.stem for path in (site / folder).glob("*.html")} == names
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_pages_ask_nobody_and_fit(site: Path, browser: Browser, size: ViewportSize) -> None:
+    page = browser.new_page(viewport=size)
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    wide = []
+    for html in sorted(site.rglob("*.html")):
+        if html.name == "404.html":  # its links are absolute: it is shown for any address of a server
+            continue
+        page.goto(html.as_uri())
+        page.wait_for_load_state("load")
+        if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+            wide.append(html.relative_to(site).as_posix())
+    page.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert errors == []
+    assert wide == []
+
+
+def test_links_of_a_readme_lead_to_the_pages_of_the_site() -> None:
+    source = ROOT / "packages" / "lpa" / "README.md"
+    targets = {ROOT / "packages" / "tenfold" / "README.md": "packages/tenfold.md"}
+    text = (
+        '[a](../tenfold/README.md#use) ![b](../../docs/floors.svg) <img src="../../docs/floors.svg">'
+        " [c](https://arxiv.org/abs/1) [d](#here) [e](src/lpa/layers.py)"
+    )
+    assert site_pages.relink(text, source, "packages/lpa.md", targets) == (
+        '[a](tenfold.md#use) ![b](../floors.svg) <img src="../floors.svg">'
+        " [c](https://arxiv.org/abs/1) [d](#here) [e](src/lpa/layers.py)"
+    )
