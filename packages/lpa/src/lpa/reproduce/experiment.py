@@ -21,7 +21,7 @@ from lmlab.training import TrainingConfig, train
 from lpa.layers import LowRankLinear
 from lpa.reproduce.arms import ARMS, ATTENTION
 from lpa.reproduce.claims import CLAIMS
-from lpa.reproduce.figures import figures
+from lpa.reproduce.figures import figures, stage
 from lpa.reproduce.timing import TimingConfig, step_time_minus_prediction, training_time_saved
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
 
@@ -39,7 +39,8 @@ class ExperimentConfig(BaseModel):
     arms: tuple[str, ...]
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
-    test_blocks: int = Field(gt=0, description="blocks for the final perplexity, from the validation text")
+    choice_blocks: int = Field(gt=0, description="blocks that draw the curve and choose the learning rate")
+    test_blocks: int = Field(gt=0, description="blocks for each final perplexity")
     training: TrainingConfig
     timing: TimingConfig
 
@@ -71,17 +72,17 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
 def _trial(config: ExperimentConfig, run: Run, arm: str, seed: int, learning_rate: float) -> Trial:
     settings = config.model_dump(
         mode="json",
-        include={"corpus", "vocab_size", "context_length", "shape", "rank", "test_blocks", "training"},
+        exclude={"arms", "learning_rates", "seeds", "timing"},
     )
     settings |= {"learning_rate": learning_rate, "books": run.has_data("books")}
-    return Trial(arm=arm, seed=seed, settings=settings)
+    return Trial(arm=arm, seed=seed, settings=settings, stage=stage(learning_rate))
 
 
 def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Train one arm with one seed and learning rate; runs in a process of its own."""
     settings = trial.settings
     corpus = prepare(settings["corpus"], settings["vocab_size"], settings["context_length"])
-    choice, test = halves(corpus.valid, settings["test_blocks"])
+    choice, test = halves(corpus.valid, settings["choice_blocks"], settings["test_blocks"])
     model = ARMS[trial.arm](
         settings["shape"] | {"vocab_size": len(corpus.tokenizer)}, settings["rank"], trial.seed
     )
@@ -95,7 +96,7 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
         training,
         valid_data=choice,
         directory=context.checkpoint_dir,
-        on_evaluate=lambda step, metrics: context.log(step, **metrics),
+        on_evaluate=lambda step, entry: context.log(int(entry.pop("step")), **entry),
         on_progress=context.progress,
     )
     late = [row["valid_loss"] for row in outcome.curve if row["step"] > training.max_steps / 2]
@@ -110,10 +111,10 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     }
 
 
-def halves(valid: TokenBlocks, most: int) -> tuple[TokenBlocks, TokenBlocks]:
-    """Split the validation text in two, to choose the rate and to judge: `most` blocks of each half."""
+def halves(valid: TokenBlocks, choice: int, test: int) -> tuple[TokenBlocks, TokenBlocks]:
+    """Blocks of the validation text: from its first half to choose the rate, from its second to judge."""
     half = len(valid) // 2
-    return valid.slice(0, min(half, most)), valid.slice(half, half + min(half, most))
+    return valid.slice(0, min(half, choice)), valid.slice(half, half + min(half, test))
 
 
 def final_perplexities(
