@@ -184,13 +184,14 @@ class StackedDown:
     """One product for the A's of layers that are called one after another on the same x.
 
     The first layer's call computes the latents of all; each of the others then takes its own, once, if it is
-    called with that very tensor, and computes it alone otherwise. So no result depends on who calls when.
-    Not a module: it owns no parameters.
+    called with that very tensor, unchanged, and computes it alone otherwise. So no result depends on who
+    calls when. Not a module: it owns no parameters.
     """
 
     def __init__(self, layers: Sequence[LowRankLinear]) -> None:
         self.layers = list(layers)
         self._x: torch.Tensor | None = None
+        self._state: tuple[int, ...] = ()
         self._waiting: dict[int, torch.Tensor] = {}
 
     def __call__(self, layer: LowRankLinear, x: torch.Tensor) -> torch.Tensor:
@@ -199,7 +200,7 @@ class StackedDown:
         if torch.compiler.is_compiling():
             return layer.down(x)
         index = self.layers.index(layer)
-        if x is self._x and index in self._waiting:
+        if x is self._x and index in self._waiting and self._state == self._now(x):
             z = self._waiting.pop(index)
             if not self._waiting:
                 self._x = None
@@ -208,11 +209,18 @@ class StackedDown:
         if index or not stacking_pays(downs, x):
             return layer.down(x)
         z, *others = stacked_latents(downs, x)
-        self._x, self._waiting = x, dict(enumerate(others, start=1))
+        self._x, self._state = x, self._now(x)
+        self._waiting = dict(enumerate(others, start=1))
         return z
 
+    def _now(self, x: torch.Tensor) -> tuple[int, ...]:
+        """What changes when x or a weight is written to, or gradients are switched on or off."""
+        tensors = (x, *(layer.down.weight for layer in self.layers))
+        versions = (0 if tensor.is_inference() else tensor._version for tensor in tensors)
+        return torch.is_grad_enabled(), *versions
+
     def __getstate__(self) -> dict[str, object]:
-        return {"layers": self.layers, "_x": None, "_waiting": {}}
+        return {"layers": self.layers, "_x": None, "_state": (), "_waiting": {}}
 
 
 def stacked_latents(downs: Sequence[nn.Linear], x: torch.Tensor) -> list[torch.Tensor]:
@@ -230,7 +238,7 @@ def stacking_pays(downs: Sequence[nn.Module], x: torch.Tensor) -> bool:
 
     Copying the A's moves 2 (sum of ranks) n_in numbers; x is then read once instead of once a layer, which
     saves more as soon as there are about as many tokens as ranks. Where something else hooks into a `down` (a
-    LoRA adapter, a parallel plan, a shard), each must be called on its own.
+    LoRA adapter, a parallel plan, a shard, an offloader), each must be called on its own.
     """
     plain = all(
         type(down) is nn.Linear and not down._forward_hooks and not down._forward_pre_hooks for down in downs
