@@ -82,13 +82,20 @@ def test_train_prints_what_it_measured(trained: Path, capsys: pytest.CaptureFixt
     assert str(trained / "out") in captured.err
     assert lmlab(*command) == 0
     assert "parameters" in capsys.readouterr().out
-    changed = [*command, "--set", "training.max_steps=3"]
+    changed: list[str | Path] = [*command, "--set", "training.max_steps=3"]
     assert lmlab(*changed) == 2
     assert "training.max_steps was 2, is 3" in capsys.readouterr().err
 
 
 def test_eval_of_a_saved_model(trained: Path, small_corpus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["eval", trained / "out" / "model", "--corpus", small_corpus, "--context-length", "32"]
+    command: list[str | Path] = [
+        "eval",
+        trained / "out" / "model",
+        "--corpus",
+        small_corpus,
+        "--context-length",
+        "32",
+    ]
     assert lmlab(*command, "--length", "16", "--length", "64", "--passkey", "256", "--json") == 0
     measured = json.loads(capsys.readouterr().out)
     finished = json.loads((trained / "out" / "metrics.json").read_text())["splits"]["valid"]

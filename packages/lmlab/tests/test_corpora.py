@@ -1,5 +1,6 @@
 import json
 import lzma
+import random
 from pathlib import Path
 
 import datasets
@@ -10,6 +11,7 @@ from lmlab import CorpusError, documents, outside_text
 from lmlab.corpora import CORPORA, SplitStatistics, find_corpus, manifest, stats
 from lmlab.splitting import Document, by_name, by_text, place
 from lmlab.tokenizers import tokenizer_for
+from tenfold import data
 
 
 def rows(name: str, split: str) -> list[tuple[str, str, str]]:
@@ -210,3 +212,60 @@ def test_the_hub_out_of_reach_is_an_error_that_names_what_works(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(CorpusError, match=r"hf:nobody/nothing .*work without a network: docs, code"):
         documents("hf:nobody/nothing", "train")
+
+
+@pytest.mark.skipif(data.path("books") is None, reason="needs the data set books (TENFOLD_DATA)")
+def test_the_books_are_whole_and_their_splits_apart() -> None:
+    sizes = {row.split: (row.documents, row.bytes) for row in stats("books") if not row.source}
+    assert sizes == {"train": (868, 14_015_211), "valid": (45, 736_668), "heldout": (39, 897_475)}
+    texts = {split: set(documents("books", split)["text"]) for split in sizes}
+    assert not texts["train"] & (texts["valid"] | texts["heldout"])
+    books = {split: set(documents("books", split)["source"]) for split in sizes}
+    assert books["valid"] == books["train"]
+    assert not books["heldout"] & books["train"]
+    assert (len(books["train"]), len(books["heldout"])) == (9, 2)
+
+
+@pytest.mark.skipif(data.path("wikitext2") is None, reason="needs the data set wikitext2 (TENFOLD_DATA)")
+def test_wikitext2_is_60_articles_twice() -> None:
+    for split in ("valid", "heldout"):  # Merity et al. (2016), table 1
+        texts = documents("wikitext2", split)["text"]
+        assert len(texts) == 60
+        assert all(text.startswith("= ") and "<unk>" in text for text in texts)
+
+
+def test_bible(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside_text, "data_folder", lambda name: tmp_path)
+
+    def text(*place: object) -> str:
+        return " ".join(random.Random(str(place)).choices("ark king son day lord river stone".split(), k=15))
+
+    verses = [
+        {"book": book, "chapter": chapter, "verse": verse, "text": text(book, chapter, verse)}
+        for book in ("Genesis", "Revelation")
+        for chapter in range(1, 31)
+        for verse in (1, 2, 3)
+    ]
+    repeated = [verse | {"chapter": 31} for verse in verses if verse["chapter"] == 2]
+    lines = [json.dumps(verse) for verse in verses + repeated[:3]]
+    (tmp_path / "kjv.jsonl").write_text("\n".join(lines))
+    train, valid, heldout = (rows("bible", split) for split in ("train", "valid", "heldout"))
+    assert {source for _, _, source in heldout} == {"Revelation"}
+    assert {source for _, _, source in train + valid} == {"Genesis"}
+    names = {name for _, name, _ in train + valid}
+    assert len({"Genesis 2", "Genesis 31"} & names) == 1  # told twice
+    assert names | {"Genesis 2", "Genesis 31"} == {f"Genesis {chapter}" for chapter in range(1, 32)}
+    seventh = next(text for text, name, _ in train + valid if name == "Genesis 7")
+    assert seventh == "\n".join(text("Genesis", 7, verse) for verse in (1, 2, 3))
+
+
+@pytest.mark.network
+def test_the_bible_has_1189_chapters_less_two_that_are_told_twice() -> None:
+    names = {split: documents("bible", split)["name"] for split in ("train", "valid", "heldout")}
+    assert [len(found) for found in names.values()] == [1115, 50, 22]
+    told = {name for found in names.values() for name in found}
+    # 2 Kings 19 is told again in Isaiah 37, and Psalm 108 is made of Psalms 57 and 60.
+    assert {"2 Kings 19", "Isaiah 37", "Psalms 57", "Psalms 60", "Psalms 108"} - told == {
+        "Isaiah 37",
+        "Psalms 108",
+    }

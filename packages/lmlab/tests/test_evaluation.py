@@ -69,7 +69,7 @@ def test_bits_per_byte(small_corpus: str) -> None:
     blocks = corpus.valid
     uniform = Fixed(400, 1 / 400)  # every token costs log2(400) bits
     score = perplexity(uniform, blocks)
-    text = corpus.tokenizer.decode(blocks.tokens.tolist(), skip_special_tokens=True)
+    text = str(corpus.tokenizer.decode(blocks.tokens.tolist(), skip_special_tokens=True))
     size = len(text.encode())
     assert score.bits_per_byte == pytest.approx(math.log2(400) * len(blocks) * 32 / size, rel=1e-5)
 

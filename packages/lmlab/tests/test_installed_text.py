@@ -10,8 +10,8 @@ import sympy
 from lmlab import CorpusError, documents, installed_text
 from lmlab.corpora import manifest
 from lmlab.deduplication import MAX_CONTAINMENT, containment, shingles, words
-from lmlab.installed_text import HELDOUT_LIBRARY, LIBRARIES, MIN_WORDS, library_versions, read_code, read_docs
-from lmlab.splitting import Document, Splits
+from lmlab.installed_text import HELDOUT_LIBRARY, LIBRARIES, library_versions, read_code, read_docs
+from lmlab.splitting import MIN_WORDS, Document, Splits
 
 SMALL = ("accelerate", "datasets", "networkx", "pydantic")
 

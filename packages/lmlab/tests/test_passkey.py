@@ -49,8 +49,8 @@ def test_texts_have_the_length_and_hold_the_key_at_the_depth(tokenizer: PreTrain
         for trial in passkey_trials(tokenizer, 300, depth, trials=5):
             longest = max(map(len, trial.answers))
             assert len(trial.prompt) + longest == 300
-            text = tokenizer.decode(trial.prompt, skip_special_tokens=True)
-            key = tokenizer.decode(trial.answers[0]).strip()
+            text = str(tokenizer.decode(trial.prompt, skip_special_tokens=True))
+            key = str(tokenizer.decode(trial.answers[0])).strip()
             assert len(key) == 5
             assert key.isdigit()
             assert NEEDLE.format(key=key) in text
@@ -58,7 +58,7 @@ def test_texts_have_the_length_and_hold_the_key_at_the_depth(tokenizer: PreTrain
             assert text.endswith(QUESTION)
             before, after = text[len(INTRODUCTION) : -len(QUESTION)].split(NEEDLE.format(key=key))
             assert len(before) / len(before + after) == pytest.approx(depth, abs=0.02)
-            others = [tokenizer.decode(answer).strip() for answer in trial.answers[1:]]
+            others = [str(tokenizer.decode(answer)).strip() for answer in trial.answers[1:]]
             assert len({key, *others}) == 8
             assert not any(other in text for other in others)
 

@@ -133,7 +133,12 @@ def test_two_processes_interrupted_and_resumed_equal_one(file: Path, tmp_path: P
 def test_accelerate_launch(file: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     run_file(file, one)
-    command = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file", FSDP2]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("accelerate"),
+        "launch",
+        "--config_file",
+        FSDP2,
+    ]
     command += ["--num_processes", "2", "-m", "lmlab.train", "--config", file, "--output", two]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

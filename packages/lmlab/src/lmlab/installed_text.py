@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from lmlab import deduplication, docstrings, splitting
 from lmlab.cache import file_fingerprint, fingerprint
-from lmlab.splitting import CorpusError, Document, Manifest, Splits, by_name, is_unicode
+from lmlab.splitting import CorpusError, Document, Manifest, Splits, distinct_splits, is_unicode
 
 LIBRARIES = (
     "accelerate",
@@ -42,7 +42,6 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 HELDOUT_LIBRARY = "sympy"
 
 VALID_SHARE = 0.02  # by objects: some 700 kB of the 20 MB that are not held out
-MIN_WORDS = 12  # below: "Return the name.", said by thousands of objects
 
 HELDOUT_PACKAGE = "email"  # of the standard library: a protocol of its own, and the right size
 # Other people's packages, and tables of characters or of manual pages in the form of modules.
@@ -92,7 +91,7 @@ def read_docs(
             files, lambda done, total: progress.update(task, completed=done, total=total)
         )
     objects = _one_text_an_object(found)
-    splits, left_out = _distinct_splits(objects, heldout, VALID_SHARE)
+    splits, left_out = distinct_splits(objects, heldout, VALID_SHARE)
     return splits, {
         "libraries": versions,
         "heldout_library": heldout,
@@ -122,31 +121,12 @@ def read_code() -> tuple[Splits, Manifest]:
             source = package if (folder / package).is_dir() else "single modules"
             with tokenize.open(path) as file:  # in the encoding that the file declares
                 modules.append(Document(file.read(), module, source))
-    splits, left_out = _distinct_splits(modules, HELDOUT_PACKAGE, CODE_VALID_SHARE)
+    splits, left_out = distinct_splits(modules, HELDOUT_PACKAGE, CODE_VALID_SHARE)
     return splits, {
         "python": platform.python_version(),
         "heldout_package": HELDOUT_PACKAGE,
         "modules": len(modules),
         **left_out,
-    }
-
-
-def _distinct_splits(documents: list[Document], heldout: str, valid: float) -> tuple[Splits, dict[str, int]]:
-    """The splits, without texts that are too short or repeat others, and how many those are."""
-    long_enough = [document for document in documents if len(deduplication.words(document.text)) >= MIN_WORDS]
-    splits = by_name([document for document in long_enough if document.source != heldout], valid)
-    splits["heldout"] = [document for document in long_enough if document.source == heldout]
-    placed = [(split, document) for split, part in splits.items() for document in part]
-    keep = deduplication.keep_distinct(
-        [document.text for _, document in placed], [split != "train" for split, _ in placed]
-    )
-    kept: Splits = {split: [] for split in splits}
-    for (split, document), distinct in zip(placed, keep, strict=True):
-        if distinct:
-            kept[split].append(document)
-    return kept, {
-        "too_short": len(documents) - len(long_enough),
-        "repeated": len(placed) - sum(map(len, kept.values())),
     }
 
 

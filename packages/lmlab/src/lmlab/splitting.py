@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from lmlab import deduplication
 from tenfold.errors import UsageError
 
 SPLITS = ("train", "valid", "heldout")
+MIN_WORDS = 12  # below: "Return the name.", said by thousands of objects
 
 
 class CorpusError(UsageError):
@@ -66,3 +68,25 @@ def by_text(documents: Sequence[Document], valid: float) -> Splits:
     for document in documents:
         splits["valid" if place(document.text) < bound else "train"].append(document)
     return splits
+
+
+def distinct_splits(documents: list[Document], heldout: str, valid: float) -> tuple[Splits, dict[str, int]]:
+    """Split as `by_name`, with the source `heldout` held out; short and repeated texts are left out.
+
+    Nothing in valid or heldout is known from train. Also returns how many texts were left out, and why.
+    """
+    long_enough = [document for document in documents if len(deduplication.words(document.text)) >= MIN_WORDS]
+    splits = by_name([document for document in long_enough if document.source != heldout], valid)
+    splits["heldout"] = [document for document in long_enough if document.source == heldout]
+    placed = [(split, document) for split, part in splits.items() for document in part]
+    keep = deduplication.keep_distinct(
+        [document.text for _, document in placed], [split != "train" for split, _ in placed]
+    )
+    kept: Splits = {split: [] for split in splits}
+    for (split, document), distinct in zip(placed, keep, strict=True):
+        if distinct:
+            kept[split].append(document)
+    return kept, {
+        "too_short": len(documents) - len(long_enough),
+        "repeated": len(placed) - sum(map(len, kept.values())),
+    }
