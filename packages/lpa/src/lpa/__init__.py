@@ -5,9 +5,11 @@ Importing the package registers it with transformers, so that `from_pretrained` 
 
 from lpa.accounting import Cost, estimate
 from lpa.analysis import Analysis, analyze
+from lpa.checkpoints import from_pretrained, save_pretrained
 from lpa.config import LPAConfig
 from lpa.errors import LPAError, LPAWarning, RankError
 from lpa.factorization import factorize, factors, ranks_by_budget, ranks_by_energy, second_moment
+from lpa.hf import lora_targets
 from lpa.layers import FusedLowRank, LowRankLinear
 from lpa.matching import match
 from lpa.models.classic import ClassicConfig, ClassicForCausalLM
@@ -34,13 +36,16 @@ __all__ = [
     "estimate",
     "factorize",
     "factors",
+    "from_pretrained",
     "is_lpa",
     "load_official_state_dict",
+    "lora_targets",
     "match",
     "merge",
     "param_groups",
     "presets",
     "ranks_by_budget",
     "ranks_by_energy",
+    "save_pretrained",
     "second_moment",
 ]

@@ -30,7 +30,7 @@ _ROLE_OF = {
     r"(?:^|\.)layers\.\d+\.fc[12]$": "ffn",  # OPT
     r"(?:^|\.)mlp\.gate_up_proj$": "gate_up",
 }
-_PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
+PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
@@ -84,14 +84,19 @@ def sites(model: nn.Module) -> Iterator[Site]:
         yield _site(name, module, model)
 
 
+def role_of(name: str) -> str:
+    """The role of the matrix of that name, see `Site`."""
+    return next((role for pattern, role in _ROLE_OF.items() if re.search(pattern, name)), "other")
+
+
 def _site(name: str, module: nn.Module, model: nn.Module) -> Site:
-    role = next((role for pattern, role in _ROLE_OF.items() if re.search(pattern, name)), "other")
+    role = role_of(name)
     n_in, n_out = matrix_shape(module)
-    if role not in _PARTS:
+    if role not in PARTS:
         return Site(name, role, n_in, (("", n_out),))
     layout = module.layout if isinstance(module, FusedLowRank) else fused_layout(role, n_out, model)
     sizes = tuple(layout.groups * size for size in layout.sizes)
-    return Site(name, role, n_in, tuple(zip(_PARTS[role], sizes, strict=True)), layout)
+    return Site(name, role, n_in, tuple(zip(PARTS[role], sizes, strict=True)), layout)
 
 
 def fused_layout(role: str, n_out: int, model: nn.Module) -> FusedLayout:

@@ -8,15 +8,21 @@ more than that; its weights are ordinary floating-point parameters and train as 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from lpa.checkpoints import check_ranks
 from lpa.config import LPAConfig
+from lpa.errors import LPAError, LPAWarning
+from lpa.layers import LowRankLinear
+from lpa.parallel import low_rank_plan
 
 METHOD = "lpa"
 
@@ -40,10 +46,29 @@ class LPAQuantizer(HfQuantizer):
 
     requires_calibration = False
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+    @property
+    def lpa(self) -> LPAConfig:
+        """The config of the low-rank model."""
+        return cast(LPAQuantizationConfig, self.quantization_config).lpa
+
+    def update_tp_plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Rewrite the tensor-parallel plan of families that have one; see `lpa.parallel`."""
+        text = config.get_text_config()
+        if text.base_model_tp_plan:
+            plan = low_rank_plan(text.base_model_tp_plan, self.lpa, text.num_hidden_layers)
+            text.base_model_tp_plan = plan  # type: ignore[misc]  # of this config, not of its class
+        return config
+
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: Sequence[str] | None = None, **kwargs: Any
+    ) -> PreTrainedModel:
         from lpa.surgery import apply_lpa
 
-        return apply_lpa(model, cast(LPAQuantizationConfig, self.quantization_config).lpa)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LPAWarning)  # said when the model was made
+            apply_lpa(model, self.lpa)
+        check_ranks(model, checkpoint_files or ())
+        return model
 
     def is_serializable(self) -> bool:
         """`save_pretrained` works."""
@@ -66,15 +91,29 @@ class LPAQuantizer(HfQuantizer):
 
 
 def attach(model: Any, config: LPAConfig) -> None:
-    """Record in the model that it was made low-rank with `config`."""
+    """Record in the model that it was made low-rank with `config`, and which parameters are shared."""
     if not isinstance(model, PreTrainedModel):
         model.lpa_config = config
         return
     quantization = LPAQuantizationConfig(**config.to_dict())
     model.config.quantization_config = quantization
-    model.hf_quantizer = LPAQuantizer(quantization)
-    model.is_quantized = True
-    model.quantization_method = METHOD
+    record: Any = model
+    record.hf_quantizer = LPAQuantizer(quantization)
+    record.is_quantized = True
+    record.quantization_method = METHOD
+    if shared := _shared_downs(model):
+        record._tied_weights_keys = {**(model._tied_weights_keys or {}), **shared}
+        model.all_tied_weights_keys.update(shared)
+
+
+def _shared_downs(model: nn.Module) -> dict[str, str]:
+    """Each parameter of an A that another layer has too (`share_down`) -> its first name."""
+    first: dict[int, str] = {}
+    shared = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name.rpartition(".")[0].endswith(".down") and first.setdefault(id(parameter), name) != name:
+            shared[name] = first[id(parameter)]
+    return shared
 
 
 def detach(model: nn.Module) -> None:
@@ -86,6 +125,31 @@ def detach(model: nn.Module) -> None:
         cast(HfQuantizer, model.hf_quantizer).remove_quantization_config(model)
     if model.config.model_type == "lpa_classic":
         model.config.update({"rank": None, "ffn_rank": None})
+    record: Any = model
+    record.__dict__.pop("_tied_weights_keys", None)
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    record.all_tied_weights_keys = {
+        name: first for name, first in model.all_tied_weights_keys.items() if name in names
+    }
+
+
+def lora_targets(model: nn.Module) -> list[str]:
+    """The names of all factors A and B of `model`, for the `target_modules` of a PEFT config.
+
+        peft.get_peft_model(model, peft.LoraConfig(target_modules=lpa.lora_targets(model)))
+
+    An adapter sits on one factor, an ordinary `nn.Linear`; on a low-rank layer as a whole (`q_proj`) PEFT
+    cannot put one. Raises `LPAError` if the model is not low-rank.
+    """
+    names = [
+        f"{name}.{factor}"
+        for name, module in model.named_modules()
+        if isinstance(module, LowRankLinear)
+        for factor in ("down", "up")
+    ]
+    if not names:
+        raise LPAError(f"{type(model).__name__} has no low-rank layer; name its own layers as LoRA targets")
+    return names
 
 
 def attached_config(model: nn.Module) -> LPAConfig | None:

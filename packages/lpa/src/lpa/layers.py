@@ -176,8 +176,9 @@ class LowRankLinear(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """Shown by `print(model)`."""
-        return f"rank={self.rank}" + (f", bottleneck={self.bottleneck}" if self.bottleneck else "")
+        """Shown by `print(model)`, and by PEFT where an adapter is put on the whole layer."""
+        shown = f"rank={self.rank}" + (f", bottleneck={self.bottleneck}" if self.bottleneck else "")
+        return f"{shown}; adapters such as LoRA go on its down and up, see lpa.lora_targets"
 
 
 class StackedDown:
@@ -240,12 +241,20 @@ def stacking_pays(downs: Sequence[nn.Module], x: torch.Tensor) -> bool:
     saves more as soon as there are about as many tokens as ranks. Where something else hooks into a `down` (a
     LoRA adapter, a parallel plan, a shard, an offloader), each must be called on its own.
     """
-    plain = all(
-        type(down) is nn.Linear and not down._forward_hooks and not down._forward_pre_hooks for down in downs
-    )
-    if not plain or len({down.bias is None for down in downs}) > 1:
+    if not all(_is_plain(down) for down in downs) or len({down.bias is None for down in downs}) > 1:
         return False
     return x.numel() // max(1, x.shape[-1]) >= sum(cast(nn.Linear, down).out_features for down in downs)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """A linear layer with an ordinary parameter (no shard, no quantised tensor), and no hook of any kind."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return (
+        type(layer) is nn.Linear
+        and type(layer.weight) in (nn.Parameter, torch.Tensor)
+        and "forward" not in vars(layer)  # replaced on the instance, as accelerate and parallel plans do
+        and not any(hooks)
+    )
 
 
 @dataclass(frozen=True)
@@ -269,7 +278,8 @@ class FusedLayout:
         if self.groups == 1:
             return torch.cat(list(parts), dim)
         start = dim if dim >= 0 else parts[0].dim() + dim
-        grouped = [part.unflatten(start, (self.groups, -1)) for part in parts]
+        # By size, not by number of groups: under tensor parallelism a process has some of the groups.
+        grouped = [part.unflatten(start, (-1, size)) for part, size in zip(parts, self.sizes, strict=True)]
         return torch.cat(grouped, start + 1).flatten(start, start + 1)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from lpa import hf
 from lpa.errors import LPAError, LPAWarning
+from lpa.surgery import give_head_a_bias
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -77,7 +77,7 @@ def add_head_bias(model: PreTrainedModel) -> None:
     head: Any = model.get_output_embeddings()
     if head.bias is not None:
         return
-    head.bias = nn.Parameter(torch.zeros_like(head.weight[:, 0]))
+    give_head_a_bias(model)
     config = hf.attached_config(model)
     if config is not None:
         hf.attach(model, config.model_copy(update={"lm_head_bias": True}))

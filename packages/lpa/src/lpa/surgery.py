@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lpa import hf
@@ -72,6 +73,8 @@ def install(model: Model, config: LPAConfig, fill: Fill) -> Model:
         low.was_conv1d = isinstance(dense, Conv1D)
         replace_module(model, site.name, low)
     link_neighbours(model, config)
+    if config.lm_head_bias:
+        give_head_a_bias(model)
     mark_initialized(model)
     hf.attach(model, config)
     return model
@@ -215,6 +218,13 @@ def _neighbours(model: nn.Module) -> list[list[LowRankLinear]]:
     return groups
 
 
+def give_head_a_bias(model: nn.Module) -> None:
+    """Give the head, if the model has one, a bias of 0 unless it has one (official setting 2)."""
+    head: Any = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    if head is not None and head.bias is None:
+        head.bias = nn.Parameter(torch.zeros_like(head.weight[:, 0]))
+
+
 def mark_initialized(model: nn.Module) -> None:
     """Tell transformers that the factors have their values, so that its own initialisation leaves them."""
     for name in low_rank_names(model):
@@ -244,9 +254,17 @@ def merge(model: Model, dtype: torch.dtype | None = None) -> Model:
         raise LPAError(f"{type(model).__name__} has no low-rank matrix: there is nothing to merge")
     dense = copy.deepcopy(model)
     if dtype is not None:
-        dense = dense.float() if dtype.itemsize <= 4 else dense.double()
+        dense = dense.to(torch.float64 if dtype == torch.float64 else torch.float32)
     for name in low_rank_names(dense):
         replace_module(dense, name, _dense_module(cast(LowRank, dense.get_submodule(name))))
+    config = hf.attached_config(model)
+    if config is not None and config.lm_head_bias:
+        warnings.warn(
+            f"the head has a bias, which {type(model).__name__} has not: in the merged model it works, but "
+            "from_pretrained and other programs will not read it from a checkpoint",
+            LPAWarning,
+            stacklevel=3,  # beyond the wrapper of no_grad
+        )
     hf.detach(dense)
     return dense if dtype is None else dense.to(dtype)
 
