@@ -224,9 +224,9 @@ class ClassicModel(ClassicPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        self._check_length(seen + inputs_embeds.shape[1])
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-            self._check_length(seen + inputs_embeds.shape[1])
             position_ids = seen + torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
         x = inputs_embeds + self.embed_positions(position_ids)
         mask = create_causal_mask(
