@@ -101,5 +101,5 @@ ci: ## all checks in order, with the time of each; stops at the first that fails
 	@python3 tools/stages.py setup ruff types imports test test-slow wheels docs test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
-	rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find packages tools -name __pycache__ -type d -prune -exec rm -rf {} +
