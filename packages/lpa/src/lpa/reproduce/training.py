@@ -1,12 +1,126 @@
-"""The hook by which `lmlab.train` trains a low-rank model."""
+"""What the `lpa` command does with lmlab and tenfold: training from a file, sweeps, evaluation, claims."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from rich.table import Table
 from transformers import PreTrainedModel
 
+from lmlab.battery import EvaluationConfig, load_model
+from lmlab.battery import evaluate as measure
+from lmlab.corpora import find_corpus
+from lmlab.packing import pack
+from lmlab.train import RunConfig, run
 from lpa import LPAConfig, apply_lpa
+from tenfold.configs import read_config
+from tenfold.execution import run_experiment
+from tenfold.storage import Tell
+from tenfold.tables import claims_table
+
+MODIFY = "lpa.reproduce.training:modify"
+
+OnProgress = Callable[[int, int], None]
 
 
 def modify(model: PreTrainedModel, **options: Any) -> PreTrainedModel:
     """Apply LPA with `options` as its config, for `lmlab.train --apply lpa.reproduce.training:modify`."""
     return apply_lpa(model, LPAConfig.from_dict(options))
+
+
+def train_file(
+    file: Path,
+    output: Path,
+    assignments: Iterable[str] = (),
+    *,
+    resume: bool = True,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Train the model of lmlab's TOML `file` with LPA; returns and writes lmlab's metrics.
+
+    The ranks stand in the file's `apply.options`. Raises `SettingsError` or `LPAError` for mistakes in it.
+    """
+    config = read_config(file, RunConfig, [f'apply.function="{MODIFY}"', *assignments])
+    return run(config, output, resume=resume, on_progress=on_progress)
+
+
+def sweep_ranks(
+    file: Path,
+    output: Path,
+    ranks: Sequence[int | float],
+    assignments: Iterable[str] = (),
+    *,
+    on_progress: OnProgress | None = None,
+) -> list[dict[str, Any]]:
+    """Train the dense model of `file` and each rank alike; return a row a model, dense (rank None) first.
+
+    Each has a folder of its own in `output`; those that are finished are not trained again. Draws
+    pareto.png: validation perplexity against parameters outside the embeddings.
+    """
+    rows = []
+    for rank in (None, *ranks):
+        changes = [] if rank is None else [f'apply.function="{MODIFY}"', f"apply.options.rank={rank}"]
+        config = read_config(file, RunConfig, [*assignments, *changes])
+        if rank is None:
+            config = config.model_copy(update={"apply": None})
+        folder = output / ("dense" if rank is None else f"rank-{rank}")
+        metrics = run(config, folder, on_progress=on_progress)
+        kept = ("parameters", "parameters_without_embeddings", "tokens_per_second")
+        rows.append(
+            {"rank": rank} | {key: metrics[key] for key in kept} | {"ppl": metrics["splits"]["valid"]["ppl"]}
+        )
+    _draw_pareto(rows, output)
+    return rows
+
+
+def _draw_pareto(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from tenfold.figures import PALETTE, save, style
+
+    with style():
+        canvas = Figure(figsize=(6, 3.6), layout="constrained")
+        axes = canvas.subplots()
+        for index, row in enumerate(rows):
+            name = "dense" if row["rank"] is None else f"rank {row['rank']}"
+            point = (row["parameters_without_embeddings"], row["ppl"])
+            axes.plot(*point, "o", color=PALETTE[0 if index == 0 else 1])
+            axes.annotate(name, point, xytext=(5, 5), textcoords="offset points")
+        axes.set(xlabel="parameters outside the embeddings", ylabel="validation perplexity")
+        save(canvas, folder, "pareto")
+
+
+def evaluate_folder(
+    folder: Path,
+    corpus: str,
+    context_length: int,
+    *,
+    max_blocks: int = 0,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Measure a saved model: `splits` of the corpus (all but train), and `tasks` of lm-evaluation-harness."""
+    model, tokenizer = load_model(folder)
+    splits = [split for split in find_corpus(corpus).splits if split != "train"]
+    blocks = {split: pack(corpus, split, tokenizer, context_length) for split in splits}
+    measured = measure(model, tokenizer, blocks, EvaluationConfig(max_blocks=max_blocks))
+    measured["tasks"] = {}
+    if tasks:
+        from lmlab.harness import benchmark
+
+        measured["tasks"] = benchmark(model, tokenizer, tasks, limit=limit)
+    return measured
+
+
+def reproduce_claims(
+    scale: str, assignments: Iterable[str], results: Path, *, resume: bool, tell: Tell
+) -> tuple[dict[str, Any], Table]:
+    """Run the experiment; return its claims.json and the same as a table."""
+    from lpa.reproduce.experiment import EXPERIMENT
+
+    outcome = run_experiment(
+        EXPERIMENT, scale, assignments=assignments, results=results, resume=resume, tell=tell
+    )
+    return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)

@@ -1,0 +1,381 @@
+"""The `lpa` command: every verb calls one public function and shows what it returns."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lpa.errors import LPAError
+
+app = typer.Typer(
+    name="lpa",
+    help="Low-dimensional projected attention: cost, training, conversion and evaluation of low-rank models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[str, typer.Argument(help="A folder or hub id of a model that transformers reads.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")]
+RankText = Annotated[
+    Optional[str],  # noqa: UP045  # typer reads it at run time
+    typer.Option("--rank", help="A number, or a fraction in (0, 1] of the smaller side of each matrix."),
+]
+Targets = Annotated[
+    str, typer.Option(help="Roles q, k, v, o, ffn, all, or regular expressions; commas between.")
+]
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file (see lmlab's README).")]
+Assignments = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
+]
+
+ATTENTION = "q,k,v,o"
+
+
+@app.command()
+def estimate(
+    model: Annotated[str, typer.Argument(help="A preset, or a folder or hub id with a config.json.")],
+    rank: RankText = None,
+    targets: Targets = ATTENTION,
+    seq_len: Annotated[int, typer.Option(help="Tokens in the context.", min=1)] = 2048,
+    as_json: AsJson = False,
+) -> None:
+    """Count parameters, FLOPs and cached numbers, dense and low-rank; needs no weights.
+
+    Without --rank the model is taken as it is: a preset or a saved model with its own ranks.
+    """
+    from lpa.accounting import estimate as count
+
+    cost = count(_described(model, rank, targets), seq_len)
+    _show(asdict(cost), as_json, lambda _: str(cost))
+
+
+def _described(model: str, rank: str | None, targets: str) -> Any:
+    """A config, or a model on the meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lpa.recipes import presets
+    from lpa.surgery import apply_lpa
+
+    if rank is None and model not in presets:
+        return _read_config(model)
+    with torch.device("meta"):
+        if rank is None:
+            return presets[model].build()
+        config = presets[model].config if model in presets else _read_config(model)
+        return apply_lpa(AutoModelForCausalLM.from_config(config), _lpa_config(rank, targets))
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    output: Output,
+    rank: RankText = None,
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train a low-rank model from scratch as a file says, measure it and save it.
+
+    The file is one of lmlab's; ranks and the rest of LPAConfig stand in its table apply.options, or --rank
+    says them. On many GPUs: accelerate launch -m lmlab.train --config FILE --output DIR
+    --apply lpa.reproduce.training:modify
+    """
+    from lpa.reproduce.training import train_file
+
+    changes = [*(assignments or ()), *(() if rank is None else (f"apply.options.rank={_rank(rank)}",))]
+    with _progress_bar("training") as on_progress:
+        metrics = train_file(config, output, changes, resume=resume, on_progress=on_progress)
+    _show(metrics, as_json, _training_table)
+
+
+@app.command()
+def sweep(
+    config: ConfigFile,
+    output: Output,
+    ranks: Annotated[str, typer.Option(help="Ranks with commas between; dense is added.")] = "8,16,32,48",
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train dense and every rank alike; a table and a figure of perplexity against parameters."""
+    from lpa.reproduce.training import sweep_ranks
+
+    wanted = [_rank(rank) for rank in ranks.split(",")]
+    with _progress_bar("training") as on_progress:
+        rows = sweep_ranks(config, output, wanted, assignments or (), on_progress=on_progress)
+    _show(rows, as_json, _sweep_table)
+    if not as_json:
+        _console().print(f"Figure: {output / 'pareto.png'}", soft_wrap=True)
+
+
+@app.command()
+def factorize(
+    model: Model,
+    output: Output,
+    rank: RankText = None,
+    energy: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Instead of --rank: keep this share of each matrix's squared singular values."),
+    ] = None,
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Instead of --rank: keep this share of the matrices' parameters, spent best."),
+    ] = None,
+    targets: Targets = ATTENTION,
+    calibration: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A text file like the model's use: factors are then fitted to its inputs."),
+    ] = None,
+    calibration_tokens: Annotated[int, typer.Option(help="Tokens taken of it.", min=1)] = 65_536,
+    gguf_file: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The weights file in MODEL, if they are GGUF."),
+    ] = None,
+    allow_expand: Annotated[bool, typer.Option(help="Allow ranks that save nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a trained dense model: the nearest factors by SVD, whitened where calibration text is given."""
+    from transformers import AutoTokenizer
+
+    from lpa.calibration import text_batches
+    from lpa.checkpoints import save_pretrained
+    from lpa.config import LPAConfig
+    from lpa.factorization import factorize as convert
+    from lpa.factorization import ranks_by_budget, ranks_by_energy
+
+    if sum(choice is not None for choice in (rank, energy, budget)) != 1:
+        _fail("give one of --rank, --energy and --budget")
+    dense = _load(model, gguf_file)
+    names = tuple(targets.split(","))
+    pattern = None
+    if energy is not None:
+        pattern = ranks_by_energy(dense, energy, names)
+    elif budget is not None:
+        pattern = ranks_by_budget(dense, budget, names)
+    tokenizer = AutoTokenizer.from_pretrained(model, **({"gguf_file": gguf_file} if gguf_file else {}))
+    config = LPAConfig(
+        rank=_rank(rank) if rank is not None else 1,
+        targets=names,
+        rank_pattern=pattern,
+        allow_expand=allow_expand,
+    )
+    if calibration is None:
+        low = convert(dense, config)
+    else:
+        batches = text_batches(calibration, tokenizer, calibration_tokens)
+        low = convert(dense, config, method="whitened", calibration=batches)
+    save_pretrained(low, output)
+    tokenizer.save_pretrained(output)
+    _report_saved(low, output, as_json)
+
+
+@app.command()
+def merge(
+    model: Model,
+    output: Output,
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="float32, bfloat16 or float16; as saved if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Multiply the factors out: a plain model that loads without lpa (vLLM, llama.cpp)."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from lpa.checkpoints import save_pretrained
+    from lpa.surgery import merge as multiply
+
+    dtypes = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in dtypes:
+        _fail(f"--dtype {dtype}: it may be float32, bfloat16 or float16")
+    dense = multiply(_load(model), dtypes[dtype])
+    save_pretrained(dense, output)
+    if (Path(model) / "tokenizer_config.json").exists():
+        AutoTokenizer.from_pretrained(model).save_pretrained(output)
+    _report_saved(dense, output, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A saved model with its tokenizer.", metavar="MODEL_DIR")],
+    corpus: Annotated[str, typer.Option(help="The text (see `lmlab corpus list`).")] = "docs",
+    context_length: Annotated[int, typer.Option(help="Tokens in a block.", min=2)] = 128,
+    max_blocks: Annotated[int, typer.Option(help="Blocks of each split, 0 for all.", min=0)] = 0,
+    tasks: Annotated[
+        str, typer.Option(help="Tasks of lm-evaluation-harness with commas between (needs lpa[eval]).")
+    ] = "",
+    limit: Annotated[Optional[int], typer.Option(help="Examples of each task.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """Perplexity and bits per byte on a text; benchmarks of lm-evaluation-harness."""
+    from lpa.reproduce.training import evaluate_folder
+
+    names = [task for task in tasks.split(",") if task]
+    measured = evaluate_folder(model, corpus, context_length, max_blocks=max_blocks, tasks=names, limit=limit)
+    _show(measured, as_json, _evaluation_table)
+
+
+@app.command()
+def reproduce(
+    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run lpa`."""
+    from lpa.reproduce.training import reproduce_claims
+
+    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=_tell)
+    _show(claims, as_json, lambda _: table)
+
+
+def _load(model: str, gguf_file: str | None = None) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(model, **({"gguf_file": gguf_file} if gguf_file else {}))
+    except (OSError, ValueError) as error:
+        if isinstance(error, LPAError):
+            raise
+        raise LPAError(f"the model {model} cannot be loaded: {error}") from error
+
+
+def _read_config(model: str) -> Any:
+    from transformers import AutoConfig
+
+    from lpa.recipes import presets
+
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise LPAError(
+            f"{model} is neither a preset ({', '.join(presets)}) nor a model with a config.json: {error}"
+        ) from error
+
+
+def _lpa_config(rank: str, targets: str) -> Any:
+    from lpa.config import LPAConfig
+
+    return LPAConfig(rank=_rank(rank), targets=tuple(targets.split(",")))
+
+
+def _rank(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        _fail(f"rank {text!r} is neither a whole number nor a fraction")
+
+
+def _report_saved(model: Any, output: Path, as_json: bool) -> None:
+    from lpa.accounting import estimate as count
+
+    cost = count(model, 1)
+    saved = {"output": str(output), "params": cost.params, "dense_params": cost.dense_params}
+    _show(saved, as_json, lambda _: f"{output}: {cost.params:,} parameters (dense: {cost.dense_params:,})")
+
+
+def _training_table(metrics: Any) -> Table:
+    table = Table("training", "")
+    table.add_row("parameters", f"{metrics['parameters']:,}")
+    table.add_row("tokens a second", f"{metrics['tokens_per_second']:,.0f}")
+    for split, score in metrics["splits"].items():
+        table.add_row(f"perplexity, {split}", f"{score['ppl']:.2f}")
+    return table
+
+
+def _sweep_table(rows: Any) -> Table:
+    table = Table("rank", "parameters outside embeddings", "validation perplexity", "tokens a second")
+    for row in rows:
+        numbers = (f"{row['parameters_without_embeddings']:,}", f"{row['ppl']:.2f}")
+        table.add_row(str(row["rank"] or "dense"), *numbers, f"{row['tokens_per_second']:,.0f}")
+    return table
+
+
+def _evaluation_table(measured: Any) -> Table:
+    table = Table("measure", "value")
+    for split, score in measured["splits"].items():
+        table.add_row(f"perplexity, {split}", f"{score['ppl']:.2f}")
+        if score["bits_per_byte"] is not None:
+            table.add_row(f"bits per byte, {split}", f"{score['bits_per_byte']:.3f}")
+    for task, metrics in measured["tasks"].items():
+        for metric, value in metrics.items():
+            table.add_row(f"{task}, {metric}", f"{value:.4f}")
+    return table
+
+
+def _show(value: Any, as_json: bool, text: Callable[[Any], Any]) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+    else:
+        _console().print(text(value), soft_wrap=isinstance(text(value), str))
+
+
+def _console(stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 140, highlight=False, markup=False)
+
+
+def _tell(message: str) -> None:
+    _console(stderr=True).print(message, soft_wrap=True)
+
+
+def _fail(message: str) -> NoReturn:
+    raise LPAError(message)
+
+
+@contextmanager
+def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    warnings.showwarning = lambda message, *_, **__: _tell(f"lpa: {message}")
+    try:
+        app(arguments)
+    except LPAError as error:
+        _tell(f"lpa: {error}")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("lmlab", "tenfold", "lm_eval", "matplotlib"):
+            raise
+        extra = "eval" if error.name == "lm_eval" else "reproduce"
+        _tell(f"lpa: this needs {error.name}, which is not installed: pip install 'lpa[{extra}]'")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
+        sys.exit(130)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _tell(f"lpa: {error}")
+        sys.exit(1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's and lmlab's errors for people
+        if exit_code is None:
+            raise
+        _tell(f"lpa: {error}")
+        sys.exit(exit_code)

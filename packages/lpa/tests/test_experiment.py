@@ -1,0 +1,133 @@
+"""The experiment: its arms are what they are called, and a small run ends with judged claims."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lpa
+from lpa.layers import LowRankLinear
+from lpa.reproduce.arms import ARMS, ATTENTION, matched_ffn_rank
+from lpa.reproduce.experiment import EXPERIMENT, initialisation_share
+from lpa.reproduce.timing import predicted_block_ratio
+from tenfold import Estimate, Verdict, run_experiment
+from tenfold.configs import load_config
+
+SCALES = ("quick", "laptop", "paper")
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 344,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+}
+
+
+def size(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_has_a_valid_config_with_three_seeds_and_the_controls(scale: str) -> None:
+    config = load_config(EXPERIMENT, scale, ())
+    assert len(config.seeds) >= 3
+    assert {"dense", "lpa", "lpa-matched", "dense-scaled", "low-ffn"} <= set(config.arms)
+    assert len(config.learning_rates) >= 3
+
+
+def test_arms_with_one_seed_share_every_weight_that_they_do_not_change() -> None:
+    states = {arm: build(SHAPE, 32, 0).state_dict() for arm, build in ARMS.items() if arm != "lpa-widened"}
+    for arm, state in states.items():
+        common = [name for name in state if name in states["dense"] and name.split(".")[-2] not in ATTENTION]
+        assert common
+        for name in common:
+            assert torch.equal(state[name], states["dense"][name]), (arm, name)
+
+
+def test_dense_scaled_starts_at_the_scale_of_lpa() -> None:
+    models = {arm: ARMS[arm](SHAPE, 32, 0) for arm in ("dense", "dense-scaled", "lpa", "lpa-matched")}
+    x = torch.randn(4096, 128, generator=torch.Generator().manual_seed(0))
+    std = {arm: float(model.model.layers[0].self_attn.v_proj(x).std()) for arm, model in models.items()}
+    assert std["dense"] == pytest.approx(3**-0.5, rel=0.03)
+    assert std["dense-scaled"] == pytest.approx(1 / 3, rel=0.03)
+    assert std["lpa"] == pytest.approx(1 / 3, rel=0.05)
+    assert std["lpa-matched"] == pytest.approx(3**-0.5, rel=0.05)
+
+
+def test_low_ffn_removes_what_lpa_removes_and_widened_removes_nothing() -> None:
+    sizes = {arm: size(build(SHAPE, 32, 0)) for arm, build in ARMS.items()}
+    removed = sizes["dense"] - sizes["lpa"]
+    assert removed == 2 * 4 * (128 * 128 - 32 * 256)
+    assert sizes["dense"] - sizes["low-ffn"] == pytest.approx(removed, rel=0.02)
+    assert sizes["dense"] - sizes["low-all"] == pytest.approx(2 * removed, rel=0.02)
+    assert sizes["lpa-widened"] == pytest.approx(sizes["dense"], rel=0.002)
+    low = ARMS["low-ffn"](SHAPE, 32, 0).model.layers[0]
+    assert isinstance(low.mlp.up_proj, LowRankLinear)
+    assert low.mlp.up_proj.rank == matched_ffn_rank(SHAPE, 32)
+    assert not isinstance(low.self_attn.q_proj, LowRankLinear)
+
+
+def test_predicted_block_ratio_is_that_of_the_closed_form() -> None:
+    d, ffn, rank, length = 768, 2048, 128, 256
+    dense = 8 * d * d + 6 * d * ffn + 2 * d * length
+    shape = SHAPE | {"hidden_size": d, "intermediate_size": ffn, "num_attention_heads": 12}
+    shape |= {"num_key_value_heads": 12, "num_hidden_layers": 1}
+    low = dense - 8 * d * d + 16 * rank * d
+    assert predicted_block_ratio(shape, rank, length) == pytest.approx(low / dense)
+
+
+def test_initialisation_share() -> None:
+    ppl = {"dense": 100.0, "dense_scaled": 92.0, "lpa": 90.0}
+    metrics = {f"test_ppl_{arm}": Estimate.of(value) for arm, value in ppl.items()}
+    assert initialisation_share(metrics) == {"initialisation_share": pytest.approx(0.8)}
+    worse = metrics | {"test_ppl_lpa": Estimate.of(101.0)}
+    assert initialisation_share(worse) == {}
+
+
+def test_a_small_run_judges_the_claims_and_draws_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path / "no-books"))
+    text = tmp_path / "text.txt"
+    sentence = "Chapter {0}. The rank of a matrix is at most {0}; its rows span a space of dimension {0}."
+    text.write_text("\n\n".join(sentence.format(n) * 40 for n in range(100)))
+    changes = [
+        f"corpus='file:{text}'",
+        "vocab_size=300",
+        "context_length=16",
+        "rank=8",
+        "seeds=[0,1]",
+        "learning_rates=[1e-3,4e-3]",
+        "arms=['dense','lpa','dense-scaled']",
+        "choice_blocks=4",
+        "test_blocks=4",
+        "training.max_steps=6",
+        "training.warmup_steps=1",
+        "training.eval_every=2",
+        "shape.hidden_size=32",
+        "shape.intermediate_size=48",
+        "shape.num_hidden_layers=1",
+        "shape.num_attention_heads=2",
+        "shape.num_key_value_heads=2",
+        "timing.shape.hidden_size=64",
+        "timing.shape.vocab_size=64",
+        "timing.rank=8",
+        "timing.batch_size=1",
+        "timing.length=8",
+        "timing.rounds=2",
+        "timing.repeats=6",
+    ]
+    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results")
+    verdicts = {claim.id: claim for claim in outcome.claims.claims}
+    assert set(verdicts) == {claim.id for claim in EXPERIMENT.claims}
+    assert verdicts["C2b"].ours is not None
+    assert len(verdicts["C2b"].ours.samples) == 2
+    assert verdicts["C1a"].verdict == Verdict.NOT_TESTED  # low-ffn was left out
+    assert "books" in verdicts["C6"].reason
+    drawn = {file.name for file in outcome.folder.figures.glob("*.svg")}
+    assert drawn == {"curves.svg", "quality.svg", "sweep.svg", "step_times.svg", "spectra.svg"}
+    assert lpa.is_lpa(ARMS["lpa"](SHAPE, 32, 0))
