@@ -5,6 +5,7 @@ Importing the package registers it with transformers, so that `from_pretrained` 
 
 from lpa.accounting import Cost, estimate
 from lpa.analysis import Analysis, analyze
+from lpa.cache import LatentCache, latent_cache
 from lpa.checkpoints import from_pretrained, save_pretrained
 from lpa.config import LPAConfig
 from lpa.errors import LPAError, LPAWarning, RankError
@@ -27,6 +28,7 @@ __all__ = [
     "LPAConfig",
     "LPAError",
     "LPAWarning",
+    "LatentCache",
     "LowRankLinear",
     "Preset",
     "RankError",
@@ -38,6 +40,7 @@ __all__ = [
     "factors",
     "from_pretrained",
     "is_lpa",
+    "latent_cache",
     "load_official_state_dict",
     "lora_targets",
     "match",
