@@ -401,6 +401,21 @@ def test_a_model_of_another_quantisation_method_is_named(tiny_llama):
         lpa.apply_lpa(model, LPAConfig(8))
 
 
+def test_weights_unpacked_from_a_quantised_file_are_ordinary_ones(tiny_llama):
+    class Quantizer:
+        class quantization_config:
+            quant_method = "gguf"
+
+    model = tiny_llama()
+    model.hf_quantizer = Quantizer()
+    assert lpa.is_lpa(lpa.factorize(model, LPAConfig(8)))
+    packed = tiny_llama()
+    packed.hf_quantizer = Quantizer()
+    packed.lm_head.weight = nn.Parameter(torch.zeros(64, 32, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(LPAError, match=r"quantised \(gguf\)"):
+        lpa.factorize(packed, LPAConfig(8))
+
+
 def test_an_encoder_decoder_model_is_refused():
     model = tf.T5ForConditionalGeneration(
         tf.T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)

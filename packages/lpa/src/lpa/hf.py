@@ -170,8 +170,13 @@ def recorded_config(config: Any) -> LPAConfig | None:
 
 
 def foreign_quantisation(model: nn.Module) -> str | None:
-    """The name of the quantisation method of a model that has another one than LPA."""
+    """The name of the quantisation method of a model that has another one than LPA, in force."""
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is None or isinstance(quantizer, LPAQuantizer):
         return None
-    return str(getattr(quantizer.quantization_config, "quant_method", type(quantizer).__name__))
+    config = quantizer.quantization_config
+    method = str(getattr(config.quant_method, "value", config.quant_method))
+    unpacked = method == "gguf" or getattr(config, "dequantize", False)
+    if unpacked and all(parameter.is_floating_point() for parameter in model.parameters()):
+        return None  # a quantised file, but its weights are ordinary ones since loading
+    return method
