@@ -26,7 +26,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from lpa.architectures import sites
+from lpa.architectures import head_dim, sites
 from lpa.errors import LPAError
 from lpa.layers import FusedLowRank, LowRankLinear
 
@@ -326,7 +326,15 @@ def _projections(model: PreTrainedModel, keys: Keys) -> list[Projections]:
         for role in ("k", "v") if keys == "latent" else ("v",):
             _check_projection(found.get(index, {}).get(role), role, index, keys)
     parts = [found[index] for index in range(number)]
-    return [Projections(part["k"] if keys == "latent" else None, part["v"], part["norm"]) for part in parts]
+    if keys == "rotated":
+        return [Projections(None, part["v"], None) for part in parts]
+    for index, part in enumerate(parts):
+        if part["norm"] is not None and any(p.numel() != head_dim(model) for p in part["norm"].parameters()):
+            raise LPAError(
+                f"latent_cache(keys='latent'): layer {index} has a norm over the keys of all heads together, "
+                "for which no latents can stand: use latent_cache(model, keys='rotated')"
+            )
+    return [Projections(part["k"], part["v"], part["norm"]) for part in parts]
 
 
 def _check_projection(projection: Any, role: str, layer: int, keys: Keys) -> None:
