@@ -325,16 +325,18 @@ def _projections(model: PreTrainedModel, keys: Keys) -> list[Projections]:
     for index in range(number):
         for role in ("k", "v") if keys == "latent" else ("v",):
             _check_projection(found.get(index, {}).get(role), role, index, keys)
-    parts = [found[index] for index in range(number)]
     if keys == "rotated":
-        return [Projections(None, part["v"], None) for part in parts]
-    for index, part in enumerate(parts):
-        if part["norm"] is not None and any(p.numel() != head_dim(model) for p in part["norm"].parameters()):
+        return [Projections(None, found[index]["v"], None) for index in range(number)]
+    for index in range(number):
+        norm = found[index]["norm"]
+        if norm is not None and any(p.numel() != head_dim(model) for p in norm.parameters()):
             raise LPAError(
                 f"latent_cache(keys='latent'): layer {index} has a norm over the keys of all heads together, "
                 "for which no latents can stand: use latent_cache(model, keys='rotated')"
             )
-    return [Projections(part["k"], part["v"], part["norm"]) for part in parts]
+    return [
+        Projections(found[index]["k"], found[index]["v"], found[index]["norm"]) for index in range(number)
+    ]
 
 
 def _check_projection(projection: Any, role: str, layer: int, keys: Keys) -> None:
