@@ -110,11 +110,12 @@ def _check_fits(
             f"this is no setting-{setting} checkpoint of {type(model).__name__}. Unknown keys: "
             f"{_some(unknown)}. Missing: {_some(missing)}.{_hint(own, official)}"
         )
-    for name in found:
-        if own[name].shape != sd[official[name]].shape:
+    for name, values in own.items():
+        given = sd[official[name]]
+        if values.shape != given.shape:
             raise LPAError(
-                f"{official[name]} is {tuple(sd[official[name]].shape)} in the checkpoint; in the model "
-                f"{name} is {tuple(own[name].shape)}. Build the model with the checkpoint's sizes and rank"
+                f"{official[name]} is {tuple(given.shape)} in the checkpoint; in the model "
+                f"{name} is {tuple(values.shape)}. Build the model with the checkpoint's sizes and rank"
             )
 
 
