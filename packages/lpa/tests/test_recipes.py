@@ -17,7 +17,7 @@ def count(name: str, low_attention: bool, low_ffn: bool) -> int:
 
 
 # The official modules' counts: untied embeddings, a head with bias. Setting 1, a layer: 4 d^2 + 2 d f in
-# matrices, 4 d + f + d in biases, 4 d in norms; outside 2 x 32,000 d + 1,024 d + 32,000. LPA has 8 r d + 3 r + d
+# matrices, 4 d + f + d in biases, 4 d in norms; outside 2 x 32,000 d + 1,024 d + 32,000. LPA: 8 r d + 3 r + d
 # for the attention's 4 d^2 + 4 d.
 @pytest.mark.parametrize(
     ("name", "low_attention", "low_ffn", "expected"),
