@@ -124,14 +124,6 @@ def test_from_linear_at_full_rank_is_the_layer():
         assert layer.up.bias.equal(linear.bias)
 
 
-def test_it_compiles_without_a_break():
-    layer = LowRankLinear(16, 12, 4, bias_up=True)
-    stacked(layer, LowRankLinear(16, 12, 4, bias_up=True))
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    x = torch.randn(40, 16)
-    torch.testing.assert_close(compiled(x), layer.up(layer.down(x)))
-
-
 # Neighbours
 
 
