@@ -48,10 +48,11 @@ def low_rank(config: Any) -> PreTrainedModel:
     return model
 
 
-@pytest.fixture(params=["llama", "qwen2", "qwen3", "gpt_neox", "gpt2", "classic"])
+@pytest.fixture(params=["llama", "llama_mha", "qwen2", "qwen3", "gpt_neox", "gpt2", "classic"])
 def model(request: pytest.FixtureRequest, tiny_llama: Callable[..., PreTrainedModel]) -> PreTrainedModel:
     configs = {
         "llama": tiny_llama().config,
+        "llama_mha": tiny_llama(num_key_value_heads=4, attention_bias=True).config,  # a query a key
         "qwen2": Qwen2Config(**SIZES, num_key_value_heads=2),
         "qwen3": Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8),  # a norm on keys
         "gpt_neox": GPTNeoXConfig(**SIZES),  # a quarter of each head rotates

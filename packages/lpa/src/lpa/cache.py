@@ -5,8 +5,8 @@ attention runs over the z_j, and B_v is applied once a query. Keys without a rot
 the other way round: q . (B_k^h z_j) = (B_k^h^T q) . z_j.
 
 Rotated keys R_j B_k^h z_j have another matrix at each position j, so they are expanded again for each query,
-block by block: exact, but 2 r FLOPs a cached number and step. `keys="rotated"` keeps the keys as they are and
-only the values as latents: less saved, and no arithmetic.
+block by block: exact, but 2 r FLOPs a cached number and step, more time than reading the number from memory.
+`keys="rotated"` keeps the keys as they are and only the values as latents: less saved, and no arithmetic.
 
 The cache gets the z from hooks on B, and attention from a function registered with transformers, which is
 its `sdpa` for every other cache.
@@ -14,7 +14,6 @@ its `sdpa` for every other cache.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -22,19 +21,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from lpa.architectures import head_dim, sites
+from lpa.cache_parts import GrowingLayer, Rotation, Tap, blocks
 from lpa.errors import LPAError
 from lpa.layers import FusedLowRank, LowRankLinear
 
 Keys: TypeAlias = Literal["latent", "rotated"]
 
 ATTENTION = "lpa_latent"
-BLOCK = 256  # keys that are expanded at once: (BLOCK, kv width) should stay in the processor's cache
-STEP = 256  # tokens by which the storage grows
 
 
 def latent_cache(model: PreTrainedModel, keys: Keys = "latent") -> LatentCache:
@@ -115,39 +113,6 @@ class LatentCache(Cache):
             layer.batch_select_indices(indices)
 
 
-class GrowingLayer(DynamicLayer):
-    """`keys` and `values` (batch, heads, tokens, width), at the start of storage with room for more."""
-
-    keys: Any  # None while empty
-    values: Any
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._storage: dict[str, torch.Tensor] = {}
-
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Add tokens at the end."""
-        self.keys = self._appended("keys", self.keys, keys)
-        self.values = self._appended("values", self.values, values)
-        self.is_initialized = True
-
-    def _appended(self, name: str, kept: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
-        kept = new[..., :0, :] if kept is None else kept
-        start, end = kept.shape[-2], kept.shape[-2] + new.shape[-2]
-        room = self._storage.get(name)
-        if room is None or kept.data_ptr() != room.data_ptr() or end > room.shape[-2]:
-            room = new.new_empty(*new.shape[:-2], -(-end // STEP) * STEP, new.shape[-1])
-            room[..., :start, :] = kept
-            self._storage[name] = room
-        room[..., start:end, :] = new
-        return room[..., :end, :]
-
-    def reset(self) -> None:
-        """Forget all tokens."""
-        self._storage.clear()
-        super().reset()
-
-
 class LatentLayer(GrowingLayer):
     """One layer's cache: `values` are z_v (batch, 1, tokens, r); `keys` z_k, or the keys themselves."""
 
@@ -186,9 +151,8 @@ class LatentLayer(GrowingLayer):
         scores = self._scores(grouped) * (width**-0.5 if scaling is None else scaling)
         scores = scores.view(batch, heads, queries, -1)
         if mask is None and queries > 1:
-            mask = scores.new_ones(queries, scores.shape[-1], dtype=torch.bool).tril(
-                scores.shape[-1] - queries
-            )
+            tokens = scores.shape[-1]
+            mask = scores.new_ones(queries, tokens, dtype=torch.bool).tril(tokens - queries)
         if mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         elif mask is not None:
@@ -205,18 +169,18 @@ class LatentLayer(GrowingLayer):
         """q . k_j for all tokens: (batch, kv heads, queries, head_dim) -> (..., queries, tokens)."""
         if self.k is None:
             return query @ self.keys.mT
+        linear = self.k.linear
+        by_head = _by_head(linear, query.shape[1])
         if self.rotation is None and self.k_norm is None:
-            linear = self.k.linear
-            absorbed = query @ _by_head(linear, query.shape[1])
-            scores = absorbed.flatten(1, 2) @ self.keys[:, 0].mT
-            scores = scores.view(*query.shape[:3], -1)
-            if linear.bias is None:
-                return scores
-            return scores + query @ linear.bias.view(query.shape[1], -1, 1)
+            absorbed = query @ by_head
+            scores = (absorbed.flatten(1, 2) @ self.keys[:, 0].mT).view(*query.shape[:3], -1)
+            bias = None if linear.bias is None else linear.bias.view(query.shape[1], -1, 1)
+            return scores if bias is None else scores + query @ bias
+        if self.rotation is not None and self.k_norm is None and query.shape[2] == 1:
+            return self.rotation.scores(query[:, :, 0], by_head, linear.bias, self.keys[:, 0])
         length = self.get_seq_length()
         scores = query.new_empty(*query.shape[:3], length)
-        for start in range(0, length, BLOCK):
-            block = slice(start, min(start + BLOCK, length))
+        for block in blocks(length):
             scores[..., block] = query @ self.expanded_keys(block).mT
         return scores
 
@@ -248,55 +212,6 @@ class LatentLayer(GrowingLayer):
                     "another rotation after the projection?)"
                     + (": use latent_cache(model, keys='rotated')" if what == "keys" else "")
                 )
-
-
-class Rotation(GrowingLayer):
-    """The rotary embedding at the cached positions: `keys` cos, `values` sin (batch, 1, tokens, width / 2).
-
-    One for all layers. The halves of a head rotate against each other, as in Llama.
-    """
-
-    def __init__(self, rotary: nn.Module) -> None:
-        super().__init__()
-        self._tap = Tap(rotary, output=True)
-
-    def extend(self, batch: int) -> None:
-        """Add the angles of the model's present call."""
-        cos, sin = (table[:, None, :, : table.shape[-1] // 2] for table in self._tap.take())
-        self.append(cos.expand(batch, -1, -1, -1), sin.expand(batch, -1, -1, -1))
-
-    def rotate(self, keys: torch.Tensor, tokens: slice) -> torch.Tensor:
-        """R_j k_j of (batch, kv heads, tokens, head_dim); dimensions beyond the table's stay as they are."""
-        cos, sin = self.keys[:, :, tokens], self.values[:, :, tokens]
-        half = cos.shape[-1]
-        left, right, rest = keys.split([half, half, keys.shape[-1] - 2 * half], dim=-1)
-        return torch.cat([left * cos - right * sin, right * cos + left * sin, rest], dim=-1)
-
-
-class Tap:
-    """What flows into (or out of) a module at its last call, while anybody holds the tap."""
-
-    def __init__(self, module: nn.Module, output: bool = False) -> None:
-        self.linear: Any = module
-        self._last: Any = None
-        this = weakref.ref(self)
-
-        def note(_module: nn.Module, arguments: Any, result: Any) -> None:
-            tap = this()
-            if tap is not None:
-                tap._last = result if output else arguments[0]
-
-        weakref.finalize(self, module.register_forward_hook(note).remove)
-
-    def __deepcopy__(self, memo: Any) -> Tap:
-        return self  # a copied cache belongs to the same model
-
-    def take(self) -> Any:
-        """The last thing seen, once."""
-        last, self._last = self._last, None
-        if last is None:
-            raise LPAError("this latent cache belongs to another model: make one by latent_cache(model)")
-        return last
 
 
 @dataclass(frozen=True)
