@@ -148,7 +148,7 @@ _PRESETS = (
         ffn_rank=512,
         training=replace(_PILE, lr=5e-4),
         assumed=True,
-        note="no script: sizes of llama_350m of ReLoRA and GaLore, whose llama_130m is setting2-130m",
+        note="no script: sizes of llama_350m of ReLoRA and GaLore, whose llama_130m is setting2-130m; rate is ours",
     ),
     Preset(
         "setting2-3b",
