@@ -156,13 +156,13 @@ def test_train_eval_and_sweep(run_file: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("estimate", "no-such-model"), "neither a preset"),
+        (("estimate", "nowhere/at/all"), "neither a preset"),
         (("estimate", "setting2-130m", "--rank", "half"), "neither a whole number nor a fraction"),
         (("estimate", "setting2-130m", "--rank", "700"), "saves nothing"),
         (("estimate", "setting2-130m", "--rank", "0"), "positive whole number"),
         (("factorize", "DENSE", "-o", "OUT"), "give one of --rank, --energy and --budget"),
         (("factorize", "DENSE", "-o", "OUT", "--rank", "4", "--calibration", "nowhere"), "cannot be read"),
-        (("factorize", "nowhere", "-o", "OUT", "--rank", "4"), "cannot be loaded"),
+        (("factorize", "nowhere/at/all", "-o", "OUT", "--rank", "4"), "cannot be loaded"),
         (("merge", "DENSE", "-o", "OUT"), "nothing to merge"),
         (("merge", "DENSE", "-o", "OUT", "--dtype", "int8"), "may be float32"),
         (("eval", "nowhere"), "holds no model"),

@@ -114,6 +114,8 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(
         "shape.num_attention_heads=2",
         "shape.num_key_value_heads=2",
         "timing.shape.hidden_size=64",
+        "timing.shape.num_attention_heads=2",
+        "timing.shape.num_key_value_heads=2",
         "timing.shape.vocab_size=64",
         "timing.rank=8",
         "timing.batch_size=1",
@@ -121,7 +123,7 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(
         "timing.rounds=2",
         "timing.repeats=6",
     ]
-    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results")
+    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results", jobs=1)
     verdicts = {claim.id: claim for claim in outcome.claims.claims}
     assert set(verdicts) == {claim.id for claim in EXPERIMENT.claims}
     assert verdicts["C2b"].ours is not None

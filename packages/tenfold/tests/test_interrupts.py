@@ -190,7 +190,8 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def test_ctrl_c_says_how_to_go_on(paper: Paper, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "results" / "growth" / "quick")
-    process = start(paper, tmp_path)
+    slower = ("--set", "pause=0.1")  # not over before the signal, however busy the machine
+    process = start(paper, tmp_path, *slower)
     wait_for(lambda: folder.records_file.exists(), 30)
     family = _children(process)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process of the command
@@ -199,5 +200,5 @@ def test_ctrl_c_says_how_to_go_on(paper: Paper, tmp_path: Path) -> None:
     assert "repeat the command with --resume" in errors
     assert "Traceback" not in errors + folder.log_file.read_text()
     wait_for_the_end_of(family)
-    resumed = start(paper, tmp_path, "--resume")
+    resumed = start(paper, tmp_path, *slower, "--resume")
     assert resumed.wait(60) == 0

@@ -7,13 +7,13 @@ from lpa.accounting import Cost, estimate
 from lpa.analysis import Analysis, analyze
 from lpa.cache import LatentCache, latent_cache
 from lpa.checkpoints import from_pretrained, save_pretrained
+from lpa.classic import ClassicConfig, ClassicForCausalLM
 from lpa.config import LPAConfig
 from lpa.errors import LPAError, LPAWarning, RankError
 from lpa.factorization import factorize, factors, ranks_by_budget, ranks_by_energy, second_moment
 from lpa.hf import lora_targets
 from lpa.layers import FusedLowRank, LowRankLinear
 from lpa.matching import match
-from lpa.models.classic import ClassicConfig, ClassicForCausalLM
 from lpa.official import load_official_state_dict
 from lpa.optim import add_product_decay, param_groups
 from lpa.recipes import Preset, presets

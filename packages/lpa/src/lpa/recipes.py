@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
+from lpa.classic import ClassicConfig
 from lpa.config import ATTENTION_ROLES, LPAConfig
-from lpa.models.classic import ClassicConfig
 from lpa.official import add_head_bias
 from lpa.surgery import apply_lpa
 
@@ -148,7 +148,8 @@ _PRESETS = (
         ffn_rank=512,
         training=replace(_PILE, lr=5e-4),
         assumed=True,
-        note="no script: sizes of llama_350m of ReLoRA and GaLore, whose llama_130m is setting2-130m; rate is ours",
+        note="no script: sizes of llama_350m of ReLoRA and GaLore, whose llama_130m is setting2-130m; "
+        "the learning rate is ours",
     ),
     Preset(
         "setting2-3b",
