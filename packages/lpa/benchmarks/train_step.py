@@ -10,28 +10,13 @@ ratio is (time of LPA / time of dense), the median over pairs with its 95% inter
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
 
 import lpa
 from lmlab.accounting import interleaved_ratio
-
-
-def training_step(model: nn.Module, tokens: torch.Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-5, weight_decay=0, fused=True
-    )
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return step
+from lpa.reproduce.timing import training_step
 
 
 def main() -> None:

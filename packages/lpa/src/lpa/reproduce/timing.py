@@ -69,7 +69,7 @@ def training_time_saved(trial: Trial, context: TrialContext) -> dict[str, float]
     settings = trial.settings
     tokens = torch.randint(settings["shape"]["vocab_size"], (settings["batch_size"], settings["length"]))
     shape, rank = settings["shape"], settings["rank"]
-    ours, base = (_training_step(build(shape, rank, trial.seed), tokens) for build in (lpa, dense))
+    ours, base = (training_step(build(shape, rank, trial.seed), tokens) for build in (lpa, dense))
     return {"training_time_saved": 1 - interleaved_ratio(ours, base, repeats=settings["repeats"]).median}
 
 
@@ -91,7 +91,8 @@ def _block_step(model: PreTrainedModel, hidden: torch.Tensor) -> Callable[[], No
     return step
 
 
-def _training_step(model: PreTrainedModel, tokens: torch.Tensor) -> Callable[[], None]:
+def training_step(model: PreTrainedModel, tokens: torch.Tensor) -> Callable[[], None]:
+    """A step of the official recipe on one batch: forward, backward, clipping, AdamW."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-5, weight_decay=0, fused=True
     )
