@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -188,10 +188,18 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore SIGINT, and so would the processes they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the default again after exec
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_says_how_to_go_on(paper: Paper, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "results" / "growth" / "quick")
-    slower = ("--set", "pause=0.1")  # not over before the signal, however busy the machine
-    process = start(paper, tmp_path, *slower)
+    process = start(paper, tmp_path)
     wait_for(lambda: folder.records_file.exists(), 30)
     family = _children(process)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process of the command
@@ -200,5 +208,5 @@ def test_ctrl_c_says_how_to_go_on(paper: Paper, tmp_path: Path) -> None:
     assert "repeat the command with --resume" in errors
     assert "Traceback" not in errors + folder.log_file.read_text()
     wait_for_the_end_of(family)
-    resumed = start(paper, tmp_path, *slower, "--resume")
+    resumed = start(paper, tmp_path, "--resume")
     assert resumed.wait(60) == 0
