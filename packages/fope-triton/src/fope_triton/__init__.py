@@ -1,0 +1,1 @@
+"""Triton kernels for attention with position tables per head."""
