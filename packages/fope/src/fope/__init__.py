@@ -1,5 +1,1 @@
-"""Heavy-ball descent: gradient descent with momentum."""
-
-from fope.descent import Steps, descend, gradient_descent, heavy_ball
-
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+"""FoPE: Fourier Position Embedding (Hua et al., ICML 2025)."""
