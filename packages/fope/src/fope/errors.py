@@ -1,0 +1,9 @@
+"""What goes wrong for reasons that the user can mend: the message says what, where and what to do."""
+
+
+class FopeError(ValueError):
+    """Something about the config, the tensors or a checkpoint does not fit; the command exits with 2."""
+
+
+class FopeWarning(UserWarning):
+    """Allowed, but probably not what was meant."""
