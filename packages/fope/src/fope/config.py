@@ -78,10 +78,9 @@ class FopeConfig:
             raise FopeError(
                 f"R={self.num_kept} rotated pairs are more than the {self.num_pairs} that there are"
             )
-        step = self.row_step
-        if step * (self.num_kept - 1) >= self.num_frequencies:
+        if self.dominant == "own" and self.row_step * (self.num_kept - 1) >= self.num_frequencies:
             raise FopeError(
-                f"{self.num_kept} pairs with their own wave every {step} rows need more than the "
+                f"{self.num_kept} pairs with their own wave every {self.row_step} rows need more than the "
                 f"{self.num_frequencies} frequencies of the bank"
             )
 
