@@ -1,1 +1,18 @@
-"""FoPE: Fourier Position Embedding (Hua et al., ICML 2025)."""
+"""Fourier position embedding: attention whose position signal survives beyond the training length."""
+
+from fope.config import FopeConfig
+from fope.embedding import FourierPositionEmbedding
+from fope.errors import FopeError, FopeWarning
+from fope.frequencies import kept_frequencies
+from fope.functional import apply_fope, fope_basis, fope_tables
+
+__all__ = [
+    "FopeConfig",
+    "FopeError",
+    "FopeWarning",
+    "FourierPositionEmbedding",
+    "apply_fope",
+    "fope_basis",
+    "fope_tables",
+    "kept_frequencies",
+]

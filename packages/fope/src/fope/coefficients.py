@@ -1,11 +1,12 @@
 """The coefficients C and S of the series: how they start, grow with the training length, and are compared.
 
-C and S are float32 [H, D, R]: wave k enters pair j of head h with weight C[h, k, j] in cos and S[h, k, j] in sin.
-They start at Eye + noise, where Eye has a one at the pair's own wave, and are not trained.
+C and S are float32 [H, D, R]: wave k enters pair j of head h with weight C[h, k, j] in cos and S[h, k, j] in
+sin. They start at Eye + noise, where Eye has a one at the pair's own wave, and are not trained.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from typing import TypeAlias
@@ -20,22 +21,21 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
 def eye(config: FopeConfig) -> Tensor:
-    """A one where wave k is pair j's own, [D, R]: at (r·j, j), or, with `dominant="step"`, where the code has it."""
+    """A one where wave k is pair j's own, [D, R]: at (`config.row_step`·j, j)."""
     D, R = config.num_frequencies, config.num_kept
-    step = config.oversample if config.dominant == "own" else math.ceil(D / R)
     ones = torch.zeros(D, R, dtype=torch.float32, device="cpu")
     pairs = torch.arange(R, device="cpu")
-    pairs = pairs[pairs * step < D]
-    ones[pairs * step, pairs] = 1.0
+    pairs = pairs[pairs * config.row_step < D]
+    ones[pairs * config.row_step, pairs] = 1.0
     return ones
 
 
 def init_std(config: FopeConfig) -> float:
     """The standard deviation of the noise.
 
-    The paper says N(0, σ²); the code that produced its results calls torch's xavier_normal_ with gain σ on the 3-D
-    tensor [H, D, R], whose fans are D·R and H·R: std = σ·sqrt(2/(R·(D + H))). In 2-D (shared heads) it is
-    σ·sqrt(2/(D + R)). The uniform kind has the same standard deviation.
+    The paper says N(0, σ²); the code that produced its results calls torch's xavier_normal_ with gain σ on
+    the 3-D tensor [H, D, R], whose fans are D·R and H·R: std = σ·sqrt(2/(R·(D + H))). In 2-D (shared heads)
+    it is σ·sqrt(2/(D + R)). The uniform kind has the same standard deviation.
     """
     D, R, H = config.num_frequencies, config.num_kept, config.num_heads
     if config.init == "eye" or not config.series:
@@ -78,29 +78,27 @@ def grow(
     new: FopeConfig,
     generator: torch.Generator | None = None,
 ) -> Pair:
-    """C and S for a longer training length: the old ones fill the top left block, what is new gets eye and noise.
+    """C and S for a longer training length: the old ones fill the top left block, what is new gets eye and
+    noise.
 
-    New rows of an old column get noise only: its pair has its own wave already. (The released code puts a second
-    one there.) Raises `FopeError` if the two banks are not the same bank cut at different floors.
+    New rows of an old column get noise only: its pair has its own wave already. (The released code puts a
+    second one there.) Raises `FopeError` if the two banks are not the same bank cut at different floors.
     """
     for name in ("head_dim", "num_heads", "theta", "oversample", "rotary_dim", "separate_heads"):
         if getattr(old, name) != getattr(new, name):
             raise FopeError(
-                f"coefficients cannot grow from {name}={getattr(old, name)} to {getattr(new, name)}: the waves "
+                f"coefficients cannot grow from {name}={getattr(old, name)} to {getattr(new, name)}: the "
+                f"waves "
                 "would not be the same; only the length may change"
             )
     D, R = old.num_frequencies, old.num_kept
-    if D > new.num_frequencies or R > new.num_kept:
+    if new.num_frequencies < D or new.num_kept < R:
         raise FopeError(
             f"coefficients do not shrink: [{D}, {R}] of train_length {old.train_length} to "
             f"[{new.num_frequencies}, {new.num_kept}] of {new.train_length}"
         )
-    ones = eye(new)
+    ones = eye(dataclasses.replace(new, dominant="own"))
     ones[:, :R] = 0
-    if new.dominant == "step":  # the new columns' ones, wherever the new step would have them
-        ones[:, R:] = torch.zeros_like(ones[:, R:])
-        own = torch.arange(R, new.num_kept, device="cpu") * new.oversample
-        ones[own, torch.arange(R, new.num_kept, device="cpu")] = 1.0
     grown = []
     for noise, coef in zip(_noise(new, generator), (cos_coef, sin_coef), strict=True):
         fresh = ones + noise
