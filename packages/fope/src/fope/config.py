@@ -93,7 +93,8 @@ class FopeConfig:
             0 < self.rotary_dim <= self.head_dim and self.rotary_dim % 2 == 0
         ):
             raise FopeError(
-                f"rotary_dim must be even, positive and at most head_dim {self.head_dim}, got {self.rotary_dim}"
+                f"rotary_dim must be even, positive and at most head_dim {self.head_dim}, "
+                f"got {self.rotary_dim}"
             )
         if not (math.isfinite(self.theta) and self.theta > 1):
             raise FopeError(f"theta must be a number above 1, got {self.theta}")
@@ -232,12 +233,14 @@ class FopeConfig:
 
     @classmethod
     def paper_text(cls, head_dim: int, num_heads: int, train_length: int, **options: Any) -> FopeConfig:
-        """The letter of the paper: coefficients N(0, σ²) about the leading one, clipped pairs cos 1, sin 0."""
+        """The letter of the paper: noise N(0, σ²) about the leading one; clipped pairs have cos 1, sin 0."""
         return cls(
             head_dim=head_dim,
             num_heads=num_heads,
             train_length=train_length,
-            **{"init": "eye_normal", "zero_sin": 0.0} | options,
+            init="eye_normal",
+            zero_sin=0.0,
+            **options,
         )
 
     def to_dict(self) -> dict[str, Any]:
