@@ -87,6 +87,7 @@ class MisledPair:
     own_row: int
     own_weight: float
     largest_row: int
+    largest_weight: float
 
 
 def misled_pairs(embedding: FourierPositionEmbedding, least: float = 0.5) -> list[MisledPair]:
@@ -100,7 +101,8 @@ def misled_pairs(embedding: FourierPositionEmbedding, least: float = 0.5) -> lis
                 weight = coef[head, row, pair].item() if row < D else 0.0
                 if not abs(weight) > least:
                     largest = int(coef[head, :, pair].abs().argmax())
-                    found[head, pair] = MisledPair(head, pair, row, weight, largest)
+                    led_by = coef[head, largest, pair].item()
+                    found[head, pair] = MisledPair(head, pair, row, weight, largest, led_by)
     return [found[place] for place in sorted(found)]
 
 

@@ -8,15 +8,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from fope.errors import FopeError
 from fope.frequencies import kept_frequencies, rope_frequencies
 
 Init = Literal["eye_xavier_normal", "eye_xavier_uniform", "eye_normal", "eye"]
-INITS = ("eye_xavier_normal", "eye_xavier_uniform", "eye_normal", "eye")
+CHOICES: dict[str, tuple[object, ...]] = {
+    "init": get_args(Init),
+    "angle_dtype": ("float64", "float32"),
+    "dominant": ("own", "step"),
+    "direction": (1, -1),
+}
+SWITCHES = (
+    "strict", "clip", "series", "separate_heads", "separate_basis", "normalize", "learnable", "interleaved"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,9 @@ class FopeConfig:
 
     Coefficients: `init_gain` σ and `init` their start (`init_std` overrides the standard deviation),
     `oversample` r the fineness of the bank of waves that each series may use, `num_inv_freq` a bank of
-    exactly that many frequencies, `series` False for clipping alone (CF only), `separate_heads` a set for
-    each head, `separate_basis` different draws for cosine and sine, `normalize` columns divided by their sum,
-    `learnable` trained.
+    exactly that many frequencies wherever the floor is, `series` False for clipping alone (CF only),
+    `separate_heads` a set for each head, `separate_basis` different draws for cosine and sine, `normalize`
+    columns divided by their sum, `learnable` trained.
 
     Clipping: `clip` False keeps every frequency (FS only), `strict` keeps only those above the floor,
     `max_pairs` caps the rotated pairs, `zero_sin` ζ is the sine of a clipped pair (its cosine is 1).
@@ -72,56 +81,40 @@ class FopeConfig:
     def __post_init__(self) -> None:
         self._check_shape()
         self._check_coefficients()
-        if not self.num_kept:
-            raise FopeError(f"no frequency has a full period in L={self.train_length}")
-        if self.num_kept > self.num_pairs:
-            raise FopeError(
-                f"R={self.num_kept} rotated pairs are more than the {self.num_pairs} that there are"
-            )
-        if self.dominant == "own" and self.row_step * (self.num_kept - 1) >= self.num_frequencies:
-            raise FopeError(
-                f"{self.num_kept} pairs with their own wave every {self.row_step} rows need more than the "
-                f"{self.num_frequencies} frequencies of the bank"
-            )
+        _ = self.num_kept  # raises where no frequency is left
 
     def _check_shape(self) -> None:
-        if self.head_dim <= 0 or self.head_dim % 2:
-            raise FopeError(f"head_dim must be even and positive, got {self.head_dim}")
-        if self.num_heads <= 0:
-            raise FopeError(f"num_heads (the key-value heads) must be positive, got {self.num_heads}")
-        if self.rotary_dim is not None and not (
-            0 < self.rotary_dim <= self.head_dim and self.rotary_dim % 2 == 0
-        ):
+        for name in ("head_dim", "num_heads", "train_length", "oversample"):
+            _check_whole(name, getattr(self, name))
+        for name in ("rotary_dim", "num_inv_freq", "max_pairs"):
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name))
+        if self.head_dim % 2:
+            raise FopeError(f"head_dim must be even, since channels turn in pairs, got {self.head_dim}")
+        if self.rotary_dim is not None and (self.rotary_dim > self.head_dim or self.rotary_dim % 2):
             raise FopeError(
-                f"rotary_dim must be even, positive and at most head_dim {self.head_dim}, "
-                f"got {self.rotary_dim}"
+                f"rotary_dim must be even and at most head_dim {self.head_dim}, got {self.rotary_dim}"
             )
-        if not (math.isfinite(self.theta) and self.theta > 1):
-            raise FopeError(f"theta must be a number above 1, got {self.theta}")
-        if self.train_length <= 0:
-            raise FopeError(f"no frequency has a full period in L={self.train_length}: it must be positive")
-        if self.oversample < 1:
-            raise FopeError(f"oversample must be 1 or more, got {self.oversample}")
-        if self.dominant not in ("own", "step"):
-            raise FopeError(f"dominant must be 'own' or 'step', got {self.dominant!r}")
-        if self.direction not in (1, -1):
-            raise FopeError(f"direction must be 1 or -1, got {self.direction}")
-        if self.angle_dtype not in ("float64", "float32"):
-            raise FopeError(f"angle_dtype must be 'float64' or 'float32', got {self.angle_dtype!r}")
+        for name, most in (("num_inv_freq", self.oversample * self.num_pairs), ("max_pairs", self.num_pairs)):
+            if (getattr(self, name) or 0) > most:
+                raise FopeError(
+                    f"{name} must be at most {most}, all that there are, got {getattr(self, name)}"
+                )
+        if not (_is_number(self.theta) and 1 < self.theta < math.inf):
+            raise FopeError(f"theta must be a finite number above 1, got {self.theta!r}")
 
     def _check_coefficients(self) -> None:
-        if not (math.isfinite(self.init_gain) and self.init_gain >= 0):
-            raise FopeError(f"init_gain must be a number not below 0, got {self.init_gain}")
-        if self.init_std is not None and not (math.isfinite(self.init_std) and self.init_std >= 0):
-            raise FopeError(f"init_std must be a number not below 0, got {self.init_std}")
-        if self.init not in INITS:
-            raise FopeError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
-        if not math.isfinite(self.zero_sin):
-            raise FopeError(f"zero_sin must be a finite number, got {self.zero_sin}")
-        for name in ("num_inv_freq", "max_pairs"):
+        for name in ("init_gain", "init_std"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise FopeError(f"{name} must be 1 or more, got {value}")
+            if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+                raise FopeError(f"{name} must be a finite number of at least 0, got {value!r}")
+        if not (_is_number(self.zero_sin) and math.isfinite(self.zero_sin)):
+            raise FopeError(f"zero_sin must be a finite number, as a rule 1 or 0, got {self.zero_sin!r}")
+        allowed = {name: (True, False) for name in SWITCHES} | CHOICES
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                listed = ", ".join(map(repr, values))
+                raise FopeError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
 
     @property
     def dim(self) -> int:
@@ -136,32 +129,25 @@ class FopeConfig:
     @cached_property
     def num_kept(self) -> int:
         """R, the pairs that are rotated; the other P − R have frequency zero."""
-        if self.clip:
-            kept = kept_frequencies(self.dim, self.theta, self.train_length, strict=self.strict).numel()
-        else:
-            kept = self.num_pairs
+        kept = 1 + (self.num_frequencies - 1) // self.oversample  # the pairs j with row r·j in the bank
         return kept if self.max_pairs is None else min(kept, self.max_pairs)
 
     def bank(self) -> Tensor:
-        """Ω, the frequencies of the basis, float64 of shape [D]."""
-        if self.clip:
-            bank = kept_frequencies(
-                self.dim, self.theta, self.train_length, strict=self.strict, oversample=self.oversample
-            )
-        else:
-            bank = rope_frequencies(self.dim, self.theta, self.oversample)
-        if self.num_inv_freq is None:
-            return bank
-        if self.num_inv_freq > bank.numel():
-            raise FopeError(
-                f"num_inv_freq is {self.num_inv_freq}, the bank has only {bank.numel()} frequencies"
-            )
-        return bank[: self.num_inv_freq]
+        """Ω, the frequencies of the basis, [D], in `angle_dtype`."""
+        dtype = getattr(torch, self.angle_dtype)
+        return rope_frequencies(self.dim, self.theta, self.oversample, dtype)[: self.num_frequencies]
 
     @cached_property
     def num_frequencies(self) -> int:
         """D, the frequencies of the basis."""
-        return self.bank().numel()
+        if self.num_inv_freq is not None:
+            return self.num_inv_freq
+        if not self.clip:
+            return self.oversample * self.num_pairs
+        kept = kept_frequencies(
+            self.dim, self.theta, self.train_length, strict=self.strict, oversample=self.oversample
+        )
+        return kept.numel()
 
     @property
     def row_step(self) -> int:
@@ -264,5 +250,23 @@ class FopeConfig:
 
     @classmethod
     def from_json(cls, text: str) -> FopeConfig:
-        """Read what `to_json` wrote; raises `FopeError` as `from_dict` does."""
-        return cls.from_dict(json.loads(text))
+        """Read what `to_json` wrote; raises `FopeError` as `from_dict` does, and for what is no JSON object."""
+        try:
+            settings = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise FopeError(f"a FoPE config must be a JSON object: {error}") from error
+        if not isinstance(settings, dict):
+            raise FopeError(f"a FoPE config must be a JSON object, got {type(settings).__name__}")
+        return cls.from_dict(settings)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return
+    if name == "train_length" and _is_number(value):
+        raise FopeError(f"no frequency has a full period in L={value}: train_length must be at least 7")
+    raise FopeError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -45,7 +45,7 @@ class FourierPositionEmbedding(nn.Module):
             )
         self.config = config
         self.seed = int(torch.randint(2**62, (), dtype=torch.int64, device="cpu", generator=generator))
-        self.inv_freq = _bank(config)
+        self.inv_freq = config.bank()
         shape = (config.num_table_heads, config.num_frequencies, config.num_kept)
         for name in ("cos_coef", "sin_coef"):
             empty = torch.empty(shape, dtype=torch.float32, device=device)
@@ -275,15 +275,6 @@ def _check_positions(positions: Tensor) -> None:
         raise FopeError(
             f"position_ids{place} is {positions[tuple(place)].item()}; positions go from 0 to 2^31 − 1"
         )
-
-
-def _bank(config: FopeConfig) -> Tensor:
-    """The frequencies in the precision of the angles; in float32 with the bits that the released code has."""
-    if config.angle_dtype == "float64":
-        return config.bank()
-    steps = config.oversample * config.dim
-    bank = 1.0 / config.theta ** (torch.arange(0, steps, 2, dtype=torch.float32, device="cpu") / steps)
-    return bank[: config.num_frequencies]
 
 
 def _version(coef: Tensor) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Which frequencies a head has: RoPE's bank, the floor 2π/L below which they are clipped, and its extensions.
 
-All banks are float64, in radians per position, highest first.
+Banks are in radians per position, highest first; what is kept is decided in float64.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from torch import Tensor
 from fope.errors import FopeError
 
 
-def rope_frequencies(head_dim: int, theta: float = 10_000.0, oversample: int = 1) -> Tensor:
+def rope_frequencies(
+    head_dim: int, theta: float = 10_000.0, oversample: int = 1, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """RoPE's bank ω_j = θ^(−2j/d_h), or with `oversample` r the finer Ω_k = θ^(−2k/(r·d_h)).
 
-    Shape [r·d_h/2]; Ω_{r·j} = ω_j.
+    Shape [r·d_h/2]; Ω_{r·j} = ω_j. In float32 the bits are those of transformers and the released code.
     """
-    steps = torch.arange(oversample * head_dim // 2, dtype=torch.float64)
-    return torch.pow(torch.tensor(theta, dtype=torch.float64), -2 * steps / (oversample * head_dim))
+    steps = oversample * head_dim
+    return 1.0 / theta ** (torch.arange(0, steps, 2, dtype=dtype, device="cpu") / steps)
 
 
 def floor_frequency(train_length: int) -> float:
@@ -29,7 +31,7 @@ def floor_frequency(train_length: int) -> float:
 
 
 def kept_frequencies(
-    head_dim: int, theta: float, train_length: int, *, strict: bool = False, oversample: int = 1
+    head_dim: int, theta: float, train_length: int, strict: bool = False, oversample: int = 1
 ) -> Tensor:
     """The part of the bank at or above the floor (above it, if `strict`): a prefix, shape [R] or [D].
 
@@ -52,15 +54,6 @@ def kept_count(head_dim: int, theta: float, train_length: int) -> int:
     """R in closed form: min(P, 1 + floor(P·ln(L/2π)/ln θ)), for L ≥ 2π."""
     pairs = head_dim // 2
     return min(pairs, 1 + math.floor(pairs * math.log(train_length / (2 * math.pi)) / math.log(theta)))
-
-
-def whole_cycle_frequencies(head_dim: int, theta: float, train_length: int) -> Tensor:
-    """RoPE-A (Table 2): each frequency moved to the nearest that completes whole cycles in L. Shape [P].
-
-    Those whose nearest number of cycles is 0 become constant.
-    """
-    base = floor_frequency(train_length)
-    return torch.round(rope_frequencies(head_dim, theta) / base) * base
 
 
 def interpolate(inv_freq: Tensor, original_length: int, new_length: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Other people's FoPE: what they compute, and how their checkpoints name the coefficients."""
