@@ -12,7 +12,8 @@ import math
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+import torch.distributed
+from torch import Tensor, nn
 
 from fope.config import FopeConfig
 from fope.errors import FopeError
@@ -138,3 +139,24 @@ def checksum(*coefs: Tensor) -> int:
     for coef in coefs:
         digest.update(coef.detach().float().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return int.from_bytes(digest.digest()[:8], "big") >> 1
+
+
+def check_ranks(module: nn.Module, group: torch.distributed.ProcessGroup | None = None) -> None:
+    """Raise `FopeError`, on every rank, if the ranks of `group` have drawn different coefficients.
+
+    Call it before the first training step, on all ranks: one collective for all the embeddings in `module`.
+    Without torch.distributed it does nothing.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    state = [value for name, value in module.state_dict().items() if name.endswith(("cos_coef", "sin_coef"))]
+    own = torch.tensor([checksum(*state), len(state)], device=state[0].device if state else "cpu")
+    ranks = [torch.zeros_like(own) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(ranks, own, group=group)
+    for rank, theirs in enumerate(ranks):
+        if not torch.equal(theirs, ranks[0]):
+            raise FopeError(
+                f"coefficients differ between rank 0 and rank {rank}: they are random and must be equal; "
+                f"give every "
+                "rank the same seed, or load the same checkpoint"
+            )

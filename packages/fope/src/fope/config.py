@@ -110,7 +110,7 @@ class FopeConfig:
                 raise FopeError(f"{name} must be a finite number of at least 0, got {value!r}")
         if not (_is_number(self.zero_sin) and math.isfinite(self.zero_sin)):
             raise FopeError(f"zero_sin must be a finite number, as a rule 1 or 0, got {self.zero_sin!r}")
-        allowed = {name: (True, False) for name in SWITCHES} | CHOICES
+        allowed = dict.fromkeys(SWITCHES, (True, False)) | CHOICES
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 listed = ", ".join(map(repr, values))
@@ -250,7 +250,7 @@ class FopeConfig:
 
     @classmethod
     def from_json(cls, text: str) -> FopeConfig:
-        """Read what `to_json` wrote; raises `FopeError` as `from_dict` does, and for what is no JSON object."""
+        """Read what `to_json` wrote. Raises `FopeError` as `from_dict` does, and for no JSON object."""
         try:
             settings = json.loads(text)
         except json.JSONDecodeError as error:
@@ -267,6 +267,6 @@ def _is_number(value: object) -> bool:
 def _check_whole(name: str, value: object) -> None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return
-    if name == "train_length" and _is_number(value):
+    if name == "train_length" and isinstance(value, int) and value <= 0:
         raise FopeError(f"no frequency has a full period in L={value}: train_length must be at least 7")
     raise FopeError(f"{name} must be a whole number of at least 1, got {value!r}")
