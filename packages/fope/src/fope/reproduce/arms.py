@@ -37,6 +37,4 @@ def build(
     if arm in FOPE:
         settings = {"init_gain": 0.3, "zero_sin": 1.0, **FOPE[arm], **options}
         return convert_to_fope(model, train_length=train_length, seed=seed, preserve=False, **settings)
-    if arm == "rope_a":
-        return apply_position(model, arm, train_length=train_length)
-    return apply_position(model, arm)
+    return apply_position(model, arm, train_length=train_length, seed=seed)

@@ -47,8 +47,9 @@ def figures(
         drawn += [
             perplexity_by_length(config, metrics, results, folder),
             loss_by_position(config, metrics, results, folder),
-            perplexity_ratio(config, metrics, results, folder),
         ]
+        if all("heldout" in result["losses"] for found in results.values() for result in found):
+            drawn.append(perplexity_ratio(config, metrics, results, folder))
         if any("passkey" in result for found in results.values() for result in found):
             drawn.append(passkey(config, metrics, results, folder))
         if config.gains:
