@@ -76,7 +76,7 @@ class FourierPositionEmbedding(nn.Module):
         `inplace` writes into q and k. Raises `FopeError` for heads or widths that are not the config's, and
         for positions that are negative, no whole numbers, or 2^31 and more.
         """
-        self._check_heads(q, k)
+        self.check_heads(q, k)
         positions = q.shape[-2] if position_ids is None else position_ids
         cos, sin = self.cos_sin(positions, device=q.device)
         return self.rotate(q, cos, sin, inplace=inplace), self.rotate(k, cos, sin, inplace=inplace)
@@ -191,7 +191,8 @@ class FourierPositionEmbedding(nn.Module):
             self._tables = (key, cos.transpose(0, 1).contiguous(), sin.transpose(0, 1).contiguous())
         return self._tables[1], self._tables[2]
 
-    def _check_heads(self, q: Tensor, k: Tensor) -> None:
+    def check_heads(self, q: Tensor, k: Tensor) -> None:
+        """Raise `FopeError` unless q and k [B, heads, T, d] have the config's heads and width."""
         config = self.config
         if k.shape[-3] != config.num_heads:
             raise FopeError(

@@ -1,5 +1,14 @@
-"""FoPE in Hugging Face transformers (extra `hf`): convert, save, load."""
+"""FoPE in Hugging Face transformers (extra `hf`): convert, fold, extend; save and load as any other model."""
 
-from fope.hf.convert import convert_to_fope
+try:
+    import transformers  # noqa: F401
+except ImportError as error:  # pragma: no cover - depends on the environment
+    raise ImportError("fope.hf needs transformers: pip install 'fope[hf]'") from error
 
-__all__ = ["convert_to_fope"]
+from fope.hf.convert import convert_to_fope, extend
+from fope.hf.folding import fold_zero_phase
+from fope.hf.loading import from_pretrained, install
+
+install()
+
+__all__ = ["convert_to_fope", "extend", "fold_zero_phase", "from_pretrained"]

@@ -1,18 +1,20 @@
-"""RoPE to FoPE in place: `convert_to_fope` gives every attention layer of a Hugging Face model its own tables."""
+"""RoPE to FoPE in place: every attention layer of a Hugging Face model gets tables of its own."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
+from fope.coefficients import grow
 from fope.config import FopeConfig
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
-from fope.hf.rotation import give_tables, patch_family
+from fope.hf.config import StoredFope, model_shape, read, store
+from fope.hf.folding import fold_zero_phase
+from fope.hf.rotation import ADVICE, give_tables, patch_family
 
 
 def convert_to_fope(
@@ -24,68 +26,124 @@ def convert_to_fope(
     zero_sin: float = 0.0,
     preserve: bool = True,
     per_layer: bool = True,
+    scaling: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """Give `model` Fourier position embeddings, in place; returns it.
 
-    `train_length` is the length it will be trained (or fine-tuned) at; frequencies without a full period in it
-    are clipped. θ, the head dimension and the number of key-value heads are the model's. `options` are other
-    settings of `FopeConfig` (`clip=False`, `oversample=4`, ...). `per_layer` False shares one set of
-    coefficients over all layers. With `zero_sin` ζ other than 0, `preserve` divides the clipped channels of q
-    and k by sqrt(1 + ζ²), so that a trained model keeps its scores.
+    `train_length` is the length it will be trained or fine-tuned at: frequencies without a full period in it
+    are clipped. θ, head dimension and key-value heads are the model's; `options` are other settings of
+    `FopeConfig` (`clip=False`, `oversample=4`, ...). `per_layer=False` gives all layers the same
+    coefficients. `scaling` rescales the frequencies, {"type": "yarn", "factor": 16.0, ...} or {"type":
+    "linear", ...}.
 
-    Raises `FopeError` for a model without rotary embeddings or one that is converted already.
+    A clipped pair's score is 1 + ζ² times its channels' product. With a `zero_sin` ζ that is not 0,
+    `preserve` divides those channels of q and k by √(1 + ζ²), so that a trained model keeps its scores;
+    without it, as in the released code, a pre-trained model is badly hurt.
+
+    Raises `FopeError` for a model that has FoPE already (see `extend`), has another kind of scaled or no
+    rotary embedding, or whose rotation is another library's.
     """
-    layers = attention_layers(model)
-    if any(hasattr(layer, "fope") for layer in layers):
-        raise FopeError(f"this {type(model).__name__} has Fourier position embeddings already")
-    config = fope_config(model, train_length, init_gain=init_gain, zero_sin=zero_sin, **options)
-    attach(layers, config, seed=seed, per_layer=per_layer)
+    if read(model.config) is not None:
+        raise FopeError(
+            f"this {type(model).__name__} has Fourier position embeddings already; "
+            "`fope.hf.extend` takes it to a longer train_length"
+        )
+    rope_type = _rope_type(model)
+    if rope_type != "default":
+        raise FopeError(
+            f"the model's frequencies are scaled already (rope_type {rope_type!r}); FoPE starts from "
+            f"plain RoPE. "
+            "Set rope_parameters to rope_type 'default' first, and give `scaling` here"
+        )
+    if getattr(model, "use_kernels", False):
+        raise FopeError(f"the model uses hub kernels, whose cos and sin are shared by all heads: {ADVICE}")
+    options |= {"train_length": train_length, "init_gain": init_gain, "zero_sin": zero_sin}
+    if preserve:
+        options["zero_sin"] = 0.0
+    config = FopeConfig.from_dict(model_shape(model.config) | options)
+    attach(model, StoredFope(config, seed, per_layer, scaling or {}))
+    return fold_zero_phase(model, zero_sin) if preserve else model
+
+
+def extend(model: PreTrainedModel, train_length: int, *, seed: int = 0) -> PreTrainedModel:
+    """Take a FoPE model to a longer training length, in place (512 to 1024, for instance); returns it.
+
+    The bank and the rotated pairs grow. Old coefficients keep their place; new columns start at their own
+    wave, new entries with noise drawn from `seed`. Raises `FopeError` for a model without FoPE, or a
+    shorter length.
+    """
+    stored = read(model.config)
+    if stored is None:
+        raise FopeError(
+            f"this {type(model).__name__} has no Fourier position embeddings: use convert_to_fope"
+        )
+    old = stored.config
+    new = FopeConfig.from_dict(old.to_dict() | {"train_length": train_length})
+    generator = torch.Generator().manual_seed(seed)
+    for layer in rotating_layers(model):
+        if not stored.per_layer:
+            generator.manual_seed(seed)
+        embedding = layer.fope
+        grown = FourierPositionEmbedding(new, generator=generator)
+        coefs = grow(embedding.cos_coef, embedding.sin_coef, old, new, generator)
+        with torch.no_grad():
+            grown.cos_coef.copy_(coefs[0])
+            grown.sin_coef.copy_(coefs[1])
+        layer.fope = grown.to(embedding.cos_coef.device)
+    longer = StoredFope(new, stored.seed, stored.per_layer, stored.scaling)
+    _rescale(model, longer)
+    _record(model, longer)
     return model
 
 
-def fope_config(model: PreTrainedModel, train_length: int, **options: Any) -> FopeConfig:
-    """The FoPE config that fits the model's heads and θ."""
-    config = model.config.get_text_config()
-    rope = config.rope_parameters
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    share = rope.get("partial_rotary_factor", 1.0)
-    rotary_dim = int(head_dim * share)
-    return FopeConfig(
-        head_dim=head_dim,
-        num_heads=getattr(config, "num_key_value_heads", None) or heads,
-        train_length=train_length,
-        theta=rope["rope_theta"],
-        **({} if rotary_dim == head_dim else {"rotary_dim": rotary_dim}),
-        **options,
-    )
+def attach(model: PreTrainedModel, stored: StoredFope) -> None:
+    """Put an embedding as `fope` into each attention module, and the patches that make it count."""
+    generator = torch.Generator().manual_seed(stored.seed)
+    layers = rotating_layers(model)
+    for layer in layers:
+        patch_family(layer)
+    for layer in layers:
+        if not stored.per_layer:
+            generator.manual_seed(stored.seed)
+        device = next(layer.parameters()).device
+        layer.fope = FourierPositionEmbedding(stored.config, generator=generator, device=device)
+        layer.register_forward_pre_hook(give_tables, with_kwargs=True)
+    _rescale(model, stored)
+    _record(model, stored)
 
 
-def attention_layers(model: PreTrainedModel) -> list[nn.Module]:
+def rotating_layers(model: PreTrainedModel) -> list[Any]:
     """The attention modules that rotate, in the order of the layers. Raises `FopeError` if there are none."""
-    layers = getattr(model.base_model, "layers", None)
-    names = ("self_attn", "attention")
-    found = [getattr(layer, name) for layer in layers or () for name in names if hasattr(layer, name)]
+    layers = getattr(model.base_model, "layers", ())
+    found = [
+        getattr(layer, name)
+        for layer in layers
+        for name in ("self_attn", "attention")
+        if hasattr(layer, name)
+    ]
+    found = [attention for attention in found if getattr(attention, "use_rope", True)]
     if not found or not hasattr(model.base_model, "rotary_emb"):
         raise FopeError(
-            f"{type(model).__name__} has no rotary position embeddings that fope.hf knows; it converts Llama-like "
-            "models (layers with attention, one rotary_emb)"
+            f"{type(model).__name__} has no rotary embedding that fope.hf knows; it converts Llama-like "
+            "models: layers with attention, and one rotary_emb for all"
         )
     return found
 
 
-def attach(layers: list[nn.Module], config: FopeConfig, *, seed: int, per_layer: bool) -> None:
-    """Put an embedding as `fope` into each attention module, and the patches that make it count."""
-    generator = torch.Generator().manual_seed(seed)
-    shared = None if per_layer else FourierPositionEmbedding(config, generator=generator)
-    for layer in layers:
-        device = next(layer.parameters()).device
-        layer.fope = (shared or FourierPositionEmbedding(config, generator=generator)).to(device)
-        patch_family(layer)
-        layer.register_forward_pre_hook(give_tables, with_kwargs=True)
+def _rope_type(model: PreTrainedModel) -> str:
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return rope.get("rope_type", "default")
 
 
-def preserve_factor(zero_sin: float) -> float:
-    """What clipped channels of q and k are divided by: sqrt(1 + ζ²)."""
-    return math.sqrt(1 + zero_sin**2)
+def _rescale(model: PreTrainedModel, stored: StoredFope) -> None:
+    if stored.scaling:
+        for layer in rotating_layers(model):
+            layer.fope.set_inv_freq(stored.bank())
+
+
+def _record(model: PreTrainedModel, stored: StoredFope) -> None:
+    """In the config, and in the one rotary embedding of the model, whose tables only set the shape now."""
+    store(model.config, stored)
+    strict = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    model._keep_in_fp32_modules_strict = strict | {"fope"}

@@ -1,57 +1,76 @@
 """How a layer's own tables reach transformers' attention: two patches that leave other models alone.
 
-transformers gives all layers one pair (cos, sin) [B, T, d], and every family's `apply_rotary_pos_emb` broadcasts
-it over the heads. A converted attention module has a forward pre-hook that puts in its place a pair of
-`HeadTables`, and the family's function has a dispatcher in front that knows them and passes on all else.
+transformers gives all layers one pair (cos, sin) [B, T, d], and every family's `apply_rotary_pos_emb` repeats
+it over the heads. A converted attention module has a forward pre-hook that puts a pair of `HeadTables` in its
+place, and the family's function has a dispatcher in front that knows them and passes on all else.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
 
 FUNCTION = "apply_rotary_pos_emb"
+ADVICE = "use the model without use_kernels, and Liger with rope=False"
 
 
 @dataclass(frozen=True)
 class HeadTables:
-    """cos and sin of a layer, [H, T, R] or [B, H, T, R], and the module that knows how to rotate by them."""
+    """cos and sin of a layer, [H, T, R] or [B, H, T, R], and the module that rotates by them."""
 
     embedding: FourierPositionEmbedding
     cos: Tensor
     sin: Tensor
 
+    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, rotated."""
+        self.embedding.check_heads(q, k)
+        return (
+            self.embedding.rotate(q, self.cos, self.sin),
+            self.embedding.rotate(k, self.cos, self.sin),
+        )
+
 
 def patch_family(attention: nn.Module) -> None:
-    """Put the dispatcher before the rotation function of the module that defines `attention`; once."""
+    """Put the dispatcher before the rotation function of the module that defines `attention`; once.
+
+    Raises `FopeError` for a family without such a function, and where another library has replaced it.
+    """
     family = sys.modules[type(attention).__module__]
     original = getattr(family, FUNCTION, None)
     if original is None:
         raise FopeError(
-            f"{type(attention).__module__} has no {FUNCTION}: models of this family rotate in another way, and "
-            "fope.hf cannot convert them"
+            f"{type(attention).__module__} has no {FUNCTION}: this family rotates in another way, "
+            "and fope.hf cannot convert it"
         )
-    if not getattr(original, "dispatches_fope", False):
-        setattr(family, FUNCTION, _dispatcher(original))
+    if dispatches(original):
+        return
+    if original.__module__ != family.__name__ and not original.__module__.startswith("transformers."):
+        raise FopeError(
+            f"{family.__name__}.{FUNCTION} has been replaced by {original.__module__}'s, whose cos and sin "
+            f"are shared by all heads; FoPE's are not: {ADVICE}"
+        )
+    setattr(family, FUNCTION, _dispatcher(original))
+
+
+def dispatches(function: Callable[..., Any]) -> bool:
+    """Whether a rotation function knows `HeadTables`."""
+    return getattr(function, "dispatches_fope", False)
 
 
 def _dispatcher(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Any, sin: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(cos, HeadTables):
-            emb = cos.embedding
-            emb._check_heads(q, k)
-            return emb.rotate(q, cos.cos, cos.sin), emb.rotate(k, cos.cos, cos.sin)
+            return cos.rotate(q, k)
         return original(q, k, cos, sin, *args, **kwargs)
 
     apply_rotary_pos_emb.dispatches_fope = True  # type: ignore[attr-defined]
@@ -62,13 +81,17 @@ def give_tables(
     attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The forward pre-hook of a converted attention module."""
-    embedding: FourierPositionEmbedding = attention.fope
+    family = sys.modules[type(attention).__module__]
+    if not dispatches(getattr(family, FUNCTION)):
+        raise FopeError(
+            f"{family.__name__}.{FUNCTION} has been replaced since this model was converted, by a function "
+            f"whose cos and sin are shared by all heads: {ADVICE}"
+        )
     positions = kwargs.get("position_ids")
     if positions is None:
-        raise FopeError(
-            f"{type(attention).__name__} was called without position_ids, which Fourier position embedding needs"
-        )
+        raise FopeError(f"{type(attention).__name__} was called without position_ids; FoPE needs them")
     if positions.dim() == 2 and positions.shape[0] == 1:
         positions = positions[0]
+    embedding: FourierPositionEmbedding = attention.fope  # type: ignore[assignment]
     tables = HeadTables(embedding, *embedding.cos_sin(positions))
     return args, kwargs | {"position_embeddings": (tables, tables)}

@@ -1,0 +1,373 @@
+"""fope.hf: conversion of Hugging Face models, saving and loading, folding, conflicts."""
+
+import copy
+import json
+import sys
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import fope.hf
+from fope.errors import FopeError
+from fope.hf.config import read
+from fope.hf.convert import rotating_layers
+
+SHAPES = {
+    "llama": {},
+    "mistral": {"sliding_window": None},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32},
+    "phi3": {"pad_token_id": 0},
+    "smollm3": {"pad_token_id": 0},
+    "gpt_neox": {"num_key_value_heads": None, "rotary_pct": 0.5},
+    "olmo2": {},
+}
+COMMON = {
+    "vocab_size": 97,
+    "hidden_size": 128,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def fresh(family="llama", seed=0, **changes):
+    settings = {
+        key: value for key, value in {**COMMON, **SHAPES[family], **changes}.items() if value is not None
+    }
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings)).eval()
+    with torch.no_grad():  # larger weights, so that attention looks at positions
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "embed" not in name:
+                parameter.mul_(4)
+    return model
+
+
+def tokens(rows=2, length=24, seed=1):
+    return torch.randint(3, 97, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def logits(model, ids, **kwargs):
+    return model(input_ids=ids, **kwargs).logits
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_gain_zero_without_clipping_is_the_family_s_own_rope(family):
+    model, ids = fresh(family), tokens()
+    before = logits(model, ids)
+    fope.hf.convert_to_fope(model, train_length=64, init_gain=0.0, clip=False)
+    assert torch.allclose(logits(model, ids), before, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_fope_changes_the_model_and_cached_decoding_equals_one_pass(family):
+    model, ids = fresh(family), tokens()
+    before = logits(model, ids)
+    fope.hf.convert_to_fope(model, train_length=64)
+    whole = logits(model, ids)
+    assert not torch.allclose(whole, before, atol=1e-3)
+    with torch.no_grad():
+        first = model(input_ids=ids[:, :17], use_cache=True)
+        rest = [first.logits]
+        cache = first.past_key_values
+        for step in range(17, ids.shape[1]):
+            out = model(input_ids=ids[:, step : step + 1], past_key_values=cache, use_cache=True)
+            rest.append(out.logits)
+    assert torch.allclose(torch.cat(rest, 1), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("zeta", [1.0, 0.5])
+def test_folding_keeps_the_function(family, zeta):
+    model, ids = fresh(family), tokens()
+    fope.hf.convert_to_fope(model, train_length=20, zero_sin=zeta, preserve=False)
+    before = logits(model, ids)
+    fope.hf.fold_zero_phase(model)
+    assert read(model.config).config.zero_sin == 0
+    assert torch.allclose(logits(model, ids), before, atol=1e-4)
+    fope.hf.fold_zero_phase(model, zeta)
+    assert torch.allclose(logits(model, ids), before, atol=1e-4)
+
+
+def test_preserve_is_zero_sin_0_folded_and_raw_padding_is_not():
+    ids = tokens()
+    plain = logits(fope.hf.convert_to_fope(fresh(), train_length=20), ids)
+    kept = logits(fope.hf.convert_to_fope(fresh(), train_length=20, zero_sin=1.0), ids)
+    raw = logits(fope.hf.convert_to_fope(fresh(), train_length=20, zero_sin=1.0, preserve=False), ids)
+    assert torch.allclose(kept, plain, atol=1e-4)
+    assert not torch.allclose(raw, plain, atol=1e-2)
+
+
+def test_an_unconverted_model_of_the_family_is_left_alone():
+    ids, other = tokens(), fresh(seed=3)
+    before = logits(other, ids)
+    fope.hf.convert_to_fope(fresh(), train_length=64)
+    assert torch.equal(logits(other, ids), before)
+    assert torch.equal(logits(fresh(seed=3), ids), before)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])
+def test_save_and_load_bit_for_bit(family, tmp_path):
+    model, ids = fresh(family), tokens()
+    fope.hf.convert_to_fope(model, train_length=64, init_gain=0.5, seed=7, zero_sin=1.0, oversample=2)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert any(key.endswith("layers.1.self_attn.fope.cos_coef") or "attention.fope" in key for key in saved)
+    for again in (fope.hf.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)):
+        assert torch.equal(logits(again.eval(), ids), logits(model, ids))
+    assert read(again.config) == read(model.config)
+
+
+def test_a_bf16_model_keeps_its_coefficients_in_float32(tmp_path):
+    model = fope.hf.convert_to_fope(fresh(), train_length=64).to(torch.bfloat16)
+    exact = rotating_layers(model)[0].fope.cos_coef
+    assert exact.dtype == torch.float32
+    model.save_pretrained(tmp_path)
+    again = fope.hf.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(rotating_layers(again)[0].fope.cos_coef, exact)
+
+
+def test_a_config_alone_builds_the_model_that_conversion_makes():
+    model = fope.hf.convert_to_fope(fresh(), train_length=64, seed=5)
+    built = AutoModelForCausalLM.from_config(model.config)
+    for one, other in zip(rotating_layers(built), rotating_layers(model), strict=True):
+        assert torch.equal(one.fope.sin_coef, other.fope.sin_coef)
+    first, second = rotating_layers(model)
+    assert not torch.equal(first.fope.cos_coef, second.fope.cos_coef)
+
+
+def test_one_set_of_coefficients_for_all_layers(tmp_path):
+    model = fope.hf.convert_to_fope(fresh(), train_length=64, per_layer=False)
+    first, second = rotating_layers(model)
+    assert torch.equal(first.fope.cos_coef, second.fope.cos_coef)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(fope.hf.from_pretrained(tmp_path), tokens()), logits(model, tokens()))
+
+
+def test_missing_coefficients_are_never_drawn_again(tmp_path):
+    fope.hf.convert_to_fope(fresh(), train_length=64).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    left = {key: value for key, value in load_file(file).items() if "layers.1.self_attn.fope.sin" not in key}
+    save_file(left, file, metadata={"format": "pt"})
+    with pytest.raises(FopeError, match=r"layers\.1\.self_attn\.fope\.sin_coef .*missing in the checkpoint"):
+        fope.hf.from_pretrained(tmp_path)
+
+
+def test_coefficients_of_another_length_name_both_numbers(tmp_path):
+    fope.hf.convert_to_fope(fresh(), train_length=64).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["rope_parameters"]["train_length"] = 2048
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FopeError, match=r"R=5 pairs against R=11.*not max_position_embeddings"):
+        fope.hf.from_pretrained(tmp_path)
+
+
+def test_max_position_embeddings_does_not_change_what_is_kept(tmp_path):
+    model = fope.hf.convert_to_fope(fresh(), train_length=64)
+    model.save_pretrained(tmp_path)
+    longer = fope.hf.from_pretrained(tmp_path, max_position_embeddings=4096)
+    assert read(longer.config).config.num_kept == read(model.config).config.num_kept
+    assert torch.equal(logits(longer, tokens()), logits(model, tokens()))
+
+
+def test_a_config_without_zero_sin_is_refused(tmp_path):
+    fope.hf.convert_to_fope(fresh(), train_length=64).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["rope_parameters"]["zero_sin"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FopeError, match=r"need zero_sin.*fope fold"):
+        fope.hf.from_pretrained(tmp_path)
+
+
+def test_loading_a_rope_model_as_fope_is_refused(tmp_path):
+    fresh().save_pretrained(tmp_path)
+    with pytest.raises(FopeError, match="is no FoPE model"):
+        fope.hf.from_pretrained(tmp_path)
+
+
+def test_left_padding_is_exact():
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens(1, 12)
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), ids], 1)
+    mask = (torch.arange(17) >= 5).long()[None]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    out = logits(model, padded, attention_mask=mask, position_ids=positions)
+    assert torch.allclose(out[:, 5:], logits(model, ids), atol=1e-5)
+
+
+def test_generate_with_a_cache_equals_without():
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens(2, 9)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(
+        model.generate(ids, use_cache=True, **options), model.generate(ids, use_cache=False, **options)
+    )
+
+
+def test_copies_and_gradient_checkpointing_compute_the_same():
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens()
+    copied = copy.deepcopy(model)
+    assert torch.equal(logits(copied, ids), logits(model, ids))
+    model.train()(input_ids=ids, labels=ids).loss.backward()
+    copied.gradient_checkpointing_enable()
+    copied.train()(input_ids=ids, labels=ids).loss.backward()
+    for one, other in zip(model.parameters(), copied.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-6)
+
+
+def test_peft_adapters_sit_on_a_converted_model():
+    peft = pytest.importorskip("peft")
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens()
+    before = logits(model, ids)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], r=2))
+    assert torch.allclose(logits(adapted, ids), before, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_torch_compile():
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens()
+    assert torch.allclose(logits(torch.compile(model), ids), logits(model, ids), atol=1e-4)
+
+
+def test_extending_keeps_old_coefficients():
+    model = fope.hf.convert_to_fope(fresh(head_dim=64), train_length=64)
+    old = rotating_layers(model)[0].fope.cos_coef.clone()
+    fope.hf.extend(model, 1024)
+    new = rotating_layers(model)[0].fope.cos_coef
+    assert torch.equal(new[:, : old.shape[1], : old.shape[2]], old)
+    assert new.shape[2] == read(model.config).config.num_kept > old.shape[2]
+    assert logits(model, tokens()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"type": "yarn", "factor": 4.0, "original_length": 64},
+        {"type": "linear", "original_length": 64, "new_length": 256},
+    ],
+)
+def test_scaled_frequencies_travel_with_the_model(scaling, tmp_path):
+    ids = tokens()
+    model = fope.hf.convert_to_fope(fresh(), train_length=64, scaling=scaling)
+    plain = fope.hf.convert_to_fope(fresh(), train_length=64)
+    assert not torch.allclose(logits(model, ids), logits(plain, ids), atol=1e-4)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(fope.hf.from_pretrained(tmp_path), ids), logits(model, ids))
+
+
+def test_linear_scaling_is_fope_at_compressed_positions():
+    scaling = {"type": "linear", "original_length": 64, "new_length": 128}
+    model = fope.hf.convert_to_fope(fresh(), train_length=64, scaling=scaling)
+    plain, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens(1, 8)
+    stretched = logits(model, ids, position_ids=2 * torch.arange(8)[None])
+    assert torch.allclose(stretched, logits(plain, ids), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"type": "ntk"}, "scaling type must be 'yarn' or 'linear'"),
+        ({"type": "yarn", "factr": 2}, "does not fit"),
+        ({"type": "linear", "original_length": 64, "new_length": 32}, "must not be smaller"),
+    ],
+)
+def test_impossible_scalings(change, message):
+    with pytest.raises(FopeError, match=message):
+        fope.hf.convert_to_fope(fresh(), train_length=64, scaling=change)
+
+
+def test_converting_twice_is_refused():
+    model = fope.hf.convert_to_fope(fresh(), train_length=64)
+    with pytest.raises(FopeError, match=r"already; `fope\.hf\.extend`"):
+        fope.hf.convert_to_fope(model, train_length=128)
+
+
+def test_a_model_without_rotation_is_refused():
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gpt2", vocab_size=97, n_embd=32, n_layer=1, n_head=2)
+    )
+    with pytest.raises(FopeError, match="no single rope_theta"):
+        fope.hf.convert_to_fope(model, train_length=64)
+
+
+def test_scaled_rope_is_refused():
+    model = fresh(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4})
+    with pytest.raises(FopeError, match="scaled already"):
+        fope.hf.convert_to_fope(model, train_length=64)
+
+
+def test_too_short_a_training_length():
+    with pytest.raises(FopeError, match="no frequency has a full period in L=5"):
+        fope.hf.convert_to_fope(fresh(), train_length=5)
+
+
+def _liger_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1):
+    raise AssertionError("never called")
+
+
+def test_another_library_s_rotation_is_refused(monkeypatch):
+    family = sys.modules[type(rotating_layers(fresh("qwen2"))[0]).__module__]
+    monkeypatch.setattr(family, "apply_rotary_pos_emb", _liger_rotary_pos_emb)
+    with pytest.raises(FopeError, match="Liger with rope=False"):
+        fope.hf.convert_to_fope(fresh("qwen2"), train_length=64)
+
+
+def test_a_rotation_replaced_after_conversion_is_refused(monkeypatch):
+    model = fope.hf.convert_to_fope(fresh("qwen2"), train_length=64)
+    family = sys.modules[type(rotating_layers(model)[0]).__module__]
+    monkeypatch.setattr(family, "apply_rotary_pos_emb", _liger_rotary_pos_emb)
+    with pytest.raises(FopeError, match="replaced since this model was converted"):
+        logits(model, tokens())
+
+
+def test_hub_kernels_are_refused():
+    model = fresh()
+    model.__class__ = type("WithKernels", (type(model),), {"use_kernels": True})
+    with pytest.raises(FopeError, match="hub kernels"):
+        fope.hf.convert_to_fope(model, train_length=64)
+
+
+def test_clipped_frequencies_are_what_other_rope_engines_would_use():
+    model = fope.hf.convert_to_fope(fresh(), train_length=64, init_gain=0.0)
+    rope = type(model.model.rotary_emb)(model.config)
+    config = read(model.config).config
+    kept = rope.inv_freq[: config.num_kept]
+    assert torch.allclose(kept.double(), config.bank(), rtol=1e-6)
+    assert (rope.inv_freq[config.num_kept :] == 0).all()
+    again = fresh()
+    again.model.rotary_emb.inv_freq.copy_(rope.inv_freq)
+    assert torch.allclose(logits(again, tokens()), logits(model, tokens()), atol=1e-4)
+
+
+def test_no_warning_from_transformers_about_the_type(caplog):
+    config = fope.hf.convert_to_fope(fresh(), train_length=64).config
+    transformers.utils.logging.enable_propagation()
+    type(config).from_dict(config.to_dict())
+    transformers.utils.logging.disable_propagation()
+    assert not [record for record in caplog.records if "rope" in record.getMessage().lower()]
+
+
+def test_intern_s1_pro_s_keys():
+    keys = {"rope_theta": 5e6, "rope_type": "default", "fope_init_factor": 0.5, "fope_sep_head": True}
+    config = AutoConfig.for_model("llama", **COMMON | {"head_dim": 128, "max_position_embeddings": 262144})
+    config.rope_parameters = keys | {"num_inv_freq": None}
+    stored = read(config)
+    assert not stored.per_layer
+    assert stored.config.num_kept == 45
+    assert stored.config.strict
+
+
+def test_modules_are_shown():
+    model = fope.hf.convert_to_fope(fresh(), train_length=64)
+    assert isinstance(rotating_layers(model)[0].fope, nn.Module)
+    assert "of 16 pairs kept" in repr(model)
