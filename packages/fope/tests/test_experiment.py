@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fope.reproduce.arms import ARMS, build
-from fope.reproduce.experiment import EXPERIMENT, arm_trials, gain_trials
+from fope.reproduce.experiment import EXPERIMENT, ExperimentConfig, arm_trials, gain_trials
 from fope.reproduce.figures import LOOKS
 from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
@@ -28,20 +28,26 @@ SHAPE = {
 }
 
 
+def configured(scale: str) -> ExperimentConfig:
+    config = load_config(EXPERIMENT, scale, ())
+    assert isinstance(config, ExperimentConfig)
+    return config
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_compares_rope_and_fope_on_three_seeds(scale: str) -> None:
-    config = load_config(EXPERIMENT, scale, ())
+    config = configured(scale)
     assert config.seeds["rope"] == config.seeds["fope"] == config.seeds["cf"] == 3
     assert config.passkey is not None
     assert {"rope", "fope"} <= set(config.passkey.arms)
     assert set(config.seeds) <= set(ARMS)
-    trials = [*arm_trials(config, books=False), *gain_trials(config, books=False)]
+    trials = [*arm_trials(config, books=False), *gain_trials(config)]
     assert len(set(trials)) == sum(config.seeds.values()) + len(config.gains)
     assert config.shape["num_attention_heads"] * config.shape["head_dim"] == config.shape["hidden_size"]
 
 
 def test_the_laptop_run_has_every_arm_of_the_brief_and_the_sweep() -> None:
-    config = load_config(EXPERIMENT, "laptop", ())
+    config = configured("laptop")
     assert {"rope", "fope", "cf", "fs", "fope-zeta0", "nope", "alibi", "rope_a"} == set(config.seeds)
     assert config.gains == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
     assert set(LOOKS) == set(ARMS)

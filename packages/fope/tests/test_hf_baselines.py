@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ ADDITIVE = ("alibi", "kerple", "fire")
 
 def llama(**changes: int) -> PreTrainedModel:
     torch.manual_seed(0)
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": 50,
         "hidden_size": 32,
         "intermediate_size": 48,

@@ -30,7 +30,7 @@ def texts() -> PasskeyTexts:
 
 
 def read(tokens: np.ndarray) -> str:
-    return TOKENIZER.decode(tokens.tolist())
+    return str(TOKENIZER.decode(tokens.tolist()))
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.5, 1.0])

@@ -37,7 +37,8 @@ def apply_position(
         raise FopeError(f"there are no positions of kind {kind!r}; there are {', '.join(KINDS)}")
     if kind in ("rope_a", "fire") and train_length is None:
         raise FopeError(f"{kind} needs train_length, the length that the model is trained at")
-    rotary = model.base_model.rotary_emb
+    base: Any = model.base_model
+    rotary = base.rotary_emb
     if (previous := getattr(rotary, "position_kind", "rope")) != "rope":
         raise FopeError(f"this model already has positions of kind {previous!r}; apply to a fresh one")
     rotary.position_kind = kind
@@ -48,13 +49,13 @@ def apply_position(
     if kind in ("alibi", "kerple", "fire"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for layer in model.base_model.layers:
+            for layer in base.layers:
                 layer.self_attn.position_bias = _bias(kind, model.config.num_attention_heads, train_length)
         model.set_attn_implementation(ATTENTION)
     return model
 
 
-def _set_frequencies(rotary: nn.Module, inv_freq: torch.Tensor) -> None:
+def _set_frequencies(rotary: Any, inv_freq: torch.Tensor) -> None:
     rotary.inv_freq.copy_(inv_freq)
     rotary.original_inv_freq.copy_(inv_freq)
 
@@ -66,7 +67,7 @@ def _bias(kind: str, heads: int, train_length: int | None) -> nn.Module:
 
 
 def biased_attention(
-    module: nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -75,7 +76,8 @@ def biased_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' SDPA attention with the module's own bias (heads, queries, keys) on the scores."""
     keys = torch.arange(key.shape[2], device=key.device)
-    bias = module.position_bias(keys[-query.shape[2] :], keys).to(query.dtype)
+    bias: torch.Tensor = module.position_bias(keys[-query.shape[2] :], keys)
+    bias = bias.to(query.dtype)
     return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=bias, **kwargs)
 
 

@@ -47,7 +47,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     """Train all arms and return the metrics that the claims name."""
     prepare(config.corpus, context_length=config.context_length, vocab_size=257)
     books = run.has_data("books")
-    trained = run.map(train_arm, [*arm_trials(config, books), *gain_trials(config, books)])
+    trained = run.map(train_arm, [*arm_trials(config, books), *gain_trials(config)])
     metrics = arm_metrics(trained, config.context_length)
     if run.has_data("smollm2-135m"):
         settings = {"tokens": config.pretrained_tokens, "books": books}
@@ -67,11 +67,19 @@ def arm_trials(config: ExperimentConfig, books: bool) -> list[Trial]:
     ]
 
 
-def gain_trials(config: ExperimentConfig, books: bool) -> list[Trial]:
+def gain_trials(config: ExperimentConfig) -> list[Trial]:
     """FoPE with each noise gain, trained shorter, one seed."""
     training = {"max_steps": config.gain_steps, "warmup_steps": min(100, config.gain_steps // 4)}
     return [
-        _trial(config, "fope", 0, books, stage=f"{GAINS} {gain:g}", options={"init_gain": gain}, **training)
+        _trial(
+            config,
+            "fope",
+            0,
+            books=False,
+            stage=f"{GAINS} {gain:g}",
+            options={"init_gain": gain},
+            training=training,
+        )
         for gain in config.gains
     ]
 
@@ -85,14 +93,14 @@ def _trial(
     stage: str = "",
     passkey: bool = False,
     options: Mapping[str, Any] | None = None,
-    **training: Any,
+    training: Mapping[str, Any] | None = None,
 ) -> Trial:
     plain = config.model_dump(mode="json")
     settings = {
         key: plain[key] for key in ("corpus", "context_length", "shape", "eval_tokens", "curve_blocks")
     }
     settings |= {
-        "training": plain["training"] | training,
+        "training": plain["training"] | dict(training or {}),
         "passkey": plain["passkey"] if passkey else None,
         "options": dict(options or {}),
         "books": books,

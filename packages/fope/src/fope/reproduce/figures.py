@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
 
 from fope.reproduce.claims import CLAIMS
 from fope.reproduce.language import GAINS, MULTIPLES
@@ -33,6 +34,8 @@ LOOKS: Mapping[str, tuple[str, str, str]] = {
     "fire": ("FIRE", "#117733", ":"),
 }
 SPLITS = {"valid": "text of the kind trained on", "heldout": "a held-out library", "books": "books"}
+
+FIRST_POSITION = 8  # before it there is too little to read from
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -125,16 +128,16 @@ def loss_by_position(
     """Loss at each position of the longest windows, averaged in bins that grow with the position."""
     canvas = Canvas(figsize=(7.5, 4.2), layout="constrained")
     axes = canvas.subplots()
+    shown: list[float] = []
     for arm, found in results.items():
         label, colour, line = LOOKS[arm]
         loss = np.mean([result["positions"] for result in found], axis=0)
-        edges = np.unique(np.geomspace(1, len(loss), 40).astype(int))
-        middle = np.sqrt(edges[:-1] * edges[1:])
+        edges = np.unique(np.geomspace(FIRST_POSITION, len(loss), 32).astype(int))
         binned = [loss[a - 1 : b - 1].mean() for a, b in itertools.pairwise(edges)]
-        axes.plot(middle, binned, line, color=colour, label=label)
-    axes.set(xlabel="position in the window", ylabel="loss (nats a byte)", xlim=(4, len(loss)))
-    within = [text for line in axes.lines for text in line.get_ydata()[line.get_xdata() > 4]]
-    axes.set_ylim(min(within) - 0.1, max(within) + 0.1)
+        axes.plot(np.sqrt(edges[:-1] * edges[1:]), binned, line, color=colour, label=label)
+        shown += binned
+    axes.set(xlabel="position in the window", ylabel="loss (nats a byte)")
+    axes.set_ylim(min(shown) - 0.1, max(shown) + 0.1)
     axes.set_xscale("log")
     axes.axvline(config.context_length, color=MUTED, linestyle=":", linewidth=1)
     axes.legend(ncols=2)
@@ -236,7 +239,7 @@ def _lengths(config: ExperimentConfig) -> list[int]:
     return [multiple * config.context_length for multiple in MULTIPLES]
 
 
-def _across(losses: Mapping[str, float], config: ExperimentConfig) -> np.ndarray:
+def _across(losses: Mapping[str, float], config: ExperimentConfig) -> NDArray[np.float64]:
     return np.array([losses[str(length)] for length in _lengths(config)])
 
 

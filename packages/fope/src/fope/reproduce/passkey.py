@@ -96,6 +96,8 @@ class PasskeyTexts:
 class PasskeyLoss(nn.Module):
     """A model whose loss is that on repeated digits plus `language_weight` times that on all the rest."""
 
+    digits: torch.Tensor
+
     def __init__(self, model: PreTrainedModel, digits: NDArray[Any], language_weight: float) -> None:
         super().__init__()
         self.model = model
@@ -111,7 +113,7 @@ class PasskeyLoss(nn.Module):
 
     def repeated(self, tokens: torch.Tensor) -> torch.Tensor:
         """Where a digit stands that stood before in its row: only keys have digits, and theirs differ."""
-        each = tokens[..., None] == self.digits
+        each: torch.Tensor = tokens[..., None] == self.digits
         return (each & (each.cumsum(1) > 1)).any(-1)
 
 
