@@ -5,10 +5,12 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the environment
     raise ImportError("fope.hf needs transformers: pip install 'fope[hf]'") from error
 
+from fope.hf import attention, loading
 from fope.hf.convert import convert_to_fope, extend
 from fope.hf.folding import fold_zero_phase
-from fope.hf.loading import from_pretrained, install
+from fope.hf.loading import from_pretrained
 
-install()
+attention.install()
+loading.install()
 
 __all__ = ["convert_to_fope", "extend", "fold_zero_phase", "from_pretrained"]

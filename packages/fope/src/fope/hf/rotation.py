@@ -19,6 +19,7 @@ from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
 
 FUNCTION = "apply_rotary_pos_emb"
+ATTENTION = "fope_triton"
 ADVICE = "use the model without use_kernels, and Liger with rope=False"
 
 
@@ -37,6 +38,14 @@ class HeadTables:
             self.embedding.rotate(q, self.cos, self.sin),
             self.embedding.rotate(k, self.cos, self.sin),
         )
+
+
+class Deferred:
+    """Stands for tables where the attention function rotates."""
+
+    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, as they are."""
+        return q, k
 
 
 def patch_family(attention: nn.Module) -> None:
@@ -69,7 +78,7 @@ def dispatches(function: Callable[..., Any]) -> bool:
 def _dispatcher(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Any, sin: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(cos, HeadTables):
+        if isinstance(cos, HeadTables | Deferred):
             return cos.rotate(q, k)
         return original(q, k, cos, sin, *args, **kwargs)
 
@@ -94,4 +103,16 @@ def give_tables(
         positions = positions[0]
     embedding: FourierPositionEmbedding = attention.fope  # type: ignore[assignment]
     tables = HeadTables(embedding, *embedding.cos_sin(positions))
-    return args, kwargs | {"position_embeddings": (tables, tables)}
+    if attention.config._attn_implementation != ATTENTION:  # type: ignore[union-attr]
+        return args, kwargs | {"position_embeddings": (tables, tables)}
+    deferred = kwargs.get("past_key_values") is None and _kernels_have(tables)
+    attention.fope_tables = tables if deferred else None  # type: ignore[assignment]
+    handed = Deferred() if deferred else tables
+    return args, kwargs | {"position_embeddings": (handed, handed)}
+
+
+def _kernels_have(tables: HeadTables) -> bool:
+    """Whether fope-triton's attention has this layout: one row of positions, half-split, all channels."""
+    config = tables.embedding.config
+    plain = not config.interleaved and config.rotary_dim is None and config.direction == 1
+    return plain and tables.cos.dim() == 3

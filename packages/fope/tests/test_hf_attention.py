@@ -1,0 +1,93 @@
+"""attn_implementation="fope_triton": the same model, with rotation inside the attention function."""
+
+import sys
+
+import pytest
+import torch
+
+import fope.hf
+from fope.errors import FopeError
+
+from .test_hf import fresh, logits, tokens
+
+
+def pair(family="llama", **options):
+    plain = fope.hf.convert_to_fope(fresh(family), train_length=64, **options)
+    fused = fope.hf.convert_to_fope(fresh(family), train_length=64, **options)
+    fused.set_attn_implementation("fope_triton")
+    return plain, fused
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """The kernel's contract in plain PyTorch, and how often it was called."""
+    calls = []
+
+    def fope_attention(q, k, v, cos, sin, *, causal, zero_sin, scale):
+        from fope import apply_fope
+
+        calls.append(q.shape)
+        q, k = apply_fope(q, cos, sin, zero_sin), apply_fope(k, cos, sin, zero_sin)
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, scale=scale, enable_gqa=True
+        )
+
+    module = type(sys)("fope_triton")
+    module.fope_attention = fope_attention
+    monkeypatch.setitem(sys.modules, "fope_triton", module)
+    return calls
+
+
+@pytest.mark.parametrize("options", [{}, {"zero_sin": 1.0, "preserve": False}])
+def test_a_whole_sequence_is_rotated_by_the_kernel(kernel, options):
+    plain, fused = pair(**options)
+    ids = tokens()
+    assert torch.allclose(logits(fused, ids, use_cache=False), logits(plain, ids), atol=1e-4)
+    assert len(kernel) == 2  # layers
+
+
+def test_gradients_are_the_same(kernel):
+    plain, fused = pair()
+    ids = tokens()
+    for model in (plain, fused):
+        model.train()(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    for one, other in zip(plain.parameters(), fused.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-4)
+
+
+def test_decoding_with_a_cache_goes_past_the_kernel(kernel):
+    plain, fused = pair()
+    options = {"max_new_tokens": 5, "do_sample": False}
+    assert torch.equal(fused.generate(tokens(), **options), plain.generate(tokens(), **options))
+    assert not kernel
+
+
+def test_a_mask_goes_past_the_kernel(kernel):
+    plain, fused = pair()
+    ids, mask = tokens(), torch.ones(2, 24, dtype=torch.long)
+    mask[:, :4] = 0
+    options = {"attention_mask": mask, "use_cache": False}
+    assert torch.allclose(
+        logits(fused, ids, **options)[:, 4:], logits(plain, ids, **options)[:, 4:], atol=1e-4
+    )
+    assert not kernel
+
+
+def test_a_partial_rotation_goes_past_the_kernel(kernel):
+    plain, fused = pair("gpt_neox")
+    ids = tokens()
+    assert torch.allclose(logits(fused, ids, use_cache=False), logits(plain, ids), atol=1e-4)
+    assert not kernel
+
+
+def test_without_the_kernels_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fope_triton", None)
+    _, fused = pair()
+    with pytest.raises(FopeError, match=r"pip install 'fope\[triton\]'"):
+        logits(fused, tokens(), use_cache=False)
+
+
+def test_capped_scores_are_refused():
+    _, fused = pair("gemma2")
+    with pytest.raises(FopeError, match="no capped scores"):
+        logits(fused, tokens(), use_cache=False)
