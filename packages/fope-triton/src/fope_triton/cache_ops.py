@@ -1,0 +1,227 @@
+"""The operations with a key-value cache: decoding a token, and writing new tokens.
+
+A cache is [blocks, block_size, H, head_dim], as vLLM and flash-attention have it, in any strides with
+channels side by side. With a `block_table` [B, blocks a sequence] it is paged. Without one, block b is
+sequence b, so that the cache is [B, length, H, head_dim]; a Hugging Face cache [B, H, length, head_dim] is
+passed as `.transpose(1, 2)`. The i-th token of a sequence has position i.
+
+`cos, sin` are float32 tables [H, T, R] with a row a position (`emb.cos_sin(torch.arange(T))`); or, for long
+contexts, the factored basis [2, ROWS, D, 2] and the coefficients [2, H, D, R] (`emb.factors(T), emb.coef`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fope_triton import cache, decode, reference_cache
+from fope_triton.backend import runs_kernels
+from fope_triton.tiles import HEAD_DIMS
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+LEAST_ROWS = 64  # of a factor table: the keys of the largest tile
+
+
+def fope_decode(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    cache_lens: Tensor,
+    zero_sin: float = 1.0,
+    rotated_cache: bool = False,
+    block_table: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of one query token a sequence to the keys and values in its cache.
+
+    q [B, Hq, head_dim]; k_cache, v_cache [blocks, block_size, H, head_dim], this token's key and value
+    included; cache_lens [B], integers: how many tokens each sequence has. q is rotated here, at position
+    cache_lens − 1; keys are rotated as they are read, unless `rotated_cache` says that they are
+    (`fope_rotate_and_cache` writes them so). `scale` is head_dim^(−1/2) by default. Returns [B, Hq,
+    head_dim]; zeros where a sequence has no token.
+
+    No gradient. The same inputs give the same bits. Nothing is read back from a GPU, so a length beyond the
+    cache is cut there; on a CPU it is an error. Raises `ValueError`.
+    """
+    check_cache(k_cache, v_cache, q, "q [B, Hq, head_dim]")
+    heads = k_cache.shape[2]
+    if q.shape[1] % heads:
+        raise ValueError(f"q has {q.shape[1]} heads, which {heads} KV heads do not divide")
+    batch = q.shape[0]
+    if block_table is None and k_cache.shape[0] != batch:
+        raise ValueError(
+            f"without a block_table the cache has a block a sequence; it has {k_cache.shape[0]} blocks, "
+            f"q has {batch} sequences"
+        )
+    if block_table is not None:
+        check_integers("block_table", block_table, (batch, block_table.shape[-1]), q)
+    check_integers("cache_lens", cache_lens, (batch,), q)
+    capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
+    check_tables(cos, sin, q, heads, capacity)
+    if not q.is_cuda and batch and not 0 <= int(cache_lens.min()) <= int(cache_lens.max()) <= capacity:
+        raise ValueError(
+            f"cache_lens has {cache_lens.tolist()}; each must be in 0 … {capacity}, what the cache holds"
+        )
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return decode_op(q, k_cache, v_cache, cos, sin, cache_lens, block_table, zero_sin, scale, rotated_cache)
+
+
+def fope_rotate_and_cache(
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+    zero_sin: float = 1.0,
+) -> None:
+    """Rotate new keys and write them and their values into the cache, in one pass, in place.
+
+    k, v [N, H, head_dim]; positions [N]: the row of the tables for each token; slots [N]: where it goes,
+    block · block_size + offset (vLLM's slot mapping; sequence · length + position without paging), or
+    negative for a token to leave out. k_cache, v_cache [blocks, block_size, H, head_dim].
+
+    No gradient. On a CPU positions and slots out of range are an error; on a GPU nothing is read back, and
+    they must be right. Raises `ValueError`.
+    """
+    check_cache(k_cache, v_cache, k, "k [N, H, head_dim]")
+    if v.shape != k.shape or v.dtype != k.dtype or v.device != k.device:
+        raise ValueError(f"v is {describe(v)}, k is {describe(k)}; they must be alike")
+    tokens, heads = k.shape[:2]
+    if heads != k_cache.shape[2]:
+        raise ValueError(f"k has {heads} heads, the cache has {k_cache.shape[2]}")
+    check_integers("positions", positions, (tokens,), k)
+    check_integers("slots", slots, (tokens,), k)
+    check_tables(cos, sin, k, heads, 0)
+    if not k.is_cuda and tokens:
+        rows = cos.shape[1] if cos.ndim == 3 else cos.shape[1] ** 2
+        if not 0 <= int(positions.min()) <= int(positions.max()) < rows:
+            raise ValueError(
+                f"positions go from {positions.min()} to {positions.max()}; the tables have {rows} rows"
+            )
+        room = k_cache.shape[0] * k_cache.shape[1]
+        if int(slots.max()) >= room:
+            raise ValueError(f"slots go up to {slots.max()}; the cache has {room}")
+    rotate_and_cache_op(k, v, cos, sin, positions, k_cache, v_cache, slots, zero_sin)
+
+
+@torch.library.custom_op("fope_triton::decode", mutates_args=())
+def decode_op(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    cache_lens: Tensor,
+    block_table: Tensor | None,
+    zero_sin: float,
+    scale: float,
+    rotated_cache: bool,
+) -> Tensor:
+    """`fope_decode` without its checks."""
+    run = decode.launch if runs_kernels(q) else reference_cache.decode
+    return run(q, k_cache, v_cache, cos, sin, cache_lens, block_table, zero_sin, scale, rotated_cache)
+
+
+@decode_op.register_fake
+def _(q: Tensor, *_: object) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@torch.library.custom_op("fope_triton::rotate_and_cache", mutates_args=("k_cache", "v_cache"))
+def rotate_and_cache_op(
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+    zero_sin: float,
+) -> None:
+    """`fope_rotate_and_cache` without its checks."""
+    run = cache.launch if runs_kernels(k) else reference_cache.rotate_and_cache
+    run(k, v, cos, sin, positions, k_cache, v_cache, slots, zero_sin)
+
+
+@rotate_and_cache_op.register_fake
+def _(*_: object) -> None:
+    return None
+
+
+def check_cache(k_cache: Tensor, v_cache: Tensor, x: Tensor, wanted: str) -> None:
+    """See that x and the caches fit each other. Raises `ValueError`."""
+    if x.ndim != 3:
+        raise ValueError(f"expected {wanted}, got shape {list(x.shape)}")
+    for name, cache_ in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if cache_.ndim != 4:
+            raise ValueError(
+                f"expected {name} [blocks, block_size, H, head_dim], got shape {list(cache_.shape)}"
+            )
+        if cache_.shape != k_cache.shape or cache_.shape[-1] != x.shape[-1]:
+            raise ValueError(
+                f"{name} is {describe(cache_)}; k_cache is {describe(k_cache)} and head_dim is {x.shape[-1]}"
+            )
+        if cache_.dtype != x.dtype or cache_.device != x.device:
+            raise ValueError(
+                f"{name} is {describe(cache_)}, {wanted[0]} is {describe(x)}; dtype or device differ"
+            )
+        if cache_.stride(-1) != 1:
+            raise ValueError(
+                f"the channels of {name} must lie side by side; its strides are {cache_.stride()}"
+            )
+    if x.shape[-1] not in HEAD_DIMS:
+        raise ValueError(f"head_dim is {x.shape[-1]}; there are kernels for {', '.join(map(str, HEAD_DIMS))}")
+    if x.dtype not in DTYPES:
+        raise ValueError(f"{wanted[0]} is {x.dtype}; it must be bfloat16, float16 or float32")
+
+
+def check_integers(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    """See that x is an integer tensor of that shape on the device of `like`. Raises `ValueError`."""
+    if x.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} is {x.dtype}; it must be int32 or int64")
+    if x.shape != shape or x.device != like.device:
+        raise ValueError(f"{name} is {describe(x)}; expected shape {list(shape)} on {like.device}")
+
+
+def check_tables(cos: Tensor, sin: Tensor, x: Tensor, heads: int, positions: int) -> None:
+    """See that tables, or factors and coefficients, fit x and reach `positions`. Raises `ValueError`."""
+    pairs = x.shape[-1] // 2
+    if cos.dtype != torch.float32 or sin.dtype != torch.float32:
+        raise ValueError(f"cos and sin are {cos.dtype} and {sin.dtype}; they must be float32")
+    if cos.device != x.device or sin.device != x.device:
+        raise ValueError(f"cos and sin are on {cos.device} and {sin.device}; they must be on {x.device}")
+    if cos.ndim == 4:
+        if cos.shape[0] != 2 or cos.shape[3] != 2 or sin.shape[:-1] != (2, heads, cos.shape[2]):
+            raise ValueError(
+                f"expected factors [2, ROWS, D, 2] and coefficients [2, {heads}, D, R], "
+                f"got {list(cos.shape)} and {list(sin.shape)}"
+            )
+        rows = cos.shape[1]
+        if rows < LEAST_ROWS or rows & (rows - 1):
+            raise ValueError(
+                f"the factors have {rows} rows; they need a power of two from {LEAST_ROWS} on: "
+                f"emb.factors({LEAST_ROWS**2})"
+            )
+        reach = rows**2
+    else:
+        if cos.ndim != 3 or cos.shape != sin.shape or cos.shape[0] != heads:
+            raise ValueError(
+                f"expected cos and sin [{heads}, T, R], a table a KV head, "
+                f"got {list(cos.shape)} and {list(sin.shape)}"
+            )
+        reach = cos.shape[1]
+    if sin.shape[-1] > pairs:
+        raise ValueError(f"the tables have {sin.shape[-1]} pairs; head_dim {x.shape[-1]} has {pairs}")
+    if reach < positions:
+        raise ValueError(f"the tables reach {reach} positions, the cache holds {positions} tokens a sequence")
+
+
+def describe(x: Tensor) -> str:
+    """Shape, dtype and device of a tensor in words."""
+    return f"{list(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}"
