@@ -188,7 +188,7 @@ def passkey(
 ) -> Figure:
     """Keys found, by depth and length, a panel an arm."""
     taught = {arm: found for arm, found in results.items() if all("passkey" in result for result in found)}
-    canvas = Canvas(figsize=(2.1 * len(taught) + 1.4, 3.6), layout="constrained")
+    canvas = Canvas(figsize=(max(6.5, 2.1 * len(taught) + 1.4), 3.8), layout="constrained")
     panels = canvas.subplots(1, len(taught), sharey=True, squeeze=False)[0]
     depths = config.passkey.depths if config.passkey else ()
     for axes, (arm, found) in zip(panels, taught.items(), strict=True):
@@ -202,13 +202,14 @@ def passkey(
         axes.set_title(LOOKS[arm][0].split(" (")[0], fontsize=10)
         axes.grid(visible=False)
     panels[0].set_ylabel("depth of the key")
+    canvas.supxlabel("length of the text", fontsize=10.5)
     canvas.colorbar(image, ax=list(panels), label="keys found", shrink=0.9)
     says = title(
         "D",
         metrics,
         "Passkey: at 4 L FoPE finds at least 20 points more than RoPE",
         "Passkey: at 4 L FoPE does not find 20 points more than RoPE (D did not hold)",
-        "Passkey: void, not learned at L by both RoPE and FoPE",
+        "Passkey: void, RoPE and FoPE did not both learn it at L",
     )
     canvas.suptitle(says, x=0.01, ha="left", fontsize=12)
     caption = (
