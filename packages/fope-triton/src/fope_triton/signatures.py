@@ -1,4 +1,4 @@
-"""The types that the cache kernels' arguments have at a launch, for compiling without one."""
+"""The types that the kernels' arguments have at a launch, for compiling without one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from fope_triton.tiles import CompileSpec
 
 TYPES = {
-    **dict.fromkeys(("cos", "sin", "partial", "lse"), "*fp32"),
-    **dict.fromkeys(("cache_lens", "block_table"), "*i32"),
+    **dict.fromkeys(("cos", "sin", "dc", "ds", "partial", "lse", "delta"), "*fp32"),
+    **dict.fromkeys(("cache_lens", "block_table", "cu_seqlens", "blocks"), "*i32"),
     **dict.fromkeys(("positions", "slots"), "*i64"),
-    **dict.fromkeys(("zero_sin", "scale_log2"), "fp32"),
+    **dict.fromkeys(("zero_sin", "sign", "scale", "scale_log2"), "fp32"),
 }
-MODEL = ("q", "k", "v", "k_cache", "v_cache", "out")
+MODEL = ("q", "k", "v", "k_cache", "v_cache", "out", "q_out", "k_out", "dq", "dk", "dv", "dout")
 # Rows of R numbers begin anywhere; all else is a multiple of 16, as the launcher finds it to be.
-UNALIGNED = ("stride_ch", "stride_ct", "stride_sh", "stride_st", "stride_tb")
+UNALIGNED = ("stride_cb", "stride_sb", "stride_ch", "stride_ct", "stride_sh", "stride_st", "stride_tb")
 # float16 has the tiles of bfloat16. A slow test compiles it; the check at every commit does not do it twice.
 COMPILED = ("bf16", "fp32")
 
