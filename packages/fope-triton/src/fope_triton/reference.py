@@ -71,7 +71,7 @@ def attention_varlen(
     ends = cu_seqlens.tolist()
     parts = [q[:0] * 1.0]
     for first, last in itertools.pairwise(ends):
-        one = (x[first:last].transpose(0, 1)[None] for x in (q, k, v))
-        tables = (cos[:, : last - first], sin[:, : last - first])
-        parts.append(attention(*one, *tables, causal, zero_sin, scale)[0].transpose(0, 1))
+        one_q, one_k, one_v = (x[first:last].transpose(0, 1)[None] for x in (q, k, v))
+        c, s = cos[:, : last - first], sin[:, : last - first]
+        parts.append(attention(one_q, one_k, one_v, c, s, causal, zero_sin, scale)[0].transpose(0, 1))
     return torch.cat(parts)
