@@ -194,7 +194,8 @@ def launch(
     q, k, v = (unit_stride(x) for x in (q, k, v))
     target = target_of(q)
     chosen = tile_of("attention_forward", q)
-    strides, pairs = (0,) * 6, 0
+    strides: tuple[int, ...] = (0,) * 6
+    pairs = 0
     if cos is not None and sin is not None:
         cos, sin = unit_stride(cos), unit_stride(sin)
         strides, pairs = table_strides(cos, sin), cos.shape[-1]
