@@ -58,13 +58,23 @@ def read_config(
         raise UsageError(f"there is no config file {file}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not TOML: {error}") from error
+    return make_config(values, model, assignments, what or str(file))
+
+
+def make_config(
+    values: dict[str, Any], model: type[Config], assignments: Iterable[str] = (), what: str = "the config"
+) -> Config:
+    """Return `values`, what a TOML file holds, changed in place by `key=value` assignments, as a `model`.
+
+    Raises `UsageError`, which begins with `what` and names the key, the value and what is allowed.
+    """
     for assignment in assignments:
         _assign(values, assignment)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = [_explain(problem, model) for problem in error.errors(include_url=False)]
-        raise UsageError(f"{what or file}: {'; '.join(problems)}") from error
+        raise UsageError(f"{what}: {'; '.join(problems)}") from error
 
 
 def plain_config(config: BaseModel) -> dict[str, Any]:

@@ -33,7 +33,13 @@ def build(
     shape: Mapping[str, Any], arm: str, train_length: int, seed: int, **options: Any
 ) -> PreTrainedModel:
     """A fresh model of `shape` with the positions of `arm`; `options` go to FoPE (`init_gain=0.1`)."""
-    model = build_model(shape, seed=seed)
+    return give_positions(build_model(shape, seed=seed), arm, train_length, seed, **options)
+
+
+def give_positions(
+    model: PreTrainedModel, arm: str, train_length: int, seed: int, **options: Any
+) -> PreTrainedModel:
+    """Change a fresh model in place to the positions of `arm`; `options` are FoPE's."""
     if arm in FOPE:
         settings = {"init_gain": 0.3, "zero_sin": 1.0, **FOPE[arm], **options}
         return convert_to_fope(model, train_length=train_length, seed=seed, preserve=False, **settings)

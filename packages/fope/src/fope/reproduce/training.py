@@ -1,0 +1,182 @@
+"""What the `fope` command does with lmlab and tenfold: training, measures of a run folder, the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from safetensors.torch import load_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from fope.errors import FopeError
+from fope.hf import from_pretrained
+from fope.reproduce.arms import ARMS, FOPE, give_positions
+from fope.reproduce.paper import MODIFY, paper_config
+from lmlab.accounting import count_parameters
+from lmlab.corpora import find_corpus
+from lmlab.evaluation import perplexity_by_length
+from lmlab.models import build_config
+from lmlab.packing import pack
+from lmlab.passkey import DEPTHS, passkey
+from lmlab.train import CONFIG, MODEL, ApplyConfig, RunConfig, run
+from tenfold.configs import read_config
+from tenfold.execution import run_experiment
+from tenfold.storage import Tell
+from tenfold.tables import claims_table
+
+GATING = ("A", "B")
+STATE_BYTES = 16  # a parameter's weight, gradient and AdamW's two moments, each float32
+
+OnProgress = Callable[[int, int], None]
+
+
+def modify(
+    model: PreTrainedModel, *, train_length: int, kind: str = "fope", seed: int = 0, **options: Any
+) -> PreTrainedModel:
+    """Positions of `kind` for a model that is to be trained from scratch, for lmlab's `apply.function`.
+
+    `kind` is an arm of the experiment (`fope.reproduce.arms.ARMS`), `options` are settings of `FopeConfig`
+    for the kinds of FoPE. Its `zero_sin` is 1, as in the paper, unless they say otherwise.
+    Raises `FopeError` for an unknown kind, or options that it does not have.
+    """
+    if kind not in ARMS:
+        raise FopeError(f"there are no positions of kind {kind!r}; there are {', '.join(ARMS)}")
+    if options and kind not in FOPE:
+        raise FopeError(f"positions of kind {kind!r} have no option {', '.join(options)}")
+    return give_positions(model, kind, train_length, seed, **options)
+
+
+def run_config(source: str, assignments: Iterable[str] = ()) -> RunConfig:
+    """The run of a TOML file, or of a name in `fope.reproduce.paper`, with `key=value` changes applied.
+
+    A file need not say `apply`: without a kind it is FoPE, without a `train_length` that of its context.
+    Raises `FopeError` for neither a file nor such a name, `UsageError` (of tenfold) for mistakes in it.
+    """
+    if not source.endswith(".toml"):
+        return paper_config(source, assignments)
+    config = read_config(Path(source), RunConfig, [*assignments, f'apply.function="{MODIFY}"'])
+    options = {"train_length": config.corpus.context_length} | (config.apply.options if config.apply else {})
+    return config.model_copy(update={"apply": ApplyConfig(function=MODIFY, options=options)})
+
+
+def train_run(
+    config: RunConfig, output: Path, *, resume: bool = True, on_progress: OnProgress | None = None
+) -> dict[str, Any]:
+    """Train, measure and save; returns lmlab's metrics. See `lmlab.train.run`."""
+    return run(config, output, resume=resume, on_progress=on_progress)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take. `state_bytes` are weights, gradients and optimiser; activations come on top."""
+
+    parameters: int
+    parameters_without_embeddings: int
+    steps: int
+    tokens_per_step: int
+    tokens: int
+    state_bytes: int
+
+
+def plan(config: RunConfig) -> Plan:
+    """Count what a run will take, without building or reading anything large."""
+    settings = {"vocab_size": config.corpus.vocab_size} | config.model
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(build_config(settings))
+    training = config.training
+    tokens = training.batch_size * config.corpus.context_length
+    parameters = count_parameters(model)
+    return Plan(
+        parameters,
+        count_parameters(model, embedding=False),
+        training.max_steps,
+        tokens,
+        tokens * training.max_steps,
+        STATE_BYTES * parameters,
+    )
+
+
+def load_run(folder: Path) -> tuple[RunConfig, PreTrainedModel, Tokenizer]:
+    """The config of a finished run, its model with its positions, and its tokenizer.
+
+    Raises `FopeError` for a folder that holds no finished run.
+    """
+    saved = folder / MODEL
+    if not (saved / "config.json").is_file() or not (saved / "tokenizer.json").is_file():
+        raise FopeError(
+            f"{folder} holds no finished run: there is no model in {saved}; `fope train` makes it"
+        )
+    config = read_config(folder / CONFIG, RunConfig)
+    plain_rope = {"kind": "rope", "train_length": config.corpus.context_length}
+    options = config.apply.options if config.apply else plain_rope
+    model = from_pretrained(saved) if options.get("kind", "fope") in FOPE else _baseline(saved, options)
+    if torch.accelerator.is_available():
+        torch.nn.Module.to(model, torch.accelerator.current_accelerator())
+    return config, model, AutoTokenizer.from_pretrained(saved)
+
+
+def _baseline(saved: Path, options: dict[str, Any]) -> PreTrainedModel:
+    """A baseline's positions do not stand in config.json: they are applied again, then the weights loaded."""
+    model = modify(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(saved)), **options)
+    load_model(model, str(saved / "model.safetensors"))
+    return model
+
+
+def evaluate_run(
+    folder: Path, lengths: Sequence[int] = (), corpus: str | None = None, max_tokens: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Perplexity of each split but train at each context length: {split: {length: lmlab's `Perplexity`}}.
+
+    `corpus` is the run's own unless another is named, `lengths` L to 16 L. `max_tokens` bounds each split's
+    text, 0 takes all. Raises `FopeError` for a length that the text is too short for.
+    """
+    config, model, tokenizer = load_run(folder)
+    length, name = config.corpus.context_length, corpus or config.corpus.name
+    measured = {}
+    for split in find_corpus(name).splits:
+        if split == "train":
+            continue
+        text = np.asarray(pack(name, split, tokenizer, length).tokens[: max_tokens or None]).astype(np.int64)
+        try:
+            scores = perplexity_by_length(model, torch.from_numpy(text), lengths or _multiples(length))
+        except ValueError as error:
+            raise FopeError(f"{split} of {name}: {error}") from error
+        measured[split] = {str(length): asdict(score) for length, score in scores.items()}
+    return measured
+
+
+def find_passkeys(
+    folder: Path, lengths: Sequence[int] = (), depths: Sequence[float] = DEPTHS, trials: int = 10
+) -> list[dict[str, Any]]:
+    """Passkey retrieval of a run's model: an `lmlab.passkey.PasskeyScore` for each length and depth."""
+    config, model, tokenizer = load_run(folder)
+    wanted = lengths or _multiples(config.corpus.context_length)
+    return [asdict(score) for score in passkey(model, tokenizer, wanted, depths, trials=trials)]
+
+
+def _multiples(length: int) -> list[int]:
+    return [length * multiple for multiple in (1, 2, 4, 8, 16)]
+
+
+def reproduce_claims(
+    scale: str, assignments: Iterable[str], results: Path, *, resume: bool, tell: Tell
+) -> tuple[dict[str, Any], Table]:
+    """Run the experiment; return its claims.json and the same as a table."""
+    from fope.reproduce.experiment import EXPERIMENT
+
+    outcome = run_experiment(
+        EXPERIMENT, scale, assignments=assignments, results=results, resume=resume, tell=tell
+    )
+    return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)
+
+
+def not_held(claims: dict[str, Any]) -> list[str]:
+    """Those of the gating claims that did not hold."""
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}
+    return [name for name in GATING if verdicts.get(name) != "held"]
