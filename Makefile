@@ -11,7 +11,7 @@ PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.ent
 ORDINARY := not slow and not gpu and not vllm and not dft and not network
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm gpu bench lint format-check ruff types imports format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -61,14 +61,14 @@ test-%: $(READY) ## the tests of one package
 gpu: $(READY) ## on a machine with a CUDA GPU: the tests that need one, then the GPU benchmarks
 	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu needs a CUDA GPU; torch sees none here.")'
 	$(BIN)/python -m pytest -m gpu || [ $$? -eq 5 ]
-	@for file in packages/*/benchmarks/gpu_*.py; do \
-		[ -e "$$file" ] || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(wildcard packages/*/benchmarks/gpu.py); do \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 bench: $(PACKAGES:%=bench-%) ## all benchmarks
 
 bench-%: $(READY) ## the benchmarks of one package
-	@for file in packages/$*/benchmarks/[!_]*.py; do \
-		[ -e "$$file" ] || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(filter-out %/gpu.py,$(wildcard packages/$*/benchmarks/[!_]*.py)); do \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 lint: ruff types imports ## format, lint, types, and which package may import which
 
@@ -81,6 +81,9 @@ types: $(READY)
 
 imports: $(READY)
 	$(BIN)/lint-imports --no-logo
+
+kernels: $(READY) ## compile every GPU kernel for each target, with no GPU; UPDATE=1 writes the golden tables
+	$(BIN)/python tools/kernel_check.py $(if $(UPDATE),--update)
 
 format: $(READY) ## format, and repair what the linter can
 	$(BIN)/ruff format
@@ -98,7 +101,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types imports test test-slow wheels docs test-vllm
+	@python3 tools/stages.py setup ruff types imports kernels test test-slow wheels docs test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

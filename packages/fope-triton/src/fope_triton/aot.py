@@ -1,6 +1,6 @@
 """Compile every shipped kernel ahead of time, for GPUs that need not be there, and say what each one uses.
 
-    python -m fope_triton.aot --targets sm_80,gfx942 --json
+    python -m PACKAGE.aot --targets sm_80,gfx942 --json
 
 Triton's wheel brings the assemblers, so neither a GPU nor a driver nor a toolkit is needed. This file is the
 same in every Triton package of the workspace (tools/tests compares them). It asks of its package: `tiles`
