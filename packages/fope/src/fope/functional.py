@@ -9,6 +9,7 @@ and for the pairs from R on, whose frequency is zero, c = 1 and s = `zero_sin`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +67,8 @@ def series_tables(
         weights = coef.permute(1, 0, 2).reshape(D, H * R)
         return (basis @ weights).unflatten(-1, (H, R)).transpose(-3, -2)
 
-    with torch.autocast(basis_cos.device.type, enabled=False):
+    device = basis_cos.device.type
+    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta has none
         return table(basis_cos, cos_coef), table(basis_sin, sin_coef)
 
 
@@ -104,7 +106,14 @@ def apply_fope(
     if torch.compiler.is_compiling():
         rotated = _rotate_by_formula(x, cos, sin, layout)
         return x.copy_(rotated) if inplace else rotated
-    return _Rotation.apply(x, cos, sin, layout, inplace)
+    if torch.is_grad_enabled() and (x.requires_grad or cos.requires_grad or sin.requires_grad):
+        return _Rotation.apply(x, cos, sin, layout, inplace)
+    if inplace:
+        _rotate_inplace(x, cos, sin, layout)
+        return x
+    y = torch.empty_like(x)
+    _rotate_into(y, x, cos, sin, layout)
+    return y
 
 
 class _Layout(NamedTuple):
@@ -115,12 +124,15 @@ class _Layout(NamedTuple):
     zero_sin: float
     interleaved: bool
 
-    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Views of the first and the second channel of each pair, [..., P]."""
-        P = self.pairs
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Views of the first and second channels of the kept pairs [..., R] and of the others [..., P − R]."""
+        P, R = self.pairs, self.kept
+        turned = x if x.shape[-1] == 2 * P else x[..., : 2 * P]
         if self.interleaved:
-            return x[..., 0 : 2 * P : 2], x[..., 1 : 2 * P : 2]
-        return x[..., :P], x[..., P : 2 * P]
+            kept, rest = turned.unflatten(-1, (P, 2)).split((R, P - R), dim=-2)
+            return (*kept.unbind(-1), *rest.unbind(-1))
+        kept1, rest1, kept2, rest2 = turned.split((R, P - R, R, P - R), dim=-1)
+        return kept1, kept2, rest1, rest2
 
     def transposed(self) -> _Layout:
         return self._replace(zero_sin=-self.zero_sin)
@@ -155,22 +167,16 @@ class _Rotation(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = _Rotation.apply(dy, cos, -sin, layout.transposed(), False)
         if x is not None:
-            R = layout.kept
-            x1, x2 = (_by_table_head(half[..., :R], cos).to(cos.dtype) for half in layout.halves(x))
-            dy1, dy2 = (_by_table_head(half[..., :R], cos).to(cos.dtype) for half in layout.halves(dy))
+            x1, x2 = (_by_group(part, cos).to(cos.dtype) for part in layout.parts(x)[:2])
+            dy1, dy2 = (_by_group(part, cos).to(cos.dtype) for part in layout.parts(dy)[:2])
             dcos = _sum_to_table(dy1 * x1 + dy2 * x2, cos)
             dsin = _sum_to_table(dy2 * x1 - dy1 * x2, sin)
         return dx, dcos, dsin, None, None
 
 
-def _by_table_head(x: Tensor, table: Tensor) -> Tensor:
-    """[B, heads, T, R] as [B, H, G, T, R], so that tables broadcast over the G heads of a group."""
+def _by_group(x: Tensor, table: Tensor) -> Tensor:
+    """[B, heads, T, R] as [B, H, G, T, R], so that tables [H, 1, T, R] broadcast over the G heads of a group."""
     return x.unflatten(-3, (table.shape[-3], -1))
-
-
-def _over_group(table: Tensor) -> Tensor:
-    """[..., H, T, R] as [..., H, 1, T, R]."""
-    return table.unsqueeze(-3)
 
 
 def _sum_to_table(products: Tensor, table: Tensor) -> Tensor:
@@ -179,18 +185,23 @@ def _sum_to_table(products: Tensor, table: Tensor) -> Tensor:
     return summed.sum(dim=0) if summed.dim() > table.dim() else summed.sum_to_size(table.shape)
 
 
+def _broadcast(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, cos and sin with a dimension for the group, where heads share a table."""
+    if x.shape[-3] == cos.shape[-3]:
+        return x, cos, sin
+    return _by_group(x, cos), cos.unsqueeze(-3), sin.unsqueeze(-3)
+
+
 def _rotate_by_formula(x: Tensor, cos: Tensor, sin: Tensor, layout: _Layout) -> Tensor:
     """The rotation in ordinary operations, for compilers to fuse."""
-    rest = layout.pairs - layout.kept
-    cos = torch.nn.functional.pad(cos, (0, rest), value=1.0)
-    sin = torch.nn.functional.pad(sin, (0, rest), value=layout.zero_sin)
-    c, s = _over_group(cos), _over_group(sin)
-    x1, x2 = (_by_table_head(half, cos).to(cos.dtype) for half in layout.halves(x))
-    y1, y2 = x1 * c - x2 * s, x2 * c + x1 * s
+    by_group, c, s = _broadcast(x, cos, sin)
+    kept1, kept2, rest1, rest2 = (part.to(cos.dtype) for part in layout.parts(by_group))
+    zeta = layout.zero_sin
+    y1 = torch.cat([kept1 * c - kept2 * s, rest1 - zeta * rest2], dim=-1)
+    y2 = torch.cat([kept2 * c + kept1 * s, rest2 + zeta * rest1], dim=-1)
     turned = torch.stack([y1, y2], dim=-1).flatten(-2) if layout.interleaved else torch.cat([y1, y2], dim=-1)
-    turned = turned.to(x.dtype).flatten(-4, -3)
     untouched = x[..., 2 * layout.pairs :]
-    return torch.cat([turned, untouched], dim=-1) if untouched.shape[-1] else turned
+    return torch.cat([turned.to(x.dtype).view(*x.shape[:-1], -1), untouched], dim=-1)
 
 
 def _rotate_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor, layout: _Layout) -> None:
@@ -200,42 +211,33 @@ def _rotate_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor, layout: _Layout
         _rotate_inplace(wide, cos, sin, layout)
         y.copy_(wide)
         return
-    R = layout.kept
-    c, s = _over_group(cos), _over_group(sin)
-    x1, x2 = (_by_table_head(half, cos) for half in layout.halves(x))
-    y1, y2 = (_by_table_head(half, cos) for half in layout.halves(y))
-    torch.mul(x1[..., :R], c, out=y1[..., :R]).addcmul_(x2[..., :R], s, value=-1)
-    torch.mul(x2[..., :R], c, out=y2[..., :R]).addcmul_(x1[..., :R], s)
-    if layout.kept < layout.pairs:
-        torch.sub(x1[..., R:], x2[..., R:], alpha=layout.zero_sin, out=y1[..., R:])
-        torch.add(x2[..., R:], x1[..., R:], alpha=layout.zero_sin, out=y2[..., R:])
     if x.shape[-1] > 2 * layout.pairs:
         y[..., 2 * layout.pairs :] = x[..., 2 * layout.pairs :]
+    x, c, s = _broadcast(x, cos, sin)
+    x1, x2, rest1, rest2 = layout.parts(x)
+    y1, y2, out1, out2 = layout.parts(y if y.dim() == x.dim() else _by_group(y, cos))
+    torch.mul(x1, c, out=y1).addcmul_(x2, s, value=-1)
+    torch.mul(x2, c, out=y2).addcmul_(x1, s)
+    if layout.kept < layout.pairs:
+        torch.sub(rest1, rest2, alpha=layout.zero_sin, out=out1)
+        torch.add(rest2, rest1, alpha=layout.zero_sin, out=out2)
 
 
 def _rotate_inplace(x: Tensor, cos: Tensor, sin: Tensor, layout: _Layout) -> None:
     """Rotate x where it stands; pairs of frequency zero are not touched if their sine is 0."""
-    R = layout.kept
-    c, s = _over_group(cos), _over_group(sin)
-    x1, x2 = (_by_table_head(half, cos) for half in layout.halves(x))
-    kept1, kept2 = x1[..., :R], x2[..., :R]
-    first, second = kept1.to(cos.dtype, copy=True), kept2.to(cos.dtype)
+    x, c, s = _broadcast(x, cos, sin)
+    x1, x2, rest1, rest2 = layout.parts(x)
+    first, second = x1.to(cos.dtype, copy=True), x2.to(cos.dtype)
     if x.dtype == cos.dtype:
-        kept1.mul_(c).addcmul_(second, s, value=-1)
-        kept2.mul_(c).addcmul_(first, s)
+        x1.mul_(c).addcmul_(second, s, value=-1)
+        x2.mul_(c).addcmul_(first, s)
     else:
-        kept1.copy_((first * c).addcmul_(second, s, value=-1))
-        kept2.copy_((second * c).addcmul_(first, s))
+        x1.copy_((first * c).addcmul_(second, s, value=-1))
+        x2.copy_((second * c).addcmul_(first, s))
     if layout.zero_sin and layout.kept < layout.pairs:
-        rest1, rest2 = x1[..., R:], x2[..., R:]
-        first = rest1.to(cos.dtype, copy=True)
-        if x.dtype == cos.dtype:
-            rest1.sub_(rest2, alpha=layout.zero_sin)
-            rest2.add_(first, alpha=layout.zero_sin)
-        else:
-            second = rest2.to(cos.dtype)
-            rest1.copy_(torch.sub(first, second, alpha=layout.zero_sin))
-            rest2.copy_(torch.add(second, first, alpha=layout.zero_sin))
+        first, second = rest1.to(cos.dtype, copy=True), rest2.to(cos.dtype)
+        rest1.copy_(torch.sub(first, second, alpha=layout.zero_sin))
+        rest2.copy_(torch.add(second, first, alpha=layout.zero_sin))
 
 
 def _check_tables(x: Tensor, cos: Tensor, sin: Tensor, pairs: int) -> None:
