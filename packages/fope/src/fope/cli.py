@@ -2,37 +2,343 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 
-from fope.descent import gradient_descent, heavy_ball
+from fope.errors import FopeError
 
 app = typer.Typer(
-    help="FoPE: Fourier Position Embedding.",
+    name="fope",
+    help="Fourier Position Embedding: look at it, train with it, convert models to it, check its claims.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
-
-@app.callback()
-def _app() -> None:
-    """Keep `rates` a verb: with only one command typer would drop its name."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="A model's folder or hub id.")]
+Target = Annotated[Path, typer.Argument(metavar="DST", help="The folder to write to.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `fope train` wrote.")]
+Lengths = Annotated[str, typer.Option(help="Context lengths with commas between; L to 16 L if not given.")]
+Assignments = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+    typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
+]
+Line = tuple[str, str]
 
 
 @app.command()
-def rates(condition_number: Annotated[float, typer.Argument(help="L/μ, at least 1.")]) -> None:
-    """Print by how much one step shrinks the error, without momentum and with it."""
-    for method in (gradient_descent, heavy_ball):
-        typer.echo(f"{method.__name__:<18}{method(1.0, condition_number).contraction:.4f}")
+def inspect(
+    checkpoint: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="The folder of a FoPE model, instead of the options."),
+    ] = None,
+    head_dim: Annotated[int, typer.Option(help="Channels of a head.")] = 64,
+    theta: Annotated[float, typer.Option(help="RoPE's base.")] = 10_000.0,
+    train_length: Annotated[int, typer.Option(help="L, the training length.")] = 512,
+    heads: Annotated[int, typer.Option(help="Key-value heads.")] = 8,
+    oversample: Annotated[int, typer.Option(help="Waves of the bank for each of RoPE's.")] = 1,
+    gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
+    selftest: Annotated[bool, typer.Option("--selftest", help="Also check the channel layout.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which pairs are kept and which are clipped, their periods, and the size of the noise.
+
+    --selftest rotates numbers worked out by hand, and says which channels this configuration pairs: j with
+    j + d/2 (half-split) or 2j with 2j + 1 (interleaved). A checkpoint of one layout read as the other is
+    silently wrong.
+    """
+    from fope.config import FopeConfig
+    from fope.inspection import describe, layout
+
+    if checkpoint is None:
+        config = FopeConfig(head_dim, heads, train_length, theta, gain, oversample=oversample)
+    else:
+        config = _stored(checkpoint)
+    found = asdict(describe(config)) | ({"layout": layout(config)} if selftest else {})
+    _show(found, as_json, _inspection)
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is shown as its message alone."""
+def _stored(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    from fope.hf.config import read, register
+
+    register()
+    if not (folder / "config.json").is_file():
+        raise FopeError(f"{folder} holds no model: there is no {folder / 'config.json'}")
+    stored = read(AutoConfig.from_pretrained(folder))
+    if stored is None:
+        raise FopeError(f"{folder} is no FoPE model; `fope convert` makes one of it")
+    return stored.config
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A run's TOML file, or a name such as 60M-c4-512-fope.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The folder to write to; runs/NAME if not given."),
+    ] = None,
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model from scratch as a file or the paper says, measure it and save it.
+
+    On many GPUs: torchrun --nproc-per-node 8 -m fope.cli train CONFIG (see launch/).
+    """
+    from fope.reproduce.training import plan, run_config, train_run
+
+    run = run_config(config, assignments or ())
+    if dry_run:
+        _show(asdict(plan(run)), as_json, _plan)
+        return
+    folder = output or Path("runs") / Path(config).stem
+    with _progress_bar("training") as on_progress:
+        metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
+    _show(metrics, as_json, lambda found: _training(found, folder))
+
+
+@app.command("eval")
+def evaluate(
+    run: RunFolder,
+    lengths: Lengths = "",
+    corpus: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Another text than the run's own (see `lmlab corpus list`)."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of each split, 0 for all.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Perplexity of a trained model by context length."""
+    from fope.reproduce.training import evaluate_run
+
+    _show(evaluate_run(run, _whole_numbers(lengths), corpus, max_tokens), as_json, _perplexities)
+
+
+@app.command()
+def passkey(
+    run: RunFolder,
+    lengths: Lengths = "",
+    trials: Annotated[int, typer.Option(help="Texts for each length and depth.", min=1)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """How often a trained model finds a number that was said once, far back."""
+    from fope.reproduce.training import find_passkeys
+
+    _show(find_passkeys(run, _whole_numbers(lengths), trials=trials), as_json, _passkeys)
+
+
+@app.command()
+def convert(
+    source: Source,
+    target: Target,
+    train_length: Annotated[int, typer.Option(help="The length that it will be trained at from now on.")],
+    gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
+    zero_sin: Annotated[float, typer.Option(help="ζ, the sine of clipped pairs: 0 or 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the coefficients.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Give a trained RoPE model Fourier position embeddings; it keeps its loss and is then fine-tuned."""
+    from fope.hf import convert_to_fope
+
+    model = convert_to_fope(
+        _load(source), train_length=train_length, init_gain=gain, zero_sin=zero_sin, seed=seed
+    )
+    _save(model, source, target, as_json)
+
+
+@app.command()
+def fold(
+    source: Source,
+    target: Target,
+    zero_sin: Annotated[float, typer.Option(help="ζ that the result has: 0 or 1.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Rewrite a FoPE model for the other sine of clipped pairs: the same function, for engines that differ."""
+    from fope.hf import fold_zero_phase
+
+    _save(fold_zero_phase(_load(source), zero_sin), source, target, as_json)
+
+
+def _load(source: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
     try:
-        app()
+        return AutoModelForCausalLM.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        if isinstance(error, FopeError):
+            raise
+        raise FopeError(f"the model {source} cannot be loaded: {error}") from error
+
+
+def _save(model: Any, source: Path, target: Path, as_json: bool) -> None:
+    from transformers import AutoTokenizer
+
+    from fope.hf.config import read
+
+    model.save_pretrained(target)
+    if (source / "tokenizer_config.json").is_file():
+        AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    stored = read(model.config)
+    assert stored is not None  # it has just been given, or folded
+    kept, pairs = stored.config.num_kept, stored.config.num_pairs
+    saved = {"output": str(target), "kept": kept, "pairs": pairs, "zero_sin": stored.config.zero_sin}
+    _show(saved, as_json, lambda _: [("saved", str(target)), ("kept pairs", f"{kept} of {pairs}")])
+
+
+@app.command()
+def reproduce(
+    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (up to an hour).")] = "quick",
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    gate: Annotated[bool, typer.Option("--assert", help="Exit 1 unless claims A and B held.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run fope`."""
+    from fope.reproduce.training import not_held, reproduce_claims
+
+    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=_tell)
+    if as_json:
+        typer.echo(json.dumps(claims, indent=2))
+    else:
+        from rich.console import Console
+
+        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    failed = not_held(claims) if gate else []
+    if failed:
+        _tell(f"fope: did not hold: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",") if word]
     except ValueError as error:
-        typer.echo(f"fope: {error}", err=True)
+        raise FopeError(f"--lengths {text}: write whole numbers with commas between") from error
+
+
+def _inspection(found: Any) -> list[Line]:
+    lines = [
+        (
+            "pairs",
+            f"{found['pairs']}: {found['kept']} kept (R), {found['clipped']} clipped to frequency zero",
+        ),
+        ("waves", f"{found['waves']} in the bank (D)"),
+        ("noise", f"std {found['noise_std']:.4g}"),
+        (
+            "longest kept period",
+            f"{found['periods'][found['kept'] - 1]:.4g} positions of {found['train_length']}",
+        ),
+        ("periods", " ".join(f"{period:.4g}" for period in found["periods"])),
+    ]
+    return lines + ([("layout", found["layout"])] if "layout" in found else [])
+
+
+def _plan(found: Any) -> list[Line]:
+    return [
+        ("parameters", f"{found['parameters']:,}"),
+        ("without embeddings", f"{found['parameters_without_embeddings']:,}"),
+        ("steps", f"{found['steps']:,} of {found['tokens_per_step']:,} tokens"),
+        ("tokens", f"{found['tokens']:,}"),
+        (
+            "memory",
+            f"{found['state_bytes'] / 2**30:.1f} GiB for weights, gradients and AdamW, and activations",
+        ),
+    ]
+
+
+def _training(metrics: Any, folder: Path) -> list[Line]:
+    lines = [("parameters", f"{metrics['parameters']:,}")]
+    lines += [(f"perplexity, {split}", f"{score['ppl']:.2f}") for split, score in metrics["splits"].items()]
+    return [*lines, ("saved", str(folder))]
+
+
+def _perplexities(measured: Any) -> list[Line]:
+    return [
+        (f"perplexity, {split}, {length}", f"{score['ppl']:.2f}")
+        for split, scores in measured.items()
+        for length, score in scores.items()
+    ]
+
+
+def _passkeys(scores: Any) -> list[Line]:
+    return [(f"{s['length']} tokens, depth {s['depth']:g}", f"{s['accuracy']:.0%} found") for s in scores]
+
+
+def _show(value: Any, as_json: bool, lines: Callable[[Any], list[Line]]) -> None:
+    if int(os.environ.get("RANK", "0")):  # of many processes the first one speaks
+        return
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+        return
+    rows = lines(value)
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+def _tell(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@contextmanager
+def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    shown = console.is_terminal and os.environ.get("RANK", "0") == "0"
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+EXTRAS = {"transformers": "hf", "safetensors": "hf"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    warnings.showwarning = lambda message, *_, **__: _tell(f"fope: {message}")
+    try:
+        app(arguments)
+    except FopeError as error:
+        _tell(f"fope: {error}")
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("fope", ""):
+            raise
+        extra = EXTRAS.get(package, "reproduce")
+        _tell(f"fope: this needs {package}, which is not installed: pip install 'fope[{extra}]'")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
+        sys.exit(130)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _tell(f"fope: {error}")
+        sys.exit(1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's and lmlab's errors for people
+        if exit_code is None:
+            raise
+        _tell(f"fope: {error}")
+        sys.exit(exit_code)
+
+
+if __name__ == "__main__":  # torchrun -m fope.cli
+    main()
