@@ -34,11 +34,12 @@ def rotate(
     stride_cb, stride_ch, stride_ct, stride_sb, stride_sh, stride_st,
     H, G, T, D, R, first, zero_sin, sign,
     P: tl.constexpr, BLOCK_T: tl.constexpr, HAS_K: tl.constexpr, INDEXED: tl.constexpr,
-    FACTORED: tl.constexpr, ROWS: tl.constexpr, PRECISION: tl.constexpr,
+    TOUCHED: tl.constexpr, FACTORED: tl.constexpr, ROWS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """q [B, H·G, T, 2P] and, where HAS_K, k [B, H, T, 2P]; sign −1 for the transpose.
 
-    Token t takes the row positions[t] of the tables where INDEXED, else first + t.
+    Token t takes the row positions[t] of the tables where INDEXED, else first + t. Pairs from TOUCHED on are
+    neither read nor written.
     """
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
@@ -67,20 +68,22 @@ def rotate(
     q += batch * stride_qb + head * G * stride_qh
     q_out += batch * stride_qob + head * G * stride_qoh
     for _ in range(G):
-        rotate_tile(q, q_out, at, inside, c, s, stride_qt, stride_qot, P)
+        rotate_tile(q, q_out, at, inside, c, s, stride_qt, stride_qot, P, TOUCHED)
         q += stride_qh
         q_out += stride_qoh
     if HAS_K:
         k += batch * stride_kb + head * stride_kh
         k_out += batch * stride_kob + head * stride_koh
-        rotate_tile(k, k_out, at, inside, c, s, stride_kt, stride_kot, P)
+        rotate_tile(k, k_out, at, inside, c, s, stride_kt, stride_kot, P, TOUCHED)
 
 
 @triton.jit
-def rotate_tile(x, y, at, inside, c, s, stride_x, stride_y, P: tl.constexpr):
+def rotate_tile(x, y, at, inside, c, s, stride_x, stride_y, P: tl.constexpr, TOUCHED: tl.constexpr):
     """Rotate the rows `at` of x [T, 2P] into y."""
     mask = inside[:, None]
     pair = tl.arange(0, P)[None, :]
+    if TOUCHED < P:
+        mask = mask & (pair < TOUCHED)
     source = x + at[:, None] * stride_x + pair
     x1 = tl.load(source, mask=mask, other=0.0).to(tl.float32)
     x2 = tl.load(source + P, mask=mask, other=0.0).to(tl.float32)
@@ -95,18 +98,22 @@ def table_grads(
     stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_kt,
     stride_dqb, stride_dqh, stride_dqt, stride_dkb, stride_dkh, stride_dkt,
     H, G, T, R, sign,
-    P: tl.constexpr, BLOCK_T: tl.constexpr,
+    P: tl.constexpr, BLOCK_T: tl.constexpr, HAS_K: tl.constexpr,
 ):  # fmt: skip
-    """What the rows of the tables receive from each token: dc, ds [B, H, T, R], summed over G + 1 heads."""
+    """What the rows of the tables receive from each token: dc, ds [B, H, T, R], summed over the heads."""
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     inside = token < T
     at = token.to(tl.int64)
     pair = tl.arange(0, P)[None, :]
-    k += batch * stride_kb + head * stride_kh
-    dk += batch * stride_dkb + head * stride_dkh
-    c, s = table_grads_tile(k, dk, at, inside, stride_kt, stride_dkt, P)
+    if HAS_K:
+        k += batch * stride_kb + head * stride_kh
+        dk += batch * stride_dkb + head * stride_dkh
+        c, s = table_grads_tile(k, dk, at, inside, stride_kt, stride_dkt, P)
+    else:
+        c = tl.zeros([BLOCK_T, P], tl.float32)
+        s = tl.zeros([BLOCK_T, P], tl.float32)
     q += batch * stride_qb + head * G * stride_qh
     dq += batch * stride_dqb + head * G * stride_dqh
     for _ in range(G):
@@ -164,20 +171,22 @@ def launch(
     cos: Tensor,
     sin: Tensor,
     positions: Tensor | None,
-    heads: int,
     zero_sin: float,
     transpose: bool = False,
     factored: bool = False,
     first: int = 0,
 ) -> None:
-    """Rotate q [B, heads·G, T, D] and, unless None, k [B, heads, T, D] into the outputs, which they may be.
+    """Rotate q [B, H·G, T, D] and, unless None, k [B, H, T, D] into the outputs, which they may be.
 
     Outputs have their channels side by side. Where `positions` is None, the rows from `first` on are taken.
+    In place and with zero_sin = 0, only the pairs that the tables have are read and written.
     """
     batch, query_heads, length, head_dim = q.shape
+    heads, pairs = sin.shape[-3], sin.shape[-1]
     if q.numel() == 0:
         return
     cos, sin = (x.contiguous() if factored else unit_stride(x) for x in (cos, sin))
+    has_k, only_kept = k is not None, q is q_out and zero_sin == 0
     q = unit_stride(q)
     k, k_out = (q, q_out) if k is None or k_out is None else (unit_stride(k), k_out)
     values = constants(factored, cos.shape[-3] if factored else 1, head_dim, target_of(q))
@@ -186,31 +195,36 @@ def launch(
             q, k, q_out, k_out, cos, sin, cos if positions is None else positions.contiguous(),
             *q.stride()[:3], *k.stride()[:3], *q_out.stride()[:3], *k_out.stride()[:3],
             *((0,) * 6 if factored else table_strides(cos, sin)),
-            heads, query_heads // heads, length, cos.shape[2] if factored else 0, sin.shape[-1], first,
+            heads, query_heads // heads, length, cos.shape[2] if factored else 0, pairs, first,
             zero_sin, -1.0 if transpose else 1.0,
-            HAS_K=k is not q, INDEXED=positions is not None, **values, **OPTIONS,
+            HAS_K=has_k, INDEXED=positions is not None,
+            # Whole vectors of 16: pairs beyond the tables' turn by nothing.
+            TOUCHED=min(head_dim // 2, triton.cdiv(pairs, 16) * 16) if only_kept else head_dim // 2,
+            **values, **OPTIONS,
         )  # fmt: skip
 
 
 def launch_table_grads(
-    q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, pairs: int, transpose: bool
+    q: Tensor, k: Tensor | None, dq: Tensor, dk: Tensor | None, heads: int, pairs: int, transpose: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return dc and ds [B, H, T, pairs], what each token gives to its row of the tables.
+    """Return dc and ds [B, heads, T, pairs], what each token gives to its row of the tables.
 
-    q [B, H·G, T, D], k [B, H, T, D] before the rotation, dq and dk after it.
+    q [B, heads·G, T, D], k [B, heads, T, D] before the rotation; dq, dk gradients of what came of it.
     """
-    batch, heads, length, head_dim = k.shape
-    dc, ds = q.new_empty((2, batch, heads, length, pairs), dtype=torch.float32)
+    batch, query_heads, length, head_dim = q.shape
+    dc = q.new_empty((batch, heads, length, pairs), dtype=torch.float32)
+    ds = torch.empty_like(dc)
     if dc.numel() == 0:
         return dc, ds
-    q, k, dq, dk = (unit_stride(x) for x in (q, k, dq, dk))
+    has_k, q, dq = k is not None, unit_stride(q), unit_stride(dq)
+    k, dk = (q, dq) if k is None or dk is None else (unit_stride(k), unit_stride(dk))
     size = block_t(head_dim)
     with on_device(q):
         table_grads[(triton.cdiv(length, size), heads, batch)](
             q, k, dq, dk, dc, ds,
             *q.stride()[:3], *k.stride()[:3], *dq.stride()[:3], *dk.stride()[:3],
-            heads, q.shape[1] // heads, length, pairs, -1.0 if transpose else 1.0,
-            P=head_dim // 2, BLOCK_T=size, **OPTIONS,
+            heads, query_heads // heads, length, pairs, -1.0 if transpose else 1.0,
+            P=head_dim // 2, BLOCK_T=size, HAS_K=has_k, **OPTIONS,
         )  # fmt: skip
     return dc, ds
 
@@ -222,8 +236,8 @@ def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
         place = (dtype, head_dim, target)
         for name, factored in (("rotate", False), ("rotate_factored", True)):
             values = constants(factored, 1024, head_dim, target)
-            values |= {"HAS_K": True, "INDEXED": True}
+            values |= {"HAS_K": True, "INDEXED": True, "TOUCHED": head_dim // 2}
             found.append(compile_spec(name, rotate, values, OPTIONS, *place))
-        values = {"P": head_dim // 2, "BLOCK_T": block_t(head_dim)}
+        values = {"P": head_dim // 2, "BLOCK_T": block_t(head_dim), "HAS_K": True}
         found.append(compile_spec("table_grads", table_grads, values, OPTIONS, *place))
     return found
