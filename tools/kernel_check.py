@@ -183,12 +183,16 @@ def write_golden(path: Path, rows: Iterable[Row], targets: Sequence[str]) -> Non
             raise CheckError(
                 f"{path.name} was made by Triton {content['triton']}: update all targets together"
             )
-    lines = ",\n".join(
-        f"  {json.dumps(asdict(row))}" for row in sorted([*others, *rows], key=lambda row: row.key)
-    )
+    ordered = sorted([*others, *rows], key=lambda row: (row.key[:3], order(row.target)))
+    lines = ",\n".join(f"  {json.dumps(asdict(row))}" for row in ordered)
     path.write_text(
         f'{{\n"triton": {json.dumps(version("triton"))},\n"rows": [\n{lines}\n]\n}}\n', encoding="utf-8"
     )
+
+
+def order(target: str) -> tuple[int, str]:
+    """The usual targets in their order, then others."""
+    return TARGETS.index(target) if target in TARGETS else len(TARGETS), target
 
 
 def table(rows: Iterable[Row]) -> str:

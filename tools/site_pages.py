@@ -6,21 +6,27 @@ site has as a page is linked as that page, and what it does not have is a warnin
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 AS_THEY_ARE = ("CITATION.cff", "LICENSE")
 LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|mailto:|#)([^)"#\s]+)')
+FLOORS = ("Papers", "Kernels", "Ground")
+KERNEL_TABLE = "<!-- kernels -->"
 # The command line and the experiment are no interface to import from.
 NOT_PUBLIC = ("cli", "reproduce")
 
@@ -37,10 +43,13 @@ class Package:
         return self.folder.name
 
     @property
-    def is_paper(self) -> bool:
-        """Whether it declares an experiment."""
+    def floor(self) -> str:
+        """`Papers` declare an experiment, `Kernels` what is compiled; the rest is `Ground`."""
         project = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        return "tenfold.experiments" in project.get("entry-points", {})
+        declared = project.get("entry-points", {})
+        if "tenfold.experiments" in declared:
+            return "Papers"
+        return "Kernels" if "tenfold.kernels" in declared else "Ground"
 
     @property
     def page(self) -> str:
@@ -82,22 +91,21 @@ def public_names(module: str, source: Path) -> str:
 
 
 def packages() -> list[Package]:
-    """Return the workspace's packages, papers first."""
+    """Return the workspace's packages, papers first, then kernels, then the ground."""
     found = [Package(path.parent) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))]
-    return sorted(found, key=lambda package: not package.is_paper)
+    return sorted(found, key=lambda package: FLOORS.index(package.floor))
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the packages into the navigation."""
-    papers = [package for package in packages() if package.is_paper]
-    ground = [package for package in packages() if not package.is_paper]
+    floors = itertools.groupby(packages(), key=lambda package: package.floor)
     config.nav = [
         {"Start": "index.md"},
-        {"Papers": [{package.name: package.page} for package in papers]},
-        {"Ground": [{package.name: package.page} for package in ground]},
+        *({floor: [{package.name: package.page} for package in found]} for floor, found in floors),
         {
             "How it works": [
                 {"Architecture": "architecture.md"},
+                {"Kernels": "kernels.md"},
                 {"Scaling out": "scaling-out.md"},
                 {"Adding a paper": "contributing.md"},
                 {"When something fails": "errors.md"},
@@ -115,6 +123,39 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in AS_THEY_ARE:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put what the kernels use, from the golden tables, where a page has the mark for it."""
+    return markdown.replace(KERNEL_TABLE, kernel_tables()) if KERNEL_TABLE in markdown else markdown
+
+
+def kernel_tables() -> str:
+    """Return a table a package with kernels: registers a thread and KiB of shared memory, by target."""
+    parts = []
+    for package in packages():
+        path = package.folder / "tests" / "golden_kernels.json"
+        if path.exists():
+            golden = json.loads(path.read_text(encoding="utf-8"))
+            heading = f"`{package.name}`, compiled by Triton {golden['triton']}; nothing spills.\n"
+            parts.append(f"{heading}\n{kernel_table(golden['rows'])}\n")
+    return "\n".join(parts)
+
+
+def kernel_table(rows: list[dict[str, Any]]) -> str:
+    """Return the Markdown: a row a tile, a column a target. `▪` marks tensor cores."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    tiles: dict[tuple[str, str, int], dict[str, str]] = {}
+    for row in rows:
+        if row["spill_bytes"]:
+            raise ValueError(f"a golden table has a kernel that spills: {row}")
+        cell = f"{row['regs']} · {row['shared'] / 1024:.3g}{' ▪' if row['tensor_core'] else ''}"
+        tiles.setdefault((row["kernel"], row["dtype"], row["head_dim"]), {})[row["target"]] = cell
+    lines = [f"| kernel | dtype | head_dim | {' | '.join(targets)} |", "|---" * (3 + len(targets)) + "|"]
+    for (kernel, dtype, head_dim), cells in tiles.items():
+        found = " | ".join(cells.get(target, "") for target in targets)
+        lines.append(f"| `{kernel}` | {dtype} | {head_dim} | {found} |")
+    return "\n".join(lines)
 
 
 def pages() -> Iterator[tuple[str, str]]:

@@ -86,3 +86,26 @@ def test_links_of_a_readme_lead_to_the_pages_of_the_site() -> None:
         '[a](tenfold.md#use) ![b](../floors.svg) <img src="../floors.svg">'
         " [c](https://arxiv.org/abs/1) [d](#here) [e](src/lpa/layers.py)"
     )
+
+
+def test_the_table_of_kernels_has_a_row_a_tile_and_a_column_a_target() -> None:
+    row = {"kernel": "decode", "dtype": "bf16", "head_dim": 64, "regs": 70, "spill_bytes": 0}
+    rows = [
+        row | {"target": "sm_80", "shared": 20_480, "tensor_core": True},
+        row | {"target": "gfx942", "shared": 0, "tensor_core": False},
+        row | {"target": "sm_80", "shared": 41_984, "tensor_core": True, "head_dim": 128},
+    ]
+    assert site_pages.kernel_table(rows).splitlines() == [
+        "| kernel | dtype | head_dim | sm_80 | gfx942 |",
+        "|---|---|---|---|---|",
+        "| `decode` | bf16 | 64 | 70 · 20 ▪ | 70 · 0 |",
+        "| `decode` | bf16 | 128 | 70 · 41 ▪ |  |",
+    ]
+    with pytest.raises(ValueError, match="spills"):
+        site_pages.kernel_table([row | {"spill_bytes": 4}])
+
+
+def test_the_page_of_kernels_has_the_golden_tables(site: Path) -> None:
+    html = (site / "kernels.html").read_text(encoding="utf-8")
+    assert html.count("<code>decode_rotated</code>") == 8  # head_dim 32 to 256, bfloat16 and float32
+    assert "<!-- kernels -->" not in html
