@@ -105,16 +105,15 @@ class FourierPositionEmbedding(nn.Module):
             if self._kept(positions):
                 return self._slice(0, positions, device)
             positions = torch.arange(positions, device=device)
-        _check_positions(positions)
         if positions.device.type != "cpu" or torch.compiler.is_compiling() or not positions.numel():
-            return self._tables_at(
-                *fope_basis(positions, self.inv_freq)
-            )  # no look at values, so no waiting for them
-        longest = int(positions.max()) + 1
+            _check_kind(positions)  # and no look at values, so no waiting for them
+            return self._tables_at(*fope_basis(positions, self._bank_on(positions.device)))
+        start = _start_of_range(positions)
+        if start is not None and self._kept(start + len(positions)):
+            return self._slice(start, len(positions), device)
+        longest = _check_values(positions) + 1
         if not self._kept(longest):
             return self._tables_at(*self._basis_at(positions, longest))
-        if positions.dim() == 1 and bool((positions.diff() == 1).all()):
-            return self._slice(int(positions[0]), len(positions), device)
         cos, sin = (table.index_select(0, positions.flatten()) for table in self._rows(longest, device))
         shape = (*positions.shape, *cos.shape[-2:])
         return self._by_head(cos.view(shape), sin.view(shape))
@@ -160,6 +159,12 @@ class FourierPositionEmbedding(nn.Module):
         if self.config.angle_dtype == "float64":
             return factored_basis(positions, _shared_factors(tuple(self.inv_freq.tolist()), longest))
         return fope_basis(positions, self.inv_freq)
+
+    def _bank_on(self, device: torch.device) -> Tensor:
+        """The bank where positions are; it stays there, since moving waits for the device."""
+        if self.inv_freq.device != device and not torch.compiler.is_compiling():
+            self.inv_freq = self.inv_freq.to(device)
+        return self.inv_freq
 
     def _kept(self, length: int) -> bool:
         """Whether the table of so many positions is kept between calls."""
@@ -262,20 +267,34 @@ def check_coefficients(name: str, coef: Tensor, config: FopeConfig) -> None:
         coefficients.check_finite(name, coef)
 
 
-def _check_positions(positions: Tensor) -> None:
+def _check_kind(positions: Tensor) -> None:
     if positions.is_floating_point() or positions.is_complex() or positions.dtype == torch.bool:
         raise FopeError(f"positions must be whole numbers, got {positions.dtype}")
     if positions.dim() not in (1, 2):
         raise FopeError(f"positions must be [T] or [B, T], got {list(positions.shape)}")
-    if positions.device.type != "cpu" or torch.compiler.is_compiling() or not positions.numel():
-        return
-    smallest, largest = positions.aminmax()
+
+
+def _check_values(positions: Tensor) -> int:
+    """The largest position. Raises `FopeError` that names one that is impossible."""
+    _check_kind(positions)
+    smallest, largest = map(int, positions.aminmax())
     if smallest < 0 or largest >= 2**31:
         wrong = (positions < 0) | (positions >= 2**31)
         place = wrong.nonzero()[0].tolist()
         raise FopeError(
             f"position_ids{place} is {positions[tuple(place)].item()}; positions go from 0 to 2^31 − 1"
         )
+    return largest
+
+
+def _start_of_range(positions: Tensor) -> int | None:
+    """s if positions [T] are s … s+T−1, else None."""
+    if positions.dim() != 1 or positions.dtype != torch.int64:
+        return None
+    start, last = int(positions[0]), int(positions[-1])
+    if start < 0 or last - start != len(positions) - 1:
+        return None
+    return start if torch.equal(positions, torch.arange(start, last + 1)) else None
 
 
 def _version(coef: Tensor) -> tuple[int, int]:

@@ -125,7 +125,7 @@ class _Layout(NamedTuple):
     interleaved: bool
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Views of the first and second channels of the kept pairs [..., R] and of the others [..., P − R]."""
+        """Views of the first and second channels of kept pairs [..., R] and of the others [..., P − R]."""
         P, R = self.pairs, self.kept
         turned = x if x.shape[-1] == 2 * P else x[..., : 2 * P]
         if self.interleaved:
@@ -175,7 +175,7 @@ class _Rotation(torch.autograd.Function):
 
 
 def _by_group(x: Tensor, table: Tensor) -> Tensor:
-    """[B, heads, T, R] as [B, H, G, T, R], so that tables [H, 1, T, R] broadcast over the G heads of a group."""
+    """[B, heads, T, R] as [B, H, G, T, R], so that tables [H, 1, T, R] broadcast over a group."""
     return x.unflatten(-3, (table.shape[-3], -1))
 
 
