@@ -48,25 +48,36 @@ def inspect(
     train_length: Annotated[int, typer.Option(help="L, the training length.")] = 512,
     heads: Annotated[int, typer.Option(help="Key-value heads.")] = 8,
     oversample: Annotated[int, typer.Option(help="Waves of the bank for each of RoPE's.")] = 1,
-    gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
+    init_gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
     selftest: Annotated[bool, typer.Option("--selftest", help="Also check the channel layout.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which pairs are kept and which are clipped, their periods, and the size of the noise.
 
-    --selftest rotates numbers worked out by hand, and says which channels this configuration pairs: j with
-    j + d/2 (half-split) or 2j with 2j + 1 (interleaved). A checkpoint of one layout read as the other is
-    silently wrong.
+    --selftest rotates numbers worked out by hand with channels paired j, j + d/2 (half-split) and 2j, 2j + 1
+    (interleaved), and looks whether a checkpoint's weights are of the layout that its config says: read as
+    the other it is silently another model. Exit code 1 if any of it fails.
     """
+    from fope import inspection
     from fope.config import FopeConfig
-    from fope.inspection import describe, layout
 
     if checkpoint is None:
-        config = FopeConfig(head_dim, heads, train_length, theta, gain, oversample=oversample)
+        config = FopeConfig(head_dim, heads, train_length, theta, init_gain, oversample=oversample)
     else:
         config = _stored(checkpoint)
-    found = asdict(describe(config)) | ({"layout": layout(config)} if selftest else {})
+    found = inspection.inspect_config(config).to_dict()
+    if checkpoint is not None:
+        found["coefficients"] = asdict(inspection.inspect_checkpoint(checkpoint, config))
+    if selftest:
+        found["selftest"] = inspection.selftest()
+        if checkpoint is not None:
+            looks_interleaved = (
+                inspection.pairing_ratio(checkpoint, config.head_dim) > inspection.INTERLEAVED_RATIO
+            )
+            found["selftest"]["checkpoint"] = config.interleaved or not looks_interleaved
     _show(found, as_json, _inspection)
+    if not all(found.get("selftest", {}).values()):
+        raise typer.Exit(1)
 
 
 def _stored(folder: Path) -> Any:
@@ -146,18 +157,38 @@ def convert(
     source: Source,
     target: Target,
     train_length: Annotated[int, typer.Option(help="The length that it will be trained at from now on.")],
-    gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
+    init_gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
     zero_sin: Annotated[float, typer.Option(help="ζ, the sine of clipped pairs: 0 or 1.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the coefficients.")] = 0,
+    scaling: Annotated[
+        str, typer.Option(help='Of the frequencies, JSON: {"type": "yarn", "factor": 16, ...} or "linear".')
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Give a trained RoPE model Fourier position embeddings; it keeps its loss and is then fine-tuned."""
-    from fope.hf import convert_to_fope
+    """Give a trained RoPE model Fourier position embeddings; it keeps its loss and is then fine-tuned.
 
-    model = convert_to_fope(
-        _load(source), train_length=train_length, init_gain=gain, zero_sin=zero_sin, seed=seed
-    )
+    A FoPE model is taken to a longer training length; it keeps its gain, ζ and scaling.
+    """
+    from fope.hf import convert_to_fope, extend
+    from fope.hf.config import read
+
+    options = {"init_gain": init_gain, "zero_sin": zero_sin, "scaling": _json_object(scaling)}
+    model = _load(source)
+    if read(model.config) is None:
+        convert_to_fope(model, train_length=train_length, seed=seed, **options)
+    else:
+        extend(model, train_length, seed=seed)
     _save(model, source, target, as_json)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise FopeError(f"--scaling {text} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise FopeError(f"--scaling {text} must be a JSON object")
+    return found
 
 
 @app.command()
@@ -167,7 +198,7 @@ def fold(
     zero_sin: Annotated[float, typer.Option(help="ζ that the result has: 0 or 1.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Rewrite a FoPE model for the other sine of clipped pairs: the same function, for engines that differ."""
+    """Rewrite a FoPE model for the other sine of clipped pairs: the same function, for other engines."""
     from fope.hf import fold_zero_phase
 
     _save(fold_zero_phase(_load(source), zero_sin), source, target, as_json)
@@ -193,10 +224,17 @@ def _save(model: Any, source: Path, target: Path, as_json: bool) -> None:
     if (source / "tokenizer_config.json").is_file():
         AutoTokenizer.from_pretrained(source).save_pretrained(target)
     stored = read(model.config)
-    assert stored is not None  # it has just been given, or folded
-    kept, pairs = stored.config.num_kept, stored.config.num_pairs
-    saved = {"output": str(target), "kept": kept, "pairs": pairs, "zero_sin": stored.config.zero_sin}
-    _show(saved, as_json, lambda _: [("saved", str(target)), ("kept pairs", f"{kept} of {pairs}")])
+    assert stored is not None  # it has just been converted, or folded
+    config = stored.config
+    saved = {
+        "output": str(target),
+        "train_length": config.train_length,
+        "kept": config.num_kept,
+        "pairs": config.num_pairs,
+        "zero_sin": config.zero_sin,
+    }
+    summary = f"{config.num_kept} of {config.num_pairs} pairs kept at L={config.train_length}"
+    _show(saved, as_json, lambda _: [(str(target), f"{summary}, zero_sin {config.zero_sin:g}")])
 
 
 @app.command()
@@ -220,7 +258,7 @@ def reproduce(
         Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
     failed = not_held(claims) if gate else []
     if failed:
-        _tell(f"fope: did not hold: {', '.join(failed)}")
+        _tell(f"fope: not held: {', '.join(failed)}")
         raise typer.Exit(1)
 
 
@@ -232,20 +270,26 @@ def _whole_numbers(text: str) -> list[int]:
 
 
 def _inspection(found: Any) -> list[Line]:
+    config, pairs = found["config"], found["pairs"]
     lines = [
-        (
-            "pairs",
-            f"{found['pairs']}: {found['kept']} kept (R), {found['clipped']} clipped to frequency zero",
-        ),
-        ("waves", f"{found['waves']} in the bank (D)"),
-        ("noise", f"std {found['noise_std']:.4g}"),
-        (
-            "longest kept period",
-            f"{found['periods'][found['kept'] - 1]:.4g} positions of {found['train_length']}",
-        ),
-        ("periods", " ".join(f"{period:.4g}" for period in found["periods"])),
+        ("pairs", f"{found['kept']} of {len(pairs)} kept (R), the others clipped to frequency zero"),
+        ("waves", f"{found['frequencies']} in the bank (D)"),
+        ("noise", f"std {found['std']:.4g}"),
+        ("training length", str(config["train_length"])),
     ]
-    return lines + ([("layout", found["layout"])] if "layout" in found else [])
+    for pair in pairs:
+        lines.append(
+            (f"period {pair['index']}", f"{pair['period']:.6g}{'' if pair['kept'] else '  clipped'}")
+        )
+    if "coefficients" in found:
+        stored = found["coefficients"]
+        sets = f"{stored['layers']} layers" if stored["layers"] else "one set for all layers"
+        lines.append(("coefficients", f"{stored['shape']} of the layout {stored['layout']}, {sets}"))
+        lines.append(("misled pairs", f"{stored['misled']} led by another pair's wave"))
+    for layout, passed in found.get("selftest", {}).items():
+        name = "layout of the checkpoint" if layout == "checkpoint" else f"rotation, {layout}"
+        lines.append((f"{name}:", "passed" if passed else "FAILED"))
+    return lines
 
 
 def _plan(found: Any) -> list[Line]:
@@ -276,7 +320,10 @@ def _perplexities(measured: Any) -> list[Line]:
 
 
 def _passkeys(scores: Any) -> list[Line]:
-    return [(f"{s['length']} tokens, depth {s['depth']:g}", f"{s['accuracy']:.0%} found") for s in scores]
+    return [
+        (f"passkeys found, {score['length']} tokens, depth {score['depth']:g}", f"{score['accuracy']:.0%}")
+        for score in scores
+    ]
 
 
 def _show(value: Any, as_json: bool, lines: Callable[[Any], list[Line]]) -> None:
@@ -288,7 +335,7 @@ def _show(value: Any, as_json: bool, lines: Callable[[Any], list[Line]]) -> None
     rows = lines(value)
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        typer.echo(f"{name:<{width}}  {text}")
+        typer.echo(f"{name} {' ' * (width - len(name))}{text}")
 
 
 def _tell(message: str) -> None:
@@ -325,6 +372,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         extra = EXTRAS.get(package, "reproduce")
         _tell(f"fope: this needs {package}, which is not installed: pip install 'fope[{extra}]'")
+        sys.exit(2)
+    except ImportError as error:  # fope.hf says itself what it needs
+        _tell(f"fope: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
         _tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
