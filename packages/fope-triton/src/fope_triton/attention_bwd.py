@@ -31,7 +31,7 @@ DELTA_OPTIONS = {"num_warps": 4}
 
 
 @triton.jit
-def attention_delta(
+def attention_bwd_delta(
     out, dout, delta, stride_ob, stride_oh, stride_ot, stride_dob, stride_doh, stride_dot, T,
     DIM: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
@@ -51,7 +51,7 @@ def attention_delta(
 
 
 @triton.jit
-def attention_dq(
+def attention_bwd_dq(
     q, k, v, dout, lse, delta, cos, sin, dq, cu_seqlens, blocks,
     stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
     stride_ob, stride_oh, stride_ot, stride_dqb, stride_dqh, stride_dqt,
@@ -118,7 +118,7 @@ def attention_dq(
 
 
 @triton.jit
-def attention_dkv(
+def attention_bwd_dkv(
     q, k, v, dout, lse, delta, cos, sin, dk, dv, cu_seqlens, blocks,
     stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
     stride_ob, stride_oh, stride_ot, stride_dkb, stride_dkh, stride_dkt, stride_dvb, stride_dvh, stride_dvt,
@@ -226,16 +226,16 @@ def launch(
     strides = [stride for x in (q, k, v, dout) for stride in x.stride()[:3]]
     sizes = (query_heads // heads, length, keys, cos.shape[-1], zero_sin, scale, scale * LOG2_E)
     with on_device(q):
-        attention_delta[(triton.cdiv(length, DELTA_ROWS), query_heads, batch)](
+        attention_bwd_delta[(triton.cdiv(length, DELTA_ROWS), query_heads, batch)](
             out, dout, delta, *out.stride()[:3], *dout.stride()[:3], length,
             DIM=head_dim, BLOCK_M=DELTA_ROWS, **DELTA_OPTIONS,
         )  # fmt: skip
         for kernel, results, tokens, all_heads in (
-            (attention_dq, (dq,), length, query_heads),
-            (attention_dkv, (dk, dv), keys, heads),
+            (attention_bwd_dq, (dq,), length, query_heads),
+            (attention_bwd_dkv, (dk, dv), keys, heads),
         ):
             chosen = tile_of(kernel.__name__, q)
-            size = chosen.block_m if kernel is attention_dq else chosen.block_n
+            size = chosen.block_m if kernel is attention_bwd_dq else chosen.block_n
             programs, starts, blocks = triton.cdiv(tokens, size), lse, lse
             if cu_seqlens is not None:
                 starts, blocks = cu_seqlens, sequence_blocks(cu_seqlens, tokens, size)
@@ -253,10 +253,13 @@ def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
         place = (dtype, head_dim, target)
-        for name, kernel in (("attention_dq", attention_dq), ("attention_dkv", attention_dkv)):
+        for name, kernel in (
+            ("attention_bwd_dq", attention_bwd_dq),
+            ("attention_bwd_dkv", attention_bwd_dkv),
+        ):
             chosen = tile_for(name, *place)
             values = constants(chosen, head_dim, True, True, target)
             found.append(compile_spec(name, kernel, values, options(chosen), *place))
         values = {"DIM": head_dim, "BLOCK_M": DELTA_ROWS}
-        found.append(compile_spec("attention_delta", attention_delta, values, DELTA_OPTIONS, *place))
+        found.append(compile_spec("attention_bwd_delta", attention_bwd_delta, values, DELTA_OPTIONS, *place))
     return found

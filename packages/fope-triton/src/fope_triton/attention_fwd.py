@@ -33,7 +33,7 @@ LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def attention_forward(
+def attention_fwd(
     q, k, v, cos, sin, out, lse, cu_seqlens, blocks,
     stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
     stride_ob, stride_oh, stride_ot, stride_cb, stride_ch, stride_ct, stride_sb, stride_sh, stride_st,
@@ -193,7 +193,7 @@ def launch(
         return out, lse
     q, k, v = (unit_stride(x) for x in (q, k, v))
     target = target_of(q)
-    chosen = tile_of("attention_forward", q)
+    chosen = tile_of("attention_fwd", q)
     strides: tuple[int, ...] = (0,) * 6
     pairs = 0
     if cos is not None and sin is not None:
@@ -205,7 +205,7 @@ def launch(
         blocks = sequence_blocks(cu_seqlens, length, chosen.block_m)
         programs = len(blocks)
     with on_device(q):
-        attention_forward[(programs, query_heads, batch)](
+        attention_fwd[(programs, query_heads, batch)](
             q, k, v, cos, sin, out, lse, starts, blocks,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3], *strides,
             query_heads // heads, length, keys, pairs, zero_sin, scale * LOG2_E,
@@ -219,8 +219,8 @@ def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
     """Return what is shipped, for every target: causal, packed, with Q rotated, which has all of the rest."""
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
-        chosen = tile_for("attention_forward", dtype, head_dim, target)
+        chosen = tile_for("attention_fwd", dtype, head_dim, target)
         values = constants(chosen, head_dim, True, True, target) | {"ROTATE_Q": True}
         place = (dtype, head_dim, target)
-        found.append(compile_spec("attention_forward", attention_forward, values, options(chosen), *place))
+        found.append(compile_spec("attention_fwd", attention_fwd, values, options(chosen), *place))
     return found
