@@ -203,6 +203,22 @@ def test_opcheck() -> None:
     )
 
 
+def test_torch_compile_takes_both_operations_whole() -> None:
+    arguments = decoding(lens=[5, 9])
+    k, v = torch.randn(2, 3, 2, 32, device=DEVICE)
+    at = torch.tensor([4, 20, 33], device=DEVICE)
+
+    def step(k_cache: Tensor, v_cache: Tensor, **rest: Any) -> Tensor:
+        fope_triton.fope_rotate_and_cache(k, v, rest["cos"], rest["sin"], at, k_cache, v_cache, at)
+        return fope_triton.fope_decode(k_cache=k_cache, v_cache=v_cache, **rest)
+
+    caches = ("k_cache", "v_cache")
+    others = arguments | {name: arguments[name].clone() for name in caches}
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(**arguments), step(**others))
+    assert all(torch.equal(arguments[name], others[name]) for name in caches)
+
+
 @pytest.mark.skipif(ON_GPU, reason="there is a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["not interpreted", "bfloat16"])
 def test_without_a_gpu_pytorch_computes_and_says_so_once(

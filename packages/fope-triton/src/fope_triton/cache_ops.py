@@ -60,7 +60,7 @@ def fope_decode(
     check_integers("cache_lens", cache_lens, (batch,), q)
     capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
     check_tables(cos, sin, q, heads, capacity)
-    if not q.is_cuda and batch and not 0 <= int(cache_lens.min()) <= int(cache_lens.max()) <= capacity:
+    if readable(q) and not 0 <= int(cache_lens.min()) <= int(cache_lens.max()) <= capacity:
         raise ValueError(
             f"cache_lens has {cache_lens.tolist()}; each must be in 0 … {capacity}, what the cache holds"
         )
@@ -97,7 +97,7 @@ def fope_rotate_and_cache(
     check_integers("positions", positions, (tokens,), k)
     check_integers("slots", slots, (tokens,), k)
     check_tables(cos, sin, k, heads, 0)
-    if not k.is_cuda and tokens:
+    if readable(k):
         rows = cos.shape[1] if cos.ndim == 3 else cos.shape[1] ** 2
         if not 0 <= int(positions.min()) <= int(positions.max()) < rows:
             raise ValueError(
@@ -152,6 +152,11 @@ def rotate_and_cache_op(
 @rotate_and_cache_op.register_fake
 def _(*_: object) -> None:
     return None
+
+
+def readable(x: Tensor) -> bool:
+    """Whether there are values beside x that can be looked at: a GPU would have to be waited for."""
+    return not x.is_cuda and len(x) > 0 and not torch.compiler.is_compiling()
 
 
 def check_cache(k_cache: Tensor, v_cache: Tensor, x: Tensor, wanted: str) -> None:
