@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fope_triton.attention_fwd import LOG2_E, constants, options, sequence_block, token_major
 from fope_triton.attention_tiles import tile_for, tile_of
-from fope_triton.backend import on_device, target_of, unit_stride
+from fope_triton.backend import on_device, unit_stride
 from fope_triton.rotate import table_strides
 from fope_triton.signatures import COMPILED, compile_spec
 from fope_triton.tables import table_rows
@@ -221,7 +221,6 @@ def launch(
         return dq, dk.zero_(), dv.zero_()
     dout, q, k, v, out, cos, sin = (unit_stride(x) for x in (dout, q, k, v, out, cos, sin))
     delta = torch.empty_like(lse)
-    target = target_of(q)
     inputs = (q, k, v, dout, lse, delta, cos, sin)
     strides = [stride for x in (q, k, v, dout) for stride in x.stride()[:3]]
     sizes = (query_heads // heads, length, keys, cos.shape[-1], zero_sin, scale, scale * LOG2_E)
@@ -243,7 +242,7 @@ def launch(
             kernel[(programs, all_heads, batch)](
                 *inputs, *results, starts, blocks, *strides,
                 *(stride for x in results for stride in x.stride()[:3]), *table_strides(cos, sin), *sizes,
-                **constants(chosen, head_dim, causal, cu_seqlens is not None, target), **options(chosen),
+                **constants(chosen, head_dim, causal, cu_seqlens is not None), **options(chosen),
             )  # fmt: skip
     return dq, dk, dv
 
@@ -258,7 +257,7 @@ def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
             ("attention_bwd_dkv", attention_bwd_dkv),
         ):
             chosen = tile_for(name, *place)
-            values = constants(chosen, head_dim, True, True, target)
+            values = constants(chosen, head_dim, True, True)
             found.append(compile_spec(name, kernel, values, options(chosen), *place))
         values = {"DIM": head_dim, "BLOCK_M": DELTA_ROWS}
         found.append(compile_spec("attention_bwd_delta", attention_bwd_delta, values, DELTA_OPTIONS, *place))

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fope_triton.attention_tiles import tile_for, tile_of
-from fope_triton.backend import on_device, target_of, unit_stride
+from fope_triton.backend import on_device, unit_stride
 from fope_triton.rotate import table_strides
 from fope_triton.signatures import COMPILED, compile_spec
 from fope_triton.tables import table_rows
@@ -148,7 +148,7 @@ def sequence_block(blocks, cu_seqlens, program):
     return tl.load(blocks + 2 * program + 1), begin, (end - begin).to(tl.int32)
 
 
-def constants(chosen: Tile, head_dim: int, causal: bool, varlen: bool, target: str) -> dict[str, Any]:
+def constants(chosen: Tile, head_dim: int, causal: bool, varlen: bool) -> dict[str, Any]:
     """Return the compile-time arguments that all attention kernels have."""
     return {
         "P": head_dim // 2,
@@ -156,7 +156,7 @@ def constants(chosen: Tile, head_dim: int, causal: bool, varlen: bool, target: s
         "BLOCK_N": chosen.block_n,
         "CAUSAL": causal,
         "VARLEN": varlen,
-        "PRECISION": "ieee" if TARGETS[target].is_amd else "tf32x3",
+        "PRECISION": chosen.precision,
     }
 
 
@@ -192,7 +192,6 @@ def launch(
     if out.numel() == 0:
         return out, lse
     q, k, v = (unit_stride(x) for x in (q, k, v))
-    target = target_of(q)
     chosen = tile_of("attention_fwd", q)
     strides: tuple[int, ...] = (0,) * 6
     pairs = 0
@@ -210,7 +209,7 @@ def launch(
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3], *strides,
             query_heads // heads, length, keys, pairs, zero_sin, scale * LOG2_E,
             ROTATE_Q=cos is not None,
-            **constants(chosen, head_dim, causal, cu_seqlens is not None, target), **options(chosen),
+            **constants(chosen, head_dim, causal, cu_seqlens is not None), **options(chosen),
         )  # fmt: skip
     return out, lse
 
@@ -220,7 +219,7 @@ def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
         chosen = tile_for("attention_fwd", dtype, head_dim, target)
-        values = constants(chosen, head_dim, True, True, target) | {"ROTATE_Q": True}
+        values = constants(chosen, head_dim, True, True) | {"ROTATE_Q": True}
         place = (dtype, head_dim, target)
         found.append(compile_spec("attention_fwd", attention_fwd, values, options(chosen), *place))
     return found

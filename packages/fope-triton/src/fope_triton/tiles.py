@@ -40,12 +40,13 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Tile:
-    """How a kernel cuts its work: rows and columns a block, warps, stages of the pipeline."""
+    """How a kernel cuts its work: rows and columns a block, warps, stages, and how float32 is multiplied."""
 
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
+    precision: str = "tf32x3"
 
 
 @dataclass(frozen=True)
