@@ -1,6 +1,6 @@
 """FoPE on a CPU beside its peers: the rotation, its tables, and a whole training step.
 
-    python benchmarks/cpu.py [--shapes 8x8x64] [--batch 1 8] [--length 512] [--repeats 20] [--threads 1] [--step]
+    python benchmarks/cpu.py [--shapes 8x8x64] [--batch 1 8] [--length 512] [--repeats 20] [--step]
 
 All in one process and in turn, so that a busy machine slows both sides of a pair; a ratio is the median over
 pairs with its 95% interval. "RoPE" is transformers' eager `apply_rotary_pos_emb` with its tables at hand;
