@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.distributed
 from transformers import PreTrainedModel
 
 from fope.coefficients import check_ranks
@@ -20,6 +21,7 @@ def check_ranks_at_first_step(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _check_once(model: Any, args: tuple[Any, ...]) -> None:
-    if model.training and not getattr(model, "fope_ranks_checked", False):
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if together and model.training and not getattr(model, "fope_ranks_checked", False):
         check_ranks(model)
         model.fope_ranks_checked = True

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from fope.errors import FopeError
 from fope.hf import from_pretrained
+from fope.hf.ranks import check_ranks_at_first_step
 from fope.reproduce.arms import ARMS, FOPE, give_positions
 from fope.reproduce.paper import MODIFY, paper_config
 from lmlab.accounting import count_parameters
@@ -49,7 +50,8 @@ def modify(
         raise FopeError(f"there are no positions of kind {kind!r}; there are {', '.join(ARMS)}")
     if options and kind not in FOPE:
         raise FopeError(f"positions of kind {kind!r} have no option {', '.join(options)}")
-    return give_positions(model, kind, train_length, seed, **options)
+    given = give_positions(model, kind, train_length, seed, **options)
+    return check_ranks_at_first_step(given) if kind in FOPE else given
 
 
 def run_config(source: str, assignments: Iterable[str] = ()) -> RunConfig:
