@@ -121,12 +121,17 @@ def rotation(repeats: int) -> Iterable[Measured]:
         calls: dict[str, Call] = {
             "clone (limit)": lambda q=q, k=k: (q.clone(), k.clone()),
             "fope_rotate": lambda q=q, k=k, c=cos, s=sin, at=at: fope_rotate(q, k, c, s, at),
+            "fope_rotate in place, folded": lambda q=q, k=k, c=cos, s=sin, at=at: fope_rotate(
+                q, k, c, s, at, zero_sin=0.0, inplace=True
+            ),
         }
         by_head = [x.view(batch, length, -1, head_dim).transpose(1, 2) for x in (q, k)]
-        calls |= rotation_peers(*by_head, length)
+        calls |= rotation_peers(*by_head, length) | released(*by_head, heads, kept)
         moved = rotation_bytes(batch, length, query_heads, heads, head_dim, kept)
+        kept_only = rotation_bytes(batch, length, query_heads, heads, 2 * kept, kept)
         for peer, (seconds, iqr) in interleaved(calls, repeats).items():
-            yield Measured("rotation", shape, peer, seconds, iqr, bytes=moved)
+            bytes_ = kept_only if "folded" in peer else moved
+            yield Measured("rotation", shape, peer, seconds, iqr, bytes=bytes_)
 
 
 def rotation_peers(q: Tensor, k: Tensor, length: int) -> dict[str, Call]:
@@ -146,6 +151,16 @@ def rotation_peers(q: Tensor, k: Tensor, length: int) -> dict[str, Call]:
         turned = [x.transpose(1, 2) for x in (q, k)]
         calls["flash-attn"] = lambda: [flash.apply_rotary_emb(x, cos[0], sin[0]) for x in turned]
     return calls
+
+
+def released(q: Tensor, k: Tensor, heads: int, kept: int) -> dict[str, Call]:
+    """The released code's einsums on every call, where `fope` is installed and query heads are KV heads."""
+    olmo = installed("fope.compat.olmo")
+    if not olmo or q.shape[1] != heads or q.numel() > 2**27:  # its basis is as large as q, in float32, twice
+        return {}
+    frequencies, coef = torch.logspace(0, -2, kept, device="cuda"), factors(heads, kept)[1]
+    at = torch.arange(q.shape[2], device="cuda")
+    return {"released einsum": lambda: [olmo.released_rotation(x, at, frequencies, *coef) for x in (q, k)]}
 
 
 def attention(repeats: int) -> Iterable[Measured]:
