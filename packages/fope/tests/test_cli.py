@@ -245,7 +245,7 @@ def test_dry_run_of_a_paper_s_run_says_what_it_takes(capsys: pytest.CaptureFixtu
         (("train", "nowhere.toml"), "nowhere.toml"),
         (("train", "70M-c4-512-fope"), "size: 60M, 180M, 1200M"),
         (
-            ("train", "run.toml", "--set", "apply.options.kind=sinus"),
+            ("train", "run.toml", "-o", "OUT", "--set", "apply.options.kind=sinus"),
             "there are no positions of kind 'sinus'",
         ),
         (("reproduce", "--scale", "huge"), "huge"),
@@ -299,7 +299,7 @@ def test_without_the_experiment_s_libraries_it_says_what_to_install(
     for module in list(sys.modules):
         if module.startswith(("fope.reproduce", f"{missing}.")):
             monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, missing, None)  # type: ignore[arg-type]  # what cannot be imported
+    monkeypatch.setitem(sys.modules, missing, None)  # what cannot be imported
     assert "pip install 'fope[reproduce]'" in refused(capsys, "train", "run.toml")
 
 

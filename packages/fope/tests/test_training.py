@@ -97,6 +97,10 @@ def test_a_plan_counts_what_the_model_has(file: Path) -> None:
     model = build_model(SHAPE, seed=0)
     assert planned.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert planned.tokens == 2 * planned.tokens_per_step == 2 * 4 * 32
+    kerple = plan(run_config(str(file), ["apply.options.kind=kerple"]))
+    assert kerple.parameters == planned.parameters + 2 * 2  # two of each head
+    with pytest.raises(FopeError, match="no positions of kind 'sinus'"):
+        plan(run_config(str(file), ["apply.options.kind=sinus"]))
 
 
 def test_mistakes_in_options_name_them(file: Path) -> None:

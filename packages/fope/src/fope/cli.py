@@ -172,7 +172,11 @@ def convert(
     from fope.hf import convert_to_fope, extend
     from fope.hf.config import read
 
-    options = {"init_gain": init_gain, "zero_sin": zero_sin, "scaling": _json_object(scaling)}
+    options: dict[str, Any] = {
+        "init_gain": init_gain,
+        "zero_sin": zero_sin,
+        "scaling": _json_object(scaling),
+    }
     model = _load(source)
     if read(model.config) is None:
         convert_to_fope(model, train_length=train_length, seed=seed, **options)

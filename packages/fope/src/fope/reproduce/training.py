@@ -87,10 +87,15 @@ class Plan:
 
 
 def plan(config: RunConfig) -> Plan:
-    """Count what a run will take, without building or reading anything large."""
+    """Count what a run will take, without building or reading anything large.
+
+    Raises as the run itself would for a model or options that cannot be.
+    """
     settings = {"vocab_size": config.corpus.vocab_size} | config.model
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(build_config(settings))
+        if config.apply is not None:
+            modify(model, **config.apply.options)
     training = config.training
     tokens = training.batch_size * config.corpus.context_length
     parameters = count_parameters(model)
