@@ -76,7 +76,7 @@ def whole(
     batch=st.integers(1, 2),
     heads=st.integers(1, 2),
     group=st.sampled_from([1, 3]),
-    length=st.sampled_from([0, 1, 2, 15, 16, 17, 33]),
+    length=st.sampled_from([0, 1, 2, 15, 17, 20]),
     pairs=st.sampled_from([1, 9, 16]),
     earlier=st.sampled_from([0, 5]),
     per_batch=st.booleans(),
@@ -118,7 +118,7 @@ def packed(lens: list[int], heads: int = 2, group: int = 2, seed: int = 0) -> tu
     return [q, k, v], (cos, sin, starts), dout
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     lens=st.lists(st.sampled_from([0, 1, 5, 16, 17, 20]), min_size=1, max_size=4),
     causal=st.booleans(),
@@ -194,6 +194,13 @@ def test_opcheck() -> None:
     torch.library.opcheck(attention_ops.attention_op, (q, k, v, *rest))
     out, lse, *turned = attention_ops.attention_with_grad_op(q, k, v, *rest)
     torch.library.opcheck(attention_ops.attention_backward_op, (out, *turned, v, out, lse, *rest))
+
+
+def test_it_compiles_whole() -> None:
+    inputs, (cos, sin), _ = whole(length=5)
+    inputs[0] = inputs[0].detach().clone().requires_grad_()
+    compiled = torch.compile(fope_attention, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(*inputs, cos, sin), fope_attention(*inputs, cos, sin))
 
 
 @pytest.mark.filterwarnings("ignore:Input #")

@@ -20,11 +20,16 @@ def runs_kernels(x: Tensor) -> bool:
 
     The interpreter computes bfloat16 wrongly, so that never goes there. Warns once where PyTorch takes over.
     """
-    if x.is_cuda:
-        return True
+    return x.is_cuda or interpreted(x.device.type, x.dtype)
+
+
+# `torch.compile` cannot look into Triton's settings; they do not change.
+@torch.compiler.assume_constant_result
+def interpreted(device: str, dtype: torch.dtype) -> bool:
+    """Whether the interpreter is on and right for this dtype."""
     if triton.knobs.runtime.interpret:
-        return x.dtype != torch.bfloat16
-    warn_once(x.device.type)
+        return dtype != torch.bfloat16
+    warn_once(device)
     return False
 
 

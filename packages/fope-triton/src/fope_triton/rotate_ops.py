@@ -10,7 +10,7 @@ from torch import Tensor
 from fope_triton import reference, reference_cache, rotate
 from fope_triton.attention_fwd import token_major
 from fope_triton.backend import runs_kernels
-from fope_triton.cache_ops import DTYPES, check_integers, check_tables, describe
+from fope_triton.cache_ops import DTYPES, check_integers, check_tables, describe, readable
 from fope_triton.tiles import HEAD_DIMS
 
 
@@ -43,7 +43,7 @@ def fope_rotate(
     check_heads(q, k, q.shape[1], k.shape[1])
     check_integers("positions", positions, (q.shape[0],), q)
     check_tables(cos, sin, q, k.shape[1], 0)
-    if not q.is_cuda and len(positions) and not torch.compiler.is_compiling():
+    if readable(q):
         rows = cos.shape[1] if cos.ndim == 3 else cos.shape[1] ** 2
         if not 0 <= int(positions.min()) <= int(positions.max()) < rows:
             raise ValueError(
