@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 import fope.hf
+from fope.compat.layouts import read_coefficients
 from fope.errors import FopeError
+from fope.hf.convert import rotating_layers
 from fope.hf.layouts import coefficients, load_coefficients
 from fope.hf.ranks import check_ranks_at_first_step
 
@@ -90,3 +98,13 @@ def test_ranks_are_compared_once_when_training_begins(monkeypatch: pytest.Monkey
     for _ in range(2):
         model.train()(IDS)
     assert compared == [model]
+
+
+def test_families_that_name_their_attention_otherwise():
+    config = GPTNeoXConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = fope.hf.convert_to_fope(GPTNeoXForCausalLM(config), train_length=64)
+    layout, sets = read_coefficients(model.state_dict())
+    assert layout == "fope"
+    assert torch.equal(sets[1][0], rotating_layers(model)[1].fope.cos_coef)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fope_triton.reference import turn
+
 
 def tables_at(cos: Tensor, sin: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return cos and sin [H, N, R] of positions [N].
@@ -22,14 +24,8 @@ def tables_at(cos: Tensor, sin: Tensor, positions: Tensor) -> tuple[Tensor, Tens
 
 
 def rotate(x: Tensor, c: Tensor, s: Tensor, zero_sin: float) -> Tensor:
-    """Rotate x [N, H, 2P] by c and s [H, N, R], in float32 at least; from pair R on, c = 1, s = zero_sin."""
-    pairs = x.shape[-1] // 2
-    precise = torch.promote_types(x.dtype, torch.float32)
-    missing = (0, pairs - c.shape[-1])
-    c = F.pad(c.transpose(0, 1).to(precise), missing, value=1.0)
-    s = F.pad(s.transpose(0, 1).to(precise), missing, value=zero_sin)
-    x1, x2 = x.to(precise).split(pairs, dim=-1)
-    return torch.cat([x1 * c - x2 * s, x2 * c + x1 * s], dim=-1).to(x.dtype)
+    """Rotate x [N, H·G, 2P] by c and s [H, N, R]; from pair R on, c = 1, s = zero_sin."""
+    return turn(x.transpose(0, 1), c, s, zero_sin).transpose(0, 1)
 
 
 def decode(
@@ -46,7 +42,6 @@ def decode(
 ) -> Tensor:
     """What `fope_decode` returns; one sequence after the other."""
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    group = q.shape[1] // k_cache.shape[2]
     for sequence, length in enumerate(cache_lens.tolist()):
         if length == 0:
             continue
@@ -55,8 +50,7 @@ def decode(
         keys, values = (cached(cache, sequence, positions, block_table) for cache in (k_cache, v_cache))
         if not rotated_cache:
             keys = rotate(keys, c, s, zero_sin)
-        last_c, last_s = (table[:, -1:].repeat_interleave(group, 0) for table in (c, s))
-        query = rotate(q[sequence][None], last_c, last_s, zero_sin)
+        query = rotate(q[sequence][None], c[:, -1:], s[:, -1:], zero_sin)
         out[sequence] = F.scaled_dot_product_attention(
             query.transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), scale=scale, enable_gqa=True
         ).squeeze(1)  # fmt: skip

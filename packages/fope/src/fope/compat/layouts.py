@@ -19,6 +19,11 @@ KEYS: dict[Layout, str] = {
     "olmo": "transformer.blocks.{layer}.pos_emb.{part}_coef",
     "intern_s1": "model.language_model.rotary_emb.{part}_coef",
 }
+PATTERNS: dict[Layout, str] = {  # families of transformers differ in what stands before `layers`, and after
+    "fope": r"layers\.(?P<layer>\d+)\.(?:self_attn|attention)\.fope\.(?P<part>cos|sin)_coef",
+    "olmo": r"transformer\.blocks\.(?P<layer>\d+)\.pos_emb\.(?P<part>cos|sin|fourier)_coef",
+    "intern_s1": r"model\.language_model\.rotary_emb\.(?P<part>cos|sin|fourier)_coef",
+}
 
 
 def read_coefficients(state_dict: Mapping[str, Tensor]) -> tuple[Layout, Coefficients]:
@@ -30,10 +35,8 @@ def read_coefficients(state_dict: Mapping[str, Tensor]) -> tuple[Layout, Coeffic
     """
     found: dict[Layout, dict[int | None, dict[str, Tensor]]] = {}
     for layout in get_args(Layout):
-        pattern = re.escape(KEYS[layout]).replace(r"\{layer\}", r"(?P<layer>\d+)")
-        pattern = pattern.replace(r"\{part\}", "(?P<part>cos|sin|fourier)")
         for key, value in state_dict.items():
-            if match := re.search(rf"(?:^|\.){pattern}$", key):
+            if match := re.search(rf"(?:^|\.){PATTERNS[layout]}$", key):
                 layer = int(match["layer"]) if "layer" in match.re.groupindex else None
                 check_finite(key, value)
                 parts = ("cos", "sin") if match["part"] == "fourier" else (match["part"],)
