@@ -26,7 +26,7 @@ from fope_triton.tables import table_rows
 from fope_triton.tiles import HEAD_DIMS, TARGETS, CompileSpec
 from fope_triton.varlen import sequence_blocks
 
-DELTA_ROWS = 16
+DELTA_ROWS = 8
 DELTA_OPTIONS = {"num_warps": 4}
 
 
