@@ -65,7 +65,7 @@ def run(*arguments: str, interpret: bool = False) -> subprocess.CompletedProcess
     if interpret:
         environment["TRITON_INTERPRET"] = "1"
     command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
