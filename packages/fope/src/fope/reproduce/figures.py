@@ -35,7 +35,7 @@ LOOKS: Mapping[str, tuple[str, str, str]] = {
 }
 SPLITS = {"valid": "text of the kind trained on", "heldout": "a held-out library", "books": "books"}
 
-FIRST_POSITION = 8  # before it there is too little to read from
+FIRST_POSITION = 16  # before it there is too little to read from
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -104,7 +104,7 @@ def perplexity_by_length(
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
     panels[0].set_ylabel("perplexity (a byte)")
-    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    _legend_below(canvas, panels[0])
     says = title(
         "A",
         metrics,
@@ -126,13 +126,13 @@ def loss_by_position(
     config: ExperimentConfig, metrics: Mapping[str, Estimate], results: Results, folder: Path
 ) -> Figure:
     """Loss at each position of the longest windows, averaged in bins that grow with the position."""
-    canvas = Canvas(figsize=(7.5, 4.2), layout="constrained")
+    canvas = Canvas(figsize=(8, 4.8), layout="constrained")
     axes = canvas.subplots()
     shown: list[float] = []
     for arm, found in results.items():
         label, colour, line = LOOKS[arm]
         loss = np.mean([result["positions"] for result in found], axis=0)
-        edges = np.unique(np.geomspace(FIRST_POSITION, len(loss), 32).astype(int))
+        edges = np.unique(np.geomspace(FIRST_POSITION, len(loss), 24).astype(int))
         binned = [loss[a - 1 : b - 1].mean() for a, b in itertools.pairwise(edges)]
         axes.plot(np.sqrt(edges[:-1] * edges[1:]), binned, line, color=colour, label=label)
         shown += binned
@@ -140,7 +140,7 @@ def loss_by_position(
     axes.set_ylim(min(shown) - 0.1, max(shown) + 0.1)
     axes.set_xscale("log")
     axes.axvline(config.context_length, color=MUTED, linestyle=":", linewidth=1)
-    axes.legend(ncols=2)
+    _legend_below(canvas, axes)
     axes.set_title(f"Where the loss goes up: windows of {MULTIPLES[-1]} L")
     caption = (
         "Loss by position on text of the kind trained on, mean over seeds; dotted: the training length. "
@@ -153,7 +153,7 @@ def perplexity_ratio(
     config: ExperimentConfig, metrics: Mapping[str, Estimate], results: Results, folder: Path
 ) -> Figure:
     """The paper's PPL ratio: held-out library over text of the kind trained on."""
-    canvas = Canvas(figsize=(7.5, 4.2), layout="constrained")
+    canvas = Canvas(figsize=(8, 4.8), layout="constrained")
     axes = canvas.subplots()
     for arm, found in results.items():
         label, colour, line = LOOKS[arm]
@@ -166,7 +166,7 @@ def perplexity_ratio(
         )
     axes.set(xlabel="length of the context (bytes)", ylabel="PPL held-out library / PPL valid")
     _length_axis(axes, config)
-    axes.legend(ncols=2)
+    _legend_below(canvas, axes)
     axes.set_title(
         title(
             "E2",
@@ -224,15 +224,19 @@ def gains(config: ExperimentConfig, metrics: Mapping[str, Estimate], folder: Pat
     canvas = Canvas(figsize=(7.5, 3.6), layout="constrained")
     left, right = canvas.subplots(1, 2)
     for axes, key, label in (
-        (left, "loss_valid_{}_1L", "loss at L (nats a byte)"),
-        (right, "growth_valid_{}", "growth of the loss from L to 16 L (nats)"),
+        (left, "loss_valid_{}_1L", "loss at L (nats)"),
+        (right, "growth_valid_{}", "its growth to 16 L (nats)"),
     ):
         values = [metrics[key.format(f"{GAINS}_{gain:g}")].mean for gain in config.gains]
         axes.plot(config.gains, values, "o-", color=PALETTE[0])
         axes.set(xlabel="σ (gain of the noise)", ylabel=label)
     best = min(config.gains, key=lambda gain: metrics[f"growth_valid_{GAINS}_{gain:g}"].mean)
-    canvas.suptitle(f"σ: the loss grows least at {best:g} (the paper: 0.3)", x=0.01, ha="left", fontsize=12)
-    caption = f"FoPE with each gain of the noise, {config.gain_steps} steps, one seed; 0 is CF only."
+    says = f"σ: the loss grows least at {best:g} (the paper: 0.3), on one seed of {config.gain_steps} steps"
+    canvas.suptitle(says, x=0.01, ha="left", fontsize=12)
+    caption = (
+        f"FoPE with each gain of the noise after {config.gain_steps} steps; 0 is CF only. One seed: compare "
+        "the differences with the spread over seeds in the other figures before reading much into them."
+    )
     return Figure(save(canvas, folder, "gains"), caption)
 
 
@@ -242,6 +246,10 @@ def _lengths(config: ExperimentConfig) -> list[int]:
 
 def _across(losses: Mapping[str, float], config: ExperimentConfig) -> NDArray[np.float64]:
     return np.array([losses[str(length)] for length in _lengths(config)])
+
+
+def _legend_below(canvas: Canvas, axes: Axes) -> None:
+    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def _length_axis(axes: Axes, config: ExperimentConfig) -> None:
