@@ -25,8 +25,9 @@ def result(at_l: float, at_16l: float, *, heldout: float = 0.3, found: float | N
         "heldout": {length: loss + heldout for length, loss in zip(lengths, losses, strict=True)},
         "books": dict(zip(lengths, losses, strict=True)),
     }
-    passkey = {"passkey": {length: [found, found] for length in lengths}} if found is not None else {}
-    return {"losses": splits, **passkey}
+    passkey = {length: [found, found] for length in lengths}
+    taught = {"passkey": passkey, "lessons": 1} if found is not None else {}
+    return {"losses": splits, **taught}
 
 
 def verdict(claim: str, arms: Mapping[str, list[dict[str, Any]]]) -> tuple[Verdict, str]:

@@ -99,6 +99,7 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(
         "training.warmup_steps=1",
         "training.eval_every=2",
         "passkey.trials=1",
+        "passkey.lessons=1",
         "passkey.curriculum=[{digits=5,keys=2}]",
         "passkey.training.max_steps=2",
         "passkey.training.warmup_steps=1",

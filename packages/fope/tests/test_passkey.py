@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from tokenizers import pre_tokenizers
 from torch import nn
 
-from fope.reproduce.passkey import KeysInText, PasskeyConfig, PasskeyLoss, PasskeyTexts, scores
+from fope.reproduce.passkey import KeysInText, PasskeyConfig, PasskeyLoss, PasskeyTexts, scores, teach
 from lmlab.tokenizers import encode, train_tokenizer
 
 TOKENIZER = train_tokenizer(["bytes"], 257)
@@ -18,6 +19,7 @@ CONFIG = {
     "arms": [],
     "curriculum": [{"digits": 5}],
     "training": {"max_steps": 1, "batch_size": 1, "learning_rate": 1.0},
+    "lessons": 3,
     "language_weight": 0.5,
     "trials": 3,
 }
@@ -117,3 +119,14 @@ def test_scores_count_exact_answers(texts: PasskeyTexts) -> None:
     config = PasskeyConfig.model_validate(CONFIG)
     found = scores(Copier(0), texts, [64, 128], config)  # type: ignore[arg-type]
     assert found == {"64": [1.0] * 5, "128": [0.0] * 5}
+
+
+def test_lessons_end_when_the_keys_are_found(
+    texts: PasskeyTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PasskeyConfig.model_validate(CONFIG)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("fope.reproduce.passkey.train", lambda model, rows, *_, **__: seen.append(rows))
+    assert teach(Copier(0), texts, 64, config, 0, directory=tmp_path) == 1  # type: ignore[arg-type]
+    assert teach(Constant(0), texts, 64, config, 0, directory=tmp_path) == 3  # type: ignore[arg-type]
+    assert not torch.equal(seen[1], seen[2])  # each lesson has texts of its own

@@ -128,6 +128,7 @@ def arm_metrics(trained: Mapping[Trial, Mapping[str, Any]], length: int) -> Metr
             for multiple in MULTIPLES:
                 found = [float(np.mean(result["passkey"][str(multiple * length)])) for result in results]
                 metrics[f"passkey_{_name(arm)}_{multiple}L"] = Estimate.of(found)
+            metrics[f"passkey_lessons_{_name(arm)}"] = Estimate.of([r["lessons"] for r in results])
     return metrics | comparisons(arms, length)
 
 

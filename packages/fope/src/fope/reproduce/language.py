@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Train and measure one arm with one seed; runs in a process of its own.
 
     Returns `losses[split][length]` in nats, `positions` (losses by position of the longest windows) and,
-    where the arm is taught, `passkey[length]` (a share found for each depth).
+    where the arm is taught, `passkey[length]` (a share found for each depth) and `lessons`.
     """
     settings = trial.settings
     length = settings["context_length"]
@@ -57,7 +57,7 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     }
     if settings["passkey"] is not None:
         config = PasskeyConfig(**settings["passkey"])
-        result["passkey"] = taught(model, corpus, lengths, config, trial.seed, context)
+        result |= taught(model, corpus, lengths, config, trial.seed, context)
     return result
 
 
@@ -86,10 +86,10 @@ def taught(
     config: PasskeyConfig,
     seed: int,
     context: TrialContext,
-) -> Mapping[str, list[float]]:
-    """Teach passkeys at the training length; the shares found by length and depth."""
+) -> dict[str, Any]:
+    """Teach passkeys at the training length; `lessons` it took and the shares found by length and depth."""
     texts = PasskeyTexts(corpus.tokenizer, np.asarray(corpus.train.tokens[:FILLER_TOKENS]))
-    teach(
+    lessons = teach(
         model,
         texts,
         lengths[0],
@@ -99,4 +99,4 @@ def taught(
         on_progress=context.progress,
     )
     questions = PasskeyTexts(corpus.tokenizer, np.asarray(corpus.valid.tokens))
-    return scores(model, questions, lengths, config)
+    return {"lessons": lessons, "passkey": scores(model, questions, lengths, config)}

@@ -29,7 +29,7 @@ from lmlab.training import TrainingConfig, train
 
 MARK = "~"
 NAME = "~key~"
-TRAINING_SEED, SCORING_SEED = 20_000, 10_000
+TRAINING_SEED, CHECKING_SEED, SCORING_SEED = 20_000, 15_000, 10_000
 
 
 class KeysInText(BaseModel):
@@ -48,7 +48,9 @@ class PasskeyConfig(BaseModel):
 
     arms: tuple[str, ...]
     curriculum: tuple[KeysInText, ...] = Field(description="kinds of text; a batch has equal shares of them")
-    training: TrainingConfig
+    training: TrainingConfig = Field(description="of one lesson")
+    lessons: int = Field(gt=0, description="at most; teaching ends when the skill is there")
+    learned: float = Field(0.97, gt=0, le=1, description="share of the keys found at L that ends the lessons")
     language_weight: float = Field(ge=0, description="of the loss on the text beside that on the digits")
     digits: int = Field(5, ge=1, le=10)
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -126,17 +128,30 @@ def teach(
     *,
     directory: Path,
     on_progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Train `model` in place on texts of `length` tokens."""
+) -> int:
+    """Train `model` in place on texts of `length` tokens, lesson after lesson, until it finds the keys.
+
+    Returns the number of lessons. How many a model takes is chance more than merit: the skill comes at once,
+    after a plateau whose length depends on the seed.
+    """
     training = config.training.model_copy(update={"seed": seed, "data_seed": seed})
     count = training.max_steps * training.batch_size
-    rows = texts.curriculum(length, config.curriculum, count, seed=TRAINING_SEED + seed)
     objective = PasskeyLoss(model, texts.digits, config.language_weight)
-    train(objective, rows, training, directory=directory, on_progress=on_progress)
+    for lesson in range(config.lessons):
+        rows = texts.curriculum(length, config.curriculum, count, seed=TRAINING_SEED + 100 * seed + lesson)
+        train(objective, rows, training, directory=directory / str(lesson), on_progress=on_progress)
+        found = scores(model, texts, [length], config, seed=CHECKING_SEED)[str(length)]
+        if np.mean(found) >= config.learned:
+            break
+    return lesson + 1
 
 
 def scores(
-    model: PreTrainedModel, texts: PasskeyTexts, lengths: Sequence[int], config: PasskeyConfig
+    model: PreTrainedModel,
+    texts: PasskeyTexts,
+    lengths: Sequence[int],
+    config: PasskeyConfig,
+    seed: int = SCORING_SEED,
 ) -> dict[str, list[float]]:
     """For each length the share of keys found, every digit right by greedy decoding, at each depth.
 
@@ -144,15 +159,15 @@ def scores(
     """
     with evaluating(model):
         return {
-            str(length): [_found(model, texts, length, depth, config) for depth in config.depths]
+            str(length): [_found(model, texts, length, depth, config, seed) for depth in config.depths]
             for length in lengths
         }
 
 
 def _found(
-    model: PreTrainedModel, texts: PasskeyTexts, length: int, depth: float, config: PasskeyConfig
+    model: PreTrainedModel, texts: PasskeyTexts, length: int, depth: float, config: PasskeyConfig, seed: int
 ) -> float:
-    random = np.random.default_rng([SCORING_SEED, length, round(depth * 1000)])
+    random = np.random.default_rng([seed, length, round(depth * 1000)])
     rows = [texts.draw(length, config.digits, [depth], random) for _ in range(config.trials)]
     found = 0
     for batch in torch.from_numpy(np.stack(rows)).split(max(1, 16_384 // length)):
