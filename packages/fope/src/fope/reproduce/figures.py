@@ -113,7 +113,7 @@ def perplexity_by_length(
         "Perplexity beyond the training length",
     )
     if holds("E1", metrics) is False:
-        says += "; the series alone (FS) is worse than RoPE"
+        says += "; the series alone (FS) is no better than RoPE, seed by seed"
     canvas.suptitle(says, x=0.01, ha="left", fontsize=12)
     caption = (
         f"Perplexity of windows of each length; trained at {config.context_length} bytes (dotted). "
