@@ -12,7 +12,13 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from fope import FopeError, kept_frequencies
-from fope.frequencies import Yarn, interpolate, kept_count, periods, rope_frequencies, yarn
+from fope.frequencies import Yarn, interpolate, periods, rope_frequencies, yarn
+
+
+def kept_count(head_dim: int, theta: float, train_length: int) -> int:
+    """R in closed form: min(P, 1 + floor(P·ln(L/2π)/ln θ)), for L ≥ 2π."""
+    pairs = head_dim // 2
+    return min(pairs, 1 + math.floor(pairs * math.log(train_length / (2 * math.pi)) / math.log(theta)))
 
 
 def test_a_bank_by_hand() -> None:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import fope.hf
 from fope.errors import FopeError
 from fope.hf.config import read
-from fope.hf.convert import rotating_layers
+from fope.hf.rotation import rotating_layers
 
 SHAPES = {
     "llama": {},

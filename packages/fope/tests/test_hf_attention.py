@@ -55,6 +55,18 @@ def test_gradients_are_the_same(kernel):
         assert torch.allclose(one.grad, other.grad, atol=1e-4)
 
 
+def test_the_kernels_themselves_agree():
+    """With fope-triton as it is, in Triton's interpreter where there is no GPU: logits and gradients."""
+    pytest.importorskip("fope_triton")
+    plain, fused = pair(zero_sin=1.0, preserve=False)
+    ids = tokens()
+    for model in (plain, fused):
+        model.train()(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    assert torch.allclose(logits(fused, ids, use_cache=False), logits(plain, ids), atol=1e-4)
+    for one, other in zip(plain.parameters(), fused.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-4)
+
+
 def test_decoding_with_a_cache_goes_past_the_kernel(kernel):
     plain, fused = pair()
     options = {"max_new_tokens": 5, "do_sample": False}

@@ -17,9 +17,9 @@ from transformers import (
 import fope.hf
 from fope.compat.layouts import read_coefficients
 from fope.errors import FopeError
-from fope.hf.convert import rotating_layers
 from fope.hf.layouts import coefficients, load_coefficients
 from fope.hf.ranks import check_ranks_at_first_step
+from fope.hf.rotation import rotating_layers
 
 torch.set_num_threads(1)
 

@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fope_triton.attention_fwd import LOG2_E, constants, options, sequence_block, token_major
+from fope_triton.attention_fwd import LOG2_E, constants, options, sequence_block
 from fope_triton.attention_tiles import tile_for, tile_of
-from fope_triton.backend import on_device, unit_stride
+from fope_triton.backend import on_device, token_major, unit_stride
 from fope_triton.rotate import table_strides
 from fope_triton.signatures import COMPILED, compile_spec
 from fope_triton.tables import table_rows

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fope_triton.attention_tiles import tile_for, tile_of
-from fope_triton.backend import on_device, unit_stride
+from fope_triton.backend import on_device, token_major, unit_stride
 from fope_triton.rotate import table_strides
 from fope_triton.signatures import COMPILED, compile_spec
 from fope_triton.tables import table_rows
@@ -163,12 +163,6 @@ def constants(chosen: Tile, head_dim: int, causal: bool, varlen: bool) -> dict[s
 def options(chosen: Tile) -> dict[str, int]:
     """Return how a kernel with that tile is compiled."""
     return {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
-
-
-def token_major(x: Tensor) -> Tensor:
-    """Return an empty tensor of the shape of x [B, H, T, D] that lies in memory as [B, T, H, D]."""
-    batch, heads, length, head_dim = x.shape
-    return x.new_empty((batch, length, heads, head_dim)).transpose(1, 2)
 
 
 def launch(

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from fope_triton import attention_bwd, attention_fwd, reference, rotate
-from fope_triton.attention_fwd import token_major
-from fope_triton.backend import runs_kernels
-from fope_triton.cache_ops import check_tables, describe
-from fope_triton.rotate_ops import check_heads, rotate_op
+from fope_triton.backend import runs_kernels, token_major
+from fope_triton.checks import check_heads, check_tables, describe
+from fope_triton.rotate_ops import rotate_op
 from fope_triton.varlen import packed_positions
 
 

@@ -69,3 +69,9 @@ def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:
 def unit_stride(x: Tensor) -> Tensor:
     """Return x with its last axis side by side; a copy only where it is not."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def token_major(x: Tensor) -> Tensor:
+    """Return an empty tensor of the shape of x [B, H, T, D] that lies in memory as [B, T, H, D]."""
+    batch, heads, length, head_dim = x.shape
+    return x.new_empty((batch, length, heads, head_dim)).transpose(1, 2)

@@ -17,10 +17,15 @@ def tables_at(cos: Tensor, sin: Tensor, positions: Tensor) -> tuple[Tensor, Tens
     """
     if cos.ndim == 3:
         return cos[:, positions], sin[:, positions]
-    rows = cos.shape[1]
-    basis = torch.view_as_complex(cos.contiguous())
-    basis = basis[0, positions // rows] * basis[1, positions % rows]
+    basis = factored_basis(cos, positions)
     return basis.real @ sin[0], basis.imag @ sin[1]
+
+
+def factored_basis(factors: Tensor, positions: Tensor) -> Tensor:
+    """Return e^{iΩp} of positions [N], complex [N, D], from the factors [2, ROWS, D, 2]."""
+    rows = factors.shape[1]
+    basis = torch.view_as_complex(factors.contiguous())
+    return basis[0, positions // rows] * basis[1, positions % rows]
 
 
 def rotate(x: Tensor, c: Tensor, s: Tensor, zero_sin: float) -> Tensor:

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fope_triton import reference, reference_cache, rotate
-from fope_triton.attention_fwd import token_major
-from fope_triton.backend import runs_kernels
-from fope_triton.cache_ops import DTYPES, check_integers, check_tables, describe, readable
-from fope_triton.tiles import HEAD_DIMS
+from fope_triton import reference_cache, rotate
+from fope_triton.backend import runs_kernels, token_major
+from fope_triton.checks import check_heads, check_integers, check_positions, check_tables
 
 
 def fope_rotate(
@@ -43,12 +41,7 @@ def fope_rotate(
     check_heads(q, k, q.shape[1], k.shape[1])
     check_integers("positions", positions, (q.shape[0],), q)
     check_tables(cos, sin, q, k.shape[1], 0)
-    if readable(q):
-        rows = cos.shape[1] if cos.ndim == 3 else cos.shape[1] ** 2
-        if not 0 <= int(positions.min()) <= int(positions.max()) < rows:
-            raise ValueError(
-                f"positions go from {positions.min()} to {positions.max()}; the tables have {rows} rows"
-            )
+    check_positions(positions, cos)
     if inplace:
         if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, cos, sin)):
             raise ValueError("inplace=True is for inference: it overwrites what a gradient needs")
@@ -71,20 +64,8 @@ def rotate_by_torch(
 ) -> tuple[Tensor, Tensor]:
     """What `fope_rotate` returns, in PyTorch."""
     c, s = reference_cache.tables_at(cos, sin, positions)
-    new_q, new_k = (reference.turn(x.transpose(0, 1), c, s, zero_sin).transpose(0, 1) for x in (q, k))
+    new_q, new_k = (reference_cache.rotate(x, c, s, zero_sin) for x in (q, k))
     return (q.copy_(new_q), k.copy_(new_k)) if inplace else (new_q, new_k)
-
-
-def check_heads(q: Tensor, k: Tensor, query_heads: int, heads: int) -> None:
-    """See that queries and keys fit each other and the kernels. Raises `ValueError`."""
-    if q.dtype != k.dtype or q.device != k.device:
-        raise ValueError(f"q is {describe(q)}, k is {describe(k)}; dtype or device differ")
-    if heads == 0 or query_heads % heads:
-        raise ValueError(f"q has {query_heads} heads, which {heads} KV heads do not divide")
-    if q.shape[-1] not in HEAD_DIMS:
-        raise ValueError(f"head_dim is {q.shape[-1]}; there are kernels for {', '.join(map(str, HEAD_DIMS))}")
-    if q.dtype not in DTYPES:
-        raise ValueError(f"q is {q.dtype}; it must be bfloat16, float16 or float32")
 
 
 @torch.library.custom_op("fope_triton::rotate", mutates_args=())
@@ -144,8 +125,7 @@ def collect(
     """Sum what tokens give, [B, H, T, R], into gradients of tables or coefficients; always in one order."""
     if factored:
         assert positions is not None  # the factored basis is taken at positions, always
-        basis = torch.view_as_complex(cos.contiguous())
-        basis = basis[0, positions // cos.shape[1]] * basis[1, positions % cos.shape[1]]
+        basis = reference_cache.factored_basis(cos, positions)
         return None, torch.stack([basis.real.T @ dc[0], basis.imag.T @ ds[0]])
     if positions is None:
         return (dc, ds) if cos.ndim == 4 else (dc.sum(0), ds.sum(0))

@@ -88,9 +88,8 @@ def grow(
     for name in ("head_dim", "num_heads", "theta", "oversample", "rotary_dim", "separate_heads"):
         if getattr(old, name) != getattr(new, name):
             raise FopeError(
-                f"coefficients cannot grow from {name}={getattr(old, name)} to {getattr(new, name)}: the "
-                f"waves "
-                "would not be the same; only the length may change"
+                f"coefficients cannot grow from {name}={getattr(old, name)} to {getattr(new, name)}: "
+                "the waves would not be the same; only the length may change"
             )
     D, R = old.num_frequencies, old.num_kept
     if new.num_frequencies < D or new.num_kept < R:
@@ -128,11 +127,6 @@ def check_finite(name: str, coef: Tensor) -> None:
         raise FopeError(f"{name}{place} is {coef[tuple(place)].item()}: coefficients must be finite numbers")
 
 
-def dominant_rows(coef: Tensor) -> Tensor:
-    """The wave with the largest weight in each pair's series, [H, R]."""
-    return coef.detach().abs().argmax(dim=-2)
-
-
 def checksum(*coefs: Tensor) -> int:
     """A number below 2^63 that is equal for equal coefficients, whatever device they are on."""
     digest = hashlib.sha256()
@@ -157,6 +151,5 @@ def check_ranks(module: nn.Module, group: torch.distributed.ProcessGroup | None 
         if not torch.equal(theirs, ranks[0]):
             raise FopeError(
                 f"coefficients differ between rank 0 and rank {rank}: they are random and must be equal; "
-                f"give every "
-                "rank the same seed, or load the same checkpoint"
+                "give every rank the same seed, or load the same checkpoint"
             )

@@ -39,9 +39,8 @@ class FourierPositionEmbedding(nn.Module):
         super().__init__()
         if generator is not None and generator.device.type != "cpu":
             raise FopeError(
-                f"the generator is on {generator.device}; coefficients are drawn on the CPU so that all "
-                f"ranks get "
-                "equal ones: use torch.Generator()"
+                f"the generator is on {generator.device}; coefficients are drawn on the CPU so that "
+                "all ranks get equal ones: use torch.Generator()"
             )
         self.config = config
         self.seed = int(torch.randint(2**62, (), dtype=torch.int64, device="cpu", generator=generator))
@@ -233,8 +232,8 @@ class FourierPositionEmbedding(nn.Module):
             if prefix + name not in state_dict:
                 raise FopeError(
                     f"{prefix}{name} is missing in the checkpoint. Coefficients are random and not "
-                    f"trained: new ones "
-                    "would be another model. To convert a RoPE checkpoint, load it first and convert then."
+                    "trained: new ones would be another model. To convert a RoPE checkpoint, load it first "
+                    "and convert then."
                 )
             check_coefficients(prefix + name, state_dict[prefix + name], self.config)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -260,8 +259,8 @@ def check_coefficients(name: str, coef: Tensor, config: FopeConfig) -> None:
         raise FopeError(
             f"{name} is {list(coef.shape)}, but the config gives {expected} ([heads, D, R]): train_length "
             f"{config.train_length} and theta {config.theta:g} keep R={config.num_kept} pairs and the "
-            f"checkpoint has "
-            f"R={coef.shape[-1]}. train_length is the length it was trained at, not max_position_embeddings."
+            f"checkpoint has R={coef.shape[-1]}. train_length is the length it was trained at, "
+            "not max_position_embeddings."
         )
     if not coef.is_meta:
         coefficients.check_finite(name, coef)

@@ -53,9 +53,8 @@ def fold_norm(weight: Tensor, config: FopeConfig, new_zero_sin: float, offset: f
     """
     if weight.shape[-1] != config.head_dim:
         raise FopeError(
-            f"the norm has {weight.shape[-1]} weights, a head {config.head_dim} channels: a norm over all "
-            f"heads at "
-            "once can be folded only where it is repeated by head, as rows"
+            f"the norm has {weight.shape[-1]} weights, a head {config.head_dim} channels: a norm over "
+            "all heads at once can be folded only where it is repeated by head, as rows"
         )
     scale = _channel_scale(config, new_zero_sin).to(weight.device)
     return (_scaled(weight.double() + offset, scale) - offset).to(weight.dtype)

@@ -50,12 +50,6 @@ def kept_frequencies(
     return kept
 
 
-def kept_count(head_dim: int, theta: float, train_length: int) -> int:
-    """R in closed form: min(P, 1 + floor(P·ln(L/2π)/ln θ)), for L ≥ 2π."""
-    pairs = head_dim // 2
-    return min(pairs, 1 + math.floor(pairs * math.log(train_length / (2 * math.pi)) / math.log(theta)))
-
-
 def interpolate(inv_freq: Tensor, original_length: int, new_length: int) -> Tensor:
     """Position interpolation (linear): Ω·L_orig/L_new."""
     if not 0 < original_length <= new_length:

@@ -65,8 +65,8 @@ class FopeLlamaAttention(LlamaAttention):
         if stored is None:
             raise FopeError(
                 f"FopeLlamaForCausalLM needs rope_parameters of the rope type 'fope', got "
-                f"{config.rope_parameters}; "
-                "serve a RoPE model as LlamaForCausalLM, or convert it with `fope convert`"
+                f"{config.rope_parameters}; serve a RoPE model as LlamaForCausalLM, or convert it "
+                "with `fope convert`"
             )
         self.fope = ServedFope(stored, self.num_kv_heads)
 

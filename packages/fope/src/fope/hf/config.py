@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
 from fope.config import FopeConfig
@@ -65,8 +65,8 @@ def model_shape(config: PreTrainedConfig) -> dict[str, Any]:
     rope = getattr(text, "rope_parameters", None)
     if not rope or "rope_theta" not in rope:
         raise FopeError(
-            f"{type(text).__name__} has no single rope_theta: fope.hf converts models with one rotary "
-            f"embedding"
+            f"{type(text).__name__} has no single rope_theta: fope.hf converts models with one "
+            "rotary embedding"
         )
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -120,6 +120,16 @@ def read(config: PreTrainedConfig) -> StoredFope | None:
     scaling = settings.pop("scaling", {})
     seed, per_layer = settings.pop("seed", 0), settings.pop("per_layer", True)
     return StoredFope(FopeConfig.from_dict(model_shape(text) | settings), seed, per_layer, scaling)
+
+
+def require(model: PreTrainedModel) -> StoredFope:
+    """`read` of a model that must have FoPE. Raises `FopeError` if it has not."""
+    stored = read(model.config)
+    if stored is None:
+        raise FopeError(
+            f"this {type(model).__name__} has no Fourier position embeddings: use convert_to_fope first"
+        )
+    return stored
 
 
 def _read_intern(text: PreTrainedConfig, rope: Mapping[str, Any]) -> StoredFope:

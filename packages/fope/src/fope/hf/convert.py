@@ -12,9 +12,9 @@ from fope.coefficients import grow
 from fope.config import FopeConfig
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
-from fope.hf.config import StoredFope, model_shape, read, store
+from fope.hf.config import StoredFope, model_shape, read, require, store
 from fope.hf.folding import fold_zero_phase
-from fope.hf.rotation import ADVICE, give_tables, patch_family
+from fope.hf.rotation import ADVICE, give_tables, patch_family, rotating_layers
 
 
 def convert_to_fope(
@@ -53,8 +53,7 @@ def convert_to_fope(
     if rope_type != "default":
         raise FopeError(
             f"the model's frequencies are scaled already (rope_type {rope_type!r}); FoPE starts from "
-            f"plain RoPE. "
-            "Set rope_parameters to rope_type 'default' first, and give `scaling` here"
+            "plain RoPE. Set rope_parameters to rope_type 'default' first, and give `scaling` here"
         )
     if getattr(model, "use_kernels", False):
         raise FopeError(f"the model uses hub kernels, whose cos and sin are shared by all heads: {ADVICE}")
@@ -73,11 +72,7 @@ def extend(model: PreTrainedModel, train_length: int, *, seed: int = 0) -> PreTr
     wave, new entries with noise drawn from `seed`. Raises `FopeError` for a model without FoPE, or a
     shorter length.
     """
-    stored = read(model.config)
-    if stored is None:
-        raise FopeError(
-            f"this {type(model).__name__} has no Fourier position embeddings: use convert_to_fope"
-        )
+    stored = require(model)
     old = stored.config
     new = FopeConfig.from_dict(old.to_dict() | {"train_length": train_length})
     generator = torch.Generator().manual_seed(seed)
@@ -113,24 +108,6 @@ def attach(model: PreTrainedModel, stored: StoredFope) -> None:
     _record(model, stored)
 
 
-def rotating_layers(model: PreTrainedModel) -> list[Any]:
-    """The attention modules that rotate, in the order of the layers. Raises `FopeError` if there are none."""
-    layers = getattr(model.base_model, "layers", ())
-    found = [
-        getattr(layer, name)
-        for layer in layers
-        for name in ("self_attn", "attention")
-        if hasattr(layer, name)
-    ]
-    found = [attention for attention in found if getattr(attention, "use_rope", True)]
-    if not found or not hasattr(model.base_model, "rotary_emb"):
-        raise FopeError(
-            f"{type(model).__name__} has no rotary embedding that fope.hf knows; it converts Llama-like "
-            "models: layers with attention, and one rotary_emb for all"
-        )
-    return found
-
-
 def _rope_type(model: PreTrainedModel) -> str:
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return rope.get("rope_type", "default")
@@ -143,7 +120,7 @@ def _rescale(model: PreTrainedModel, stored: StoredFope) -> None:
 
 
 def _record(model: PreTrainedModel, stored: StoredFope) -> None:
-    """In the config, and in the one rotary embedding of the model, whose tables only set the shape now."""
+    """In the config, for saving, and among the modules that loading leaves in float32."""
     store(model.config, stored)
     strict = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
     model._keep_in_fp32_modules_strict = strict | {"fope"}

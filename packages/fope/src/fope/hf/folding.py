@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from fope.config import FopeConfig
 from fope.errors import FopeError
 from fope.folding import fold_norm, fold_rows
-from fope.hf.config import read, store
+from fope.hf.config import require, store
+from fope.hf.rotation import rotating_layers
 
 
 def fold_zero_phase(model: PreTrainedModel, zero_sin: float = 0.0) -> PreTrainedModel:
@@ -23,13 +24,9 @@ def fold_zero_phase(model: PreTrainedModel, zero_sin: float = 0.0) -> PreTrained
     where a layer has them, else in the rows (and biases) of the projections. Exact up to rounding of the
     weights. Raises `FopeError` for a model without FoPE, or whose projections fope.hf does not know.
     """
-    stored = read(model.config)
-    if stored is None:
-        raise FopeError(f"this {type(model).__name__} has no Fourier position embeddings to fold")
+    stored = require(model)
     if zero_sin == stored.config.zero_sin:
         return model
-    from fope.hf.convert import rotating_layers
-
     for layer in rotating_layers(model):
         _fold_layer(layer, stored.config, zero_sin)
     folded = dataclasses.replace(stored.config, zero_sin=zero_sin)

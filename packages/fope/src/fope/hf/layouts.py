@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from transformers import PreTrainedModel
 from fope.compat.layouts import Coefficients, Layout, read_coefficients, write_coefficients
 from fope.embedding import check_coefficients
 from fope.errors import FopeError
-from fope.hf.config import StoredFope, read
-from fope.hf.convert import rotating_layers
+from fope.hf.config import require
+from fope.hf.rotation import rotating_layers
 
 
 def load_coefficients(model: PreTrainedModel, state_dict: Mapping[str, Tensor]) -> PreTrainedModel:
@@ -23,7 +22,7 @@ def load_coefficients(model: PreTrainedModel, state_dict: Mapping[str, Tensor]) 
     is in it is left out. Raises `FopeError` for a model without FoPE, a layer whose coefficients are missing,
     and for shapes that the model's config does not give.
     """
-    config = _stored(model).config
+    config = require(model).config
     layout, sets = read_coefficients(state_dict)
     found = []
     for attention in rotating_layers(model):
@@ -49,7 +48,7 @@ def coefficients(model: PreTrainedModel, layout: Layout = "fope") -> dict[str, T
     Raises `FopeError` for a model without FoPE, and for Intern-S1-Pro's layout, which has one set for all
     layers, where the layers' coefficients differ.
     """
-    _stored(model)
+    require(model)
     sets: Coefficients = {
         attention.layer_idx: (attention.fope.cos_coef.clone(), attention.fope.sin_coef.clone())
         for attention in rotating_layers(model)
@@ -65,12 +64,3 @@ def _one_set(sets: Coefficients) -> Coefficients:
             "convert with per_layer=False for it"
         )
     return {None: first}
-
-
-def _stored(model: Any) -> StoredFope:
-    stored = read(model.config)
-    if stored is None:
-        raise FopeError(
-            f"this {type(model).__name__} has no Fourier position embeddings: use convert_to_fope first"
-        )
-    return stored

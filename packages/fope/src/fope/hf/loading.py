@@ -67,8 +67,7 @@ def _refusing(original: Any) -> Any:
                 raise FopeError(
                     f"{key} is {list(found)} in the checkpoint, but the config gives {list(expected)} "
                     f"([heads, D, R]): R={found[-1]} pairs against R={expected[-1]}. train_length is "
-                    f"the length "
-                    "the model was trained at, not max_position_embeddings"
+                    "the length the model was trained at, not max_position_embeddings"
                 )
         missing = sorted(key for key in loading_info.missing_keys if key.endswith(COEFFICIENTS))
         if missing:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
@@ -46,6 +47,24 @@ class Deferred:
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys, as they are."""
         return q, k
+
+
+def rotating_layers(model: PreTrainedModel) -> list[Any]:
+    """The attention modules that rotate, in the order of the layers. Raises `FopeError` if there are none."""
+    layers = getattr(model.base_model, "layers", ())
+    found = [
+        getattr(layer, name)
+        for layer in layers
+        for name in ("self_attn", "attention")
+        if hasattr(layer, name)
+    ]
+    found = [attention for attention in found if getattr(attention, "use_rope", True)]
+    if not found or not hasattr(model.base_model, "rotary_emb"):
+        raise FopeError(
+            f"{type(model).__name__} has no rotary embedding that fope.hf knows; it converts Llama-like "
+            "models: layers with attention, and one rotary_emb for all"
+        )
+    return found
 
 
 def patch_family(attention: nn.Module) -> None:

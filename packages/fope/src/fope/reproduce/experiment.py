@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fope.reproduce.claims import CLAIMS
 from fope.reproduce.figures import figures
-from fope.reproduce.language import GAINS, MULTIPLES, train_arm
+from fope.reproduce.language import BYTES, GAINS, MULTIPLES, train_arm
 from fope.reproduce.passkey import PasskeyConfig
 from fope.reproduce.pretrained import conversion_costs
 from lmlab import prepare
@@ -45,7 +45,7 @@ class ExperimentConfig(BaseModel):
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     """Train all arms and return the metrics that the claims name."""
-    prepare(config.corpus, context_length=config.context_length, vocab_size=257)
+    prepare(config.corpus, context_length=config.context_length, vocab_size=BYTES)
     books = run.has_data("books")
     trained = run.map(train_arm, [*arm_trials(config, books), *gain_trials(config)])
     metrics = arm_metrics(trained, config.context_length)

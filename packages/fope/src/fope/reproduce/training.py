@@ -18,6 +18,7 @@ from fope.errors import FopeError
 from fope.hf import from_pretrained
 from fope.hf.ranks import check_ranks_at_first_step
 from fope.reproduce.arms import ARMS, FOPE, give_positions
+from fope.reproduce.language import MULTIPLES
 from fope.reproduce.paper import MODIFY, paper_config
 from lmlab.accounting import count_parameters
 from lmlab.corpora import find_corpus
@@ -168,7 +169,7 @@ def find_passkeys(
 
 
 def _multiples(length: int) -> list[int]:
-    return [length * multiple for multiple in (1, 2, 4, 8, 16)]
+    return [length * multiple for multiple in MULTIPLES]
 
 
 def reproduce_claims(
