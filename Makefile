@@ -22,8 +22,14 @@ help: ## show this list
 
 setup: $(READY) ## install everything into .venv, from uv.lock
 
-$(READY): pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
-	$(UV) sync --all-packages --all-extras --no-extra vllm --all-groups
+# What is written in C++ is built where a compiler is found, and again when its source changes.
+NATIVE := memoryformer-cpu
+NATIVE_SOURCES := $(wildcard packages/*/CMakeLists.txt packages/*/src/native/*)
+COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
+
+$(READY): pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml) $(NATIVE_SOURCES)
+	$(if $(COMPILER),,@echo "no C++ compiler found: $(NATIVE) is left out" >&2)
+	$(UV) sync --all-packages --all-extras --no-extra vllm --all-groups $(if $(COMPILER),,$(addprefix --no-install-package ,$(NATIVE)))
 	@touch $@
 
 ## papers

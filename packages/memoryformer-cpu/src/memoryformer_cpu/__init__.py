@@ -1,0 +1,1 @@
+"""MemoryFormer's hashed table look-up for CPUs."""

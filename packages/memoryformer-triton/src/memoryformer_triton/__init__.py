@@ -1,0 +1,1 @@
+"""Triton kernels for MemoryFormer's hashed table look-up."""
