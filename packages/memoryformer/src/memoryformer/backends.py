@@ -1,0 +1,92 @@
+"""Which code computes a look-up: a kernel package where one is installed for the device, else PyTorch."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+
+from memoryformer import fallback
+from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
+
+# The package of each named backend, and what it is for; `None` is the fallback in this package.
+PACKAGES = {"cpu": "memoryformer_cpu", "triton": "memoryformer_triton", "torch": None}
+
+_forced: str | None = None
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Compute every look-up of the process with one backend: "cpu", "triton" or "torch".
+
+    Without it, the device decides: CPUs take `memoryformer-cpu`, CUDA devices `memoryformer-triton`, where
+    they are installed, and everything else PyTorch. Raises `MemoryFormerError` for an unknown name or a
+    package that is not there.
+    """
+    global _forced
+    _module(name)
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def name_for(device: torch.device | str) -> str:
+    """Return the backend that computes look-ups on a device: "cpu", "triton" or "torch"."""
+    return _forced or _automatic(torch.device(device).type)
+
+
+def raw(device: torch.device) -> ModuleType:
+    """Return the module with the `forward` and `backward` for a device."""
+    return _module(_forced or _automatic(device.type))
+
+
+@functools.cache
+def _automatic(device_type: str) -> str:
+    name = {"cpu": "cpu", "cuda": "triton"}.get(device_type)
+    if name is None:
+        return "torch"
+    if _installed(name):
+        return name
+    package = f"memoryformer-{name}"
+    warnings.warn(
+        f"{package} is not installed, so look-ups on {device_type} run in plain PyTorch: the same results, "
+        f"but several times slower. pip install {package} brings the kernels.",
+        MemoryFormerWarning,
+        stacklevel=2,
+    )
+    return "torch"
+
+
+@functools.cache
+def _installed(name: str) -> bool:
+    package = PACKAGES[name]
+    if package is None:
+        return True
+    if importlib.util.find_spec(package) is None:
+        return False
+    if name == "cpu":  # the compiled library may be missing, where there was no compiler
+        available = getattr(importlib.import_module(package), "available", None)
+        return available is not None and bool(available())
+    return importlib.util.find_spec(f"{package}.raw") is not None
+
+
+@functools.cache
+def _module(name: str) -> ModuleType:
+    if name not in PACKAGES:
+        raise MemoryFormerError(f"unknown backend {name!r}; there are {', '.join(PACKAGES)}")
+    package = PACKAGES[name]
+    if package is None:
+        return fallback
+    if not _installed(name):
+        raise MemoryFormerError(
+            f"the backend {name!r} is not installed: pip install {package.replace('_', '-')}"
+        )
+    return importlib.import_module(f"{package}.raw")
