@@ -1,0 +1,11 @@
+"""MemoryFormer in Hugging Face transformers (extra `hf`)."""
+
+try:
+    import transformers  # noqa: F401
+except ImportError as error:  # pragma: no cover - depends on the environment
+    raise ImportError("memoryformer.hf needs transformers: pip install 'memoryformer[hf]'") from error
+
+from memoryformer.hf.config import MemoryFormerConfig
+from memoryformer.hf.modeling import MemoryFormerForCausalLM, MemoryFormerModel
+
+__all__ = ["MemoryFormerConfig", "MemoryFormerForCausalLM", "MemoryFormerModel"]
