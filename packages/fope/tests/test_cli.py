@@ -178,6 +178,16 @@ def test_convert_extend_and_fold(plain: Path, tmp_path: Path, capsys: pytest.Cap
     torch.testing.assert_close(logits(folded), logits(first), atol=1e-4, rtol=1e-4)
 
 
+def test_convert_can_leave_the_weights_as_they_are(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--train-length", "64", "--zero-sin", "1", "--no-preserve")
+    printed(capsys, "convert", str(plain), str(tmp_path / "raw"), *arguments)
+    weights = (AutoModelForCausalLM.from_pretrained(source) for source in (plain, tmp_path / "raw"))
+    before, after = (model.model.layers[0].self_attn.q_proj.weight for model in weights)
+    assert torch.equal(before, after)
+
+
 def test_convert_with_yarn(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scaling = {"type": "yarn", "factor": 4.0, "original_length": 64}
     printed(

@@ -159,6 +159,9 @@ def convert(
     train_length: Annotated[int, typer.Option(help="The length that it will be trained at from now on.")],
     init_gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
     zero_sin: Annotated[float, typer.Option(help="ζ, the sine of clipped pairs: 0 or 1.")] = 0.0,
+    preserve: Annotated[
+        bool, typer.Option(help="With ζ = 1: rescale the weights so that the model keeps its loss.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of the coefficients.")] = 0,
     scaling: Annotated[
         str, typer.Option(help='Of the frequencies, JSON: {"type": "yarn", "factor": 16, ...} or "linear".')
@@ -179,7 +182,7 @@ def convert(
     }
     model = _load(source)
     if read(model.config) is None:
-        convert_to_fope(model, train_length=train_length, seed=seed, **options)
+        convert_to_fope(model, train_length=train_length, seed=seed, preserve=preserve, **options)
     else:
         extend(model, train_length, seed=seed)
     _save(model, source, target, as_json)
