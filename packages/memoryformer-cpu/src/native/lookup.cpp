@@ -1,2 +1,177 @@
-// The look-up on a CPU: a C interface, called with data pointers.
-extern "C" int memoryformer_version() { return 1; }
+// The C interface: checks nothing that Python checked, chooses the kernels, splits the work over threads.
+#include "lookup.h"
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <vector>
+
+#include "threads.h"
+
+#if defined(_WIN32)
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace {
+
+enum Status : int { DONE = 0, NO_MEMORY = 1, BAD_CODE = 2 };
+
+// The numbers a thread hashes before it looks rows up: codes and weights of a batch stay in the cache.
+constexpr int64_t BATCH = int64_t(1) << 20;
+// Below this many bytes of rows, waking a thread costs more than it brings.
+constexpr int64_t WORTH_A_THREAD = 128 << 10;
+
+const Kernels& kernels_for(const Problem& p) { return p.z_dtype == FLOAT64 ? portable_double : portable_float; }
+
+int64_t bytes_of(int dtype) {
+    switch (dtype) {
+        case INT8: return 1;
+        case BFLOAT16:
+        case FLOAT16: return 2;
+        case FLOAT64: return 8;
+        default: return 4;
+    }
+}
+
+int64_t least(int64_t a, int64_t b) { return std::min(a, b); }
+
+// The size of each of `parts` equal parts, a multiple of `unit`; the last may be smaller.
+int64_t part_of(int64_t count, int64_t parts, int64_t unit) {
+    return std::max<int64_t>(1, ((count + parts - 1) / parts + unit - 1) / unit) * unit;
+}
+
+// The codes and weights of a batch of tokens. What the caller wants is written where it wants it.
+template <class Real>
+struct Hashed {
+    std::vector<int32_t> codes_kept;
+    std::vector<Real> weights_kept;
+
+    const int32_t* codes;
+    const Real* weights;
+
+    void hash(const Kernels& kernels, const Problem& p, int64_t n0, int64_t n1, int32_t* codes_out,
+              Real* weights_out) {
+        const size_t count = size_t((n1 - n0) * p.chunks);
+        if (!codes_out && codes_kept.size() < count) codes_kept.resize(count);
+        if ((!weights_out || p.scales) && weights_kept.size() < count) weights_kept.resize(count);
+        int32_t* c = codes_out ? codes_out + n0 * p.chunks : codes_kept.data();
+        Real* w = weights_out ? weights_out + n0 * p.chunks : weights_kept.data();
+        kernels.hash(p, n0, n1, c, w);
+        codes = c;
+        weights = w;
+        if (p.scales) fold_scales(p, n1 - n0);
+    }
+
+    // w * scale of the row: an int8 table costs one product a row.
+    void fold_scales(const Problem& p, int64_t tokens) {
+        const int32_t* c = codes;
+        const Real* w = weights;
+        Real* out = weights_kept.data();
+        for (int64_t n = 0; n < tokens; ++n)
+            for (int64_t k = 0; k < p.chunks; ++k, ++c, ++w, ++out)
+                *out = *w * p.scales[k * p.scale_table_stride + *c * p.scale_row_stride];
+        weights = weights_kept.data();
+    }
+};
+
+template <class Real>
+void forward(const Problem& p, int threads, int32_t* codes, Real* weights) {
+    const Kernels& kernels = kernels_for(p);
+    static thread_local Hashed<Real> mine;
+    const int64_t work = p.tokens * p.chunks * p.width * bytes_of(p.table_dtype);
+    threads = int(std::max<int64_t>(1, least(threads, work / WORTH_A_THREAD)));
+    if (threads > 1 && p.tokens < 4 * threads) {
+        // Too few tokens to share out evenly: each thread takes some columns of all of them.
+        mine.hash(kernels, p, 0, p.tokens, codes, weights);
+        const int64_t part = part_of(p.width, threads, 64);
+        const Hashed<Real>& hashed = mine;  // the threads have their own `mine`
+        parallel(threads, (p.width + part - 1) / part, [&](int64_t i) {
+            kernels.gather(p, 0, p.tokens, i * part, least(p.width, (i + 1) * part), hashed.codes, hashed.weights);
+        });
+        return;
+    }
+    const int64_t part = part_of(p.tokens, threads, 1), batch = std::max<int64_t>(1, BATCH / p.chunks);
+    parallel(threads, (p.tokens + part - 1) / part, [&](int64_t i) {
+        const int64_t end = least(p.tokens, (i + 1) * part);
+        for (int64_t n = i * part; n < end; n += batch) {
+            const int64_t n1 = least(end, n + batch);
+            mine.hash(kernels, p, n, n1, codes, weights);
+            kernels.gather(p, n, n1, 0, p.width, mine.codes, mine.weights);
+        }
+    });
+}
+
+int backward(const Problem& p, int threads) {
+    const Kernels& kernels = kernels_for(p);
+    if (p.grad_tables || p.q) {
+        // Tables differ in how evenly their rows are hit, so a thread that is done takes more.
+        const int64_t part = part_of(p.chunks, 8 * threads, 1);
+        std::atomic<bool> valid{true};
+        parallel(threads, (p.chunks + part - 1) / part, [&](int64_t i) {
+            if (!kernels.table_grad(p, i * part, least(p.chunks, (i + 1) * part))) valid = false;
+        });
+        if (!valid) return BAD_CODE;
+    }
+    if (p.grad_z) {
+        const int64_t part = part_of(p.tokens, threads, 1);
+        parallel(threads, (p.tokens + part - 1) / part,
+                 [&](int64_t i) { kernels.input_grad(p, i * part, least(p.tokens, (i + 1) * part)); });
+    }
+    if (p.grad_bias) {
+        const int64_t part = part_of(p.width, threads, 64);
+        parallel(threads, (p.width + part - 1) / part,
+                 [&](int64_t i) { kernels.bias_grad(p, i * part, least(p.width, (i + 1) * part)); });
+    }
+    return DONE;
+}
+
+}  // namespace
+
+EXPORT void memoryformer_set_parallel_region(ParallelRegion region) { set_parallel_region(region); }
+
+// codes and weights may be null where nobody wants them. Returns a Status.
+EXPORT int memoryformer_forward(int threads, const void* z, int z_dtype, int64_t tokens, int64_t chunks, int tau,
+                                const void* tables, int table_dtype, int64_t table_stride, int64_t row_stride,
+                                int64_t width, const void* bias, const float* scales, int64_t scale_table_stride,
+                                int64_t scale_row_stride, int scaled, double temperature, void* y, int32_t* codes,
+                                void* weights) {
+    Problem p{};
+    p.tokens = tokens, p.chunks = chunks, p.width = width, p.tau = tau;
+    p.z = z, p.z_dtype = z_dtype;
+    p.tables = tables, p.table_dtype = table_dtype, p.table_stride = table_stride, p.row_stride = row_stride;
+    p.bias = bias, p.scales = scales;
+    p.scale_table_stride = scale_table_stride, p.scale_row_stride = scale_row_stride;
+    p.scaled = scaled != 0, p.inverse_temperature = 1 / temperature;
+    p.y = y;
+    try {
+        if (z_dtype == FLOAT64)
+            forward<double>(p, threads, codes, static_cast<double*>(weights));
+        else
+            forward<float>(p, threads, codes, static_cast<float*>(weights));
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+    return DONE;
+}
+
+// Gradients that are null are not computed; q, [N, K], is room for the gradient of the weights, needed for grad_z.
+EXPORT int memoryformer_backward(int threads, const void* grad_y, const void* z, int z_dtype, int64_t tokens,
+                                 int64_t chunks, int tau, const void* tables, int table_dtype, int64_t table_stride,
+                                 int64_t row_stride, int64_t width, const int32_t* codes, const void* weights,
+                                 int scaled, double temperature, void* q, void* grad_z, void* grad_tables,
+                                 void* grad_bias) {
+    Problem p{};
+    p.tokens = tokens, p.chunks = chunks, p.width = width, p.tau = tau;
+    p.z = z, p.z_dtype = z_dtype;
+    p.tables = tables, p.table_dtype = table_dtype, p.table_stride = table_stride, p.row_stride = row_stride;
+    p.scaled = scaled != 0, p.inverse_temperature = 1 / temperature;
+    p.grad_y = grad_y, p.codes = codes, p.weights = weights;
+    p.q = q, p.grad_z = grad_z, p.grad_tables = grad_tables, p.grad_bias = grad_bias;
+    try {
+        return backward(p, threads);
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}

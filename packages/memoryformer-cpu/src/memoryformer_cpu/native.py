@@ -1,0 +1,88 @@
+"""The compiled library: found beside the package, loaded once, with its threads and its instruction set."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+LIBRARY = {"win32": "memoryformer_lookup.dll", "darwin": "libmemoryformer_lookup.dylib"}.get(
+    sys.platform, "libmemoryformer_lookup.so"
+)
+TORCH_LIBRARY = "libtorch_cpu.so"
+
+POINTER, INT, LONG, DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+LOOKED_UP = (
+    POINTER,
+    INT,
+    LONG,
+    LONG,
+    INT,
+    POINTER,
+    INT,
+    LONG,
+    LONG,
+    LONG,
+)  # z, its sizes; tables, their sizes
+FORWARD = (INT, *LOOKED_UP, POINTER, POINTER, LONG, LONG, INT, DOUBLE, POINTER, POINTER, POINTER)
+BACKWARD = (INT, POINTER, *LOOKED_UP, POINTER, POINTER, INT, DOUBLE, POINTER, POINTER, POINTER, POINTER)
+
+
+class LibraryMissingError(ImportError):
+    """The compiled library is not where the package is."""
+
+
+def library_path() -> Path:
+    """Where the compiled library lies. Raises `LibraryMissingError`."""
+    # An editable install has two folders: the source, and that of what was compiled.
+    folders = [Path(folder) for folder in sys.modules["memoryformer_cpu"].__path__]
+    for folder in folders:
+        if (folder / LIBRARY).is_file():
+            return folder / LIBRARY
+    raise LibraryMissingError(
+        f"memoryformer_cpu has no {LIBRARY} in {' or '.join(map(str, folders))}: it was not compiled. "
+        "Install it again where a C++17 compiler is found: pip install --force-reinstall memoryformer-cpu"
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded library, which uses torch's own threads. Raises `LibraryMissingError`."""
+    path = library_path()
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise LibraryMissingError(
+            f"{path} cannot be loaded ({error}). Install memoryformer-cpu again on this machine."
+        ) from error
+    loaded.memoryformer_forward.argtypes = FORWARD
+    loaded.memoryformer_backward.argtypes = BACKWARD
+    loaded.memoryformer_set_parallel_region.argtypes = (POINTER,)
+    loaded.memoryformer_set_parallel_region.restype = None
+    loaded.memoryformer_set_parallel_region(torch_parallel_region())
+    return loaded
+
+
+def torch_parallel_region() -> ctypes.c_void_p | None:
+    """The entry of the OpenMP library that torch is linked to, None where it has no such entry.
+
+    A symbol is looked for in torch's library and then in those it depends on, so this is the copy that torch
+    uses, under whatever file name its wheel carries it.
+    """
+    try:
+        linked = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / TORCH_LIBRARY))
+        return ctypes.cast(linked.GOMP_parallel, ctypes.c_void_p)
+    except (OSError, AttributeError):
+        return None
+
+
+def available() -> bool:
+    """Whether the compiled library is there and can be loaded."""
+    try:
+        library()
+    except LibraryMissingError:
+        return False
+    return True

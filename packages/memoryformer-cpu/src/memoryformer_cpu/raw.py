@@ -1,0 +1,139 @@
+"""The kernels as plain functions of tensors, without autograd: what an operator of another package calls.
+
+    y[n] = sum_k w[n, k] · tables[k, codes[n, k]] + bias
+
+with codes and weights of section 2.1: `codes[n, k]` has bit 1 where z >= 0, the first number being the most
+significant; w = p for `score="softmax"`, p · sum|z|/t for `score="scaled"`, p = 1 / prod(1 + exp(-2|z|/t)).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memoryformer_cpu import checks, native
+from memoryformer_cpu.checks import DTYPES, SCALED
+
+
+def forward(
+    z: Tensor,
+    tables: Tensor,
+    bias: Tensor | None = None,
+    scales: Tensor | None = None,
+    score: str = "scaled",
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Look up, and keep what `backward` needs.
+
+    z [N, K, tau] float32, bfloat16, float16 or float64; tables [K, 2**tau, h] float32, bfloat16, float16,
+    float64 (with z of float64) or int8; bias [h] or None; scales float32 [K, 2**tau] or [K, 1] for int8
+    tables, else None. Returns y [N, h] of z's dtype, accumulated in float32 (float64 for float64 z); codes
+    int32 [N, K]; weights float32 (float64 for float64 z) [N, K], without the scale. Runs on
+    `torch.get_num_threads()` threads; their number changes no bit of the result. Raises `ValueError`, and
+    `memoryformer_cpu.native.LibraryMissingError`.
+    """
+    shape = z.shape[:2]
+    codes = torch.empty(shape, dtype=torch.int32)
+    weights = torch.empty(shape, dtype=torch.float64 if z.dtype is torch.float64 else torch.float32)
+    y = run(z, tables, bias, scales, score, temperature, codes, weights)
+    return y, codes, weights
+
+
+def output(
+    z: Tensor,
+    tables: Tensor,
+    bias: Tensor | None = None,
+    scales: Tensor | None = None,
+    score: str = "scaled",
+    temperature: float = 1.0,
+) -> Tensor:
+    """The y of `forward` alone, for inference: codes and weights are not written."""
+    return run(z, tables, bias, scales, score, temperature, None, None)
+
+
+def run(
+    z: Tensor,
+    tables: Tensor,
+    bias: Tensor | None,
+    scales: Tensor | None,
+    score: str,
+    temperature: float,
+    codes: Tensor | None,
+    weights: Tensor | None,
+) -> Tensor:
+    """Check, allocate y, call the library. Each line counts: for one token the kernel takes microseconds."""
+    checks.check_lookup(z, tables, score, temperature)
+    tokens, chunks, tau = z.shape
+    width = tables.shape[2]
+    z = z if z.is_contiguous() else z.contiguous()
+    tables = checks.rows_side_by_side(tables)
+    if bias is not None:
+        bias = checks.fitting_bias(bias, z, width)
+    scale_table = scale_row = 0
+    if scales is not None or tables.dtype is torch.int8:
+        scales = checks.fitting_scales(scales, tables)
+        scale_table, scale_row = scales.stride()
+    y = torch.empty((tokens, width), dtype=z.dtype)
+    table_stride, row_stride, _ = tables.stride()
+    status = native.library().memoryformer_forward(
+        torch.get_num_threads(),
+        z.data_ptr(), DTYPES[z.dtype], tokens, chunks, tau,
+        tables.data_ptr(), DTYPES[tables.dtype], table_stride, row_stride, width,
+        None if bias is None else bias.data_ptr(),
+        None if scales is None else scales.data_ptr(), scale_table, scale_row,
+        score == SCALED, temperature,
+        y.data_ptr(),
+        None if codes is None else codes.data_ptr(), None if weights is None else weights.data_ptr(),
+    )  # fmt: skip
+    if status:
+        checks.fail(status)
+    return y
+
+
+def backward(
+    grad_y: Tensor,
+    z: Tensor,
+    tables: Tensor,
+    codes: Tensor,
+    weights: Tensor,
+    score: str = "scaled",
+    temperature: float = 1.0,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+    deterministic: bool | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of section 2.2 for z, tables and bias; None where `needs` says no.
+
+    grad_y [N, h]; codes and weights as `forward` returned them. grad_z has z's shape and dtype, grad_tables
+    those of tables (dense: rows that no token hit are exactly 0), grad_bias [h] is float32 (float64 for
+    float64 z). The same call always gives the same bits, for any number of threads: `deterministic` is there
+    for callers of several backends and changes nothing. Raises `ValueError`, also where a code is no row of
+    its table.
+    """
+    del deterministic
+    checks.check_lookup(z, tables, score, temperature)
+    checks.check_backward(grad_y, z, tables, codes, weights)
+    tokens, chunks, tau = z.shape
+    width = tables.shape[2]
+    real = weights.dtype
+    grad_y, z, tables = grad_y.to(real).contiguous(), z.contiguous(), checks.rows_side_by_side(tables)
+    codes, weights = codes.to(torch.int32).contiguous(), weights.contiguous()
+    grad_z = torch.empty_like(z) if needs[0] else None
+    q = torch.empty((tokens, chunks), dtype=real) if needs[0] else None
+    grad_tables = torch.empty(tables.shape, dtype=tables.dtype) if needs[1] else None
+    grad_bias = torch.empty(width, dtype=real) if needs[2] else None
+    table_stride, row_stride, _ = tables.stride()
+    status = native.library().memoryformer_backward(
+        torch.get_num_threads(),
+        grad_y.data_ptr(),
+        z.data_ptr(), DTYPES[z.dtype], tokens, chunks, tau,
+        tables.data_ptr(), DTYPES[tables.dtype], table_stride, row_stride, width,
+        codes.data_ptr(), weights.data_ptr(),
+        score == SCALED, temperature,
+        None if q is None else q.data_ptr(),
+        None if grad_z is None else grad_z.data_ptr(),
+        None if grad_tables is None else grad_tables.data_ptr(),
+        None if grad_bias is None else grad_bias.data_ptr(),
+    )  # fmt: skip
+    if status:
+        checks.fail(status)
+    return grad_z, grad_tables, grad_bias
