@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
+from memoryformer.hashing import check_score, check_tau
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,10 @@ def gaussian_fit(tau: int, score: str = "scaled", temperature: float = 1.0) -> G
 
     For z of `tau` independent standard normals. The weight w is a product over coordinates (softmax), or that
     product times their sum (scaled), so that both means come down to one-dimensional integrals over |z_i|.
+    Raises `MemoryFormerError` for an impossible tau, score or temperature.
     """
+    check_tau(tau)
+    check_score(score, temperature)
     nodes, widths = np.polynomial.legendre.leggauss(400)
     z = 6.0 * (nodes + 1)  # |z_i| from 0 to 12, beyond which a normal has no weight in float64
     density = 6.0 * widths * math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2)

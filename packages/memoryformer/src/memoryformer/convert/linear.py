@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memoryformer.convert.fitting import gaussian_fit
 from memoryformer.errors import MemoryFormerError
 from memoryformer.flops import table_bytes
-from memoryformer.hashing import MAX_TAU, check_score, check_tau
+from memoryformer.hashing import MAX_TAU
 from memoryformer.layers import MemoryLayer
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -46,13 +46,11 @@ def replace_linear(
     """
     if init not in ("linear", "random"):
         raise MemoryFormerError(f"init is {init!r}; it may be 'linear' or 'random'")
-    check_tau(tau)
-    check_score(score, temperature)
+    alpha = gaussian_fit(tau, score, temperature).alpha
     chosen = linear_layers(model, match)
     _check_widths(chosen, tau)
     _check_not_shared(model, chosen)
     _check_memory(chosen, tau)
-    alpha = gaussian_fit(tau, score, temperature).alpha
     replaced: dict[nn.Module, MemoryLayer] = {}
     for name, old in chosen.items():
         if old not in replaced:  # one layer may stand under two names
