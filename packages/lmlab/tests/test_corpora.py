@@ -197,6 +197,19 @@ def test_a_data_set_without_validation_gets_some(tmp_path: Path, hub_cache: None
     assert find_corpus(name).splits == ("train", "valid")
 
 
+def test_the_first_documents_are_streamed(tmp_path: Path, hub_cache: None):
+    texts = [{"text": f"text {number}"} for number in range(50)]
+    name = make_hub_folder(tmp_path / "large", train=texts, validation=texts[:30], test=texts[:3])
+    source = name.removeprefix("hf:")
+    assert rows(f"{name}@20", "train") == [(f"text {n}", f"train/{n}", source) for n in range(20)]
+    lengths = [len(documents(f"{name}@20", split)) for split in ("train", "valid", "heldout")]
+    assert lengths == [20, 20, 3]
+    assert manifest(f"{name}@20")["documents"] == 20
+    assert find_corpus(f"{name}@20").key() != find_corpus(f"{name}@21").key()
+    with pytest.raises(CorpusError, match=r"after @ comes how many documents to take, not 'many'"):
+        documents(f"{name}@many", "train")
+
+
 def test_a_data_set_without_text(tmp_path: Path, hub_cache: None):
     name = make_hub_folder(tmp_path / "other", train=[{"sentence": "a"}, {"sentence": "b"}])
     with pytest.raises(CorpusError, match=r"no column text; its columns are sentence"):

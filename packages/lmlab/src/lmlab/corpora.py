@@ -109,8 +109,9 @@ def find_corpus(name: str) -> Corpus:
     if name.startswith("hf:"):
         return _hub_corpus(name)
     raise CorpusError(
-        f"there is no corpus {name!r}. There are {', '.join(CORPORA)}, hf:<id>[:<config>] from the Hugging "
-        f"Face hub and file:<path> for a file of your own ({', '.join(outside_text.FILE_ENDINGS)})"
+        f"there is no corpus {name!r}. There are {', '.join(CORPORA)}, hf:<id>[:<config>][@<documents>] "
+        "from the Hugging Face hub and file:<path> for a file of your own "
+        f"({', '.join(outside_text.FILE_ENDINGS)})"
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,16 +21,23 @@ _MAX_VALID_DOCUMENTS = 10_000
 
 
 class HubCorpus:
-    """`hf:<id>[:<config>]`: the splits train, validation (or valid, dev) and test as train, valid, heldout.
+    """`hf:<id>[:<config>][@<documents>]`: its train, validation (or valid, dev) and test splits as train,
+    valid, heldout.
 
     Where there is no validation split, 2% of the training documents (at most 10,000), drawn with a fixed
-    seed, become one. The data set needs a column `text`; it is fetched, and kept, by `datasets`.
+    seed, become one. The data set needs a column `text`; it is fetched, and kept, by `datasets`: whole, or
+    with `@<documents>` that many of each split, the first ones, streamed.
+    Raises `CorpusError` for a number of documents that is none.
     """
 
     def __init__(self, name: str, offline_names: tuple[str, ...]) -> None:
         self.name = name
         self.description = "a data set of the Hugging Face hub"
-        self._id, _, self._config = name.removeprefix("hf:").partition(":")
+        source, at, documents = name.removeprefix("hf:").partition("@")
+        if at and not (documents.isdecimal() and int(documents) > 0):
+            raise CorpusError(f"{name}: after @ comes how many documents to take, not {documents!r}")
+        self._documents = int(documents) if at else None
+        self._id, _, self._config = source.partition(":")
         self._offline_names = offline_names
 
     @property
@@ -50,8 +58,13 @@ class HubCorpus:
         return found.add_column("name", names).add_column("source", sources)
 
     def manifest(self) -> Manifest:
-        """The data set's id, config and fingerprint."""
-        return {"dataset": self._id, "config": self._config or None, "fingerprint": self.key()}
+        """The data set's id, config and fingerprint, and how many documents were asked for."""
+        return {
+            "dataset": self._id,
+            "config": self._config or None,
+            "documents": self._documents,
+            "fingerprint": self.key(),
+        }
 
     @cached_property
     def _datasets(self) -> dict[str, Dataset]:
@@ -79,8 +92,12 @@ class HubCorpus:
         from datasets import load_dataset
         from datasets.exceptions import DatasetNotFoundError
 
+        config = self._config or None
         try:
-            return dict(load_dataset(self._id, self._config or None))
+            if self._documents is None:
+                return dict(load_dataset(self._id, config))
+            splits = load_dataset(self._id, config, streaming=True)
+            return {split: _first(self._id, config, split, self._documents) for split in splits}
         except (
             DatasetNotFoundError,
             ValueError,
@@ -91,3 +108,17 @@ class HubCorpus:
                 f"{self.name} is not in the cache of Hugging Face data sets and the hub cannot be reached "
                 f"({error}). These work without a network: {', '.join(self._offline_names)} and file:<path>"
             ) from error
+
+
+def _first(name: str, config: str | None, split: str, documents: int) -> Dataset:
+    """The first documents of a split, streamed; `datasets` keeps them under these arguments."""
+    from datasets import Dataset
+
+    arguments = {"name": name, "config": config, "split": split, "documents": documents}
+    return Dataset.from_generator(_stream, gen_kwargs=arguments)
+
+
+def _stream(name: str, config: str | None, split: str, documents: int) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+
+    yield from load_dataset(name, config, split=split, streaming=True).take(documents)
