@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from memoryformer_cpu import memory_lookup, raw
+
+pytestmark = pytest.mark.usefixtures("instruction_set")
 
 
 def loop(
@@ -87,7 +89,7 @@ def problems(draw: st.DrawFn) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-10)])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=problems(), score=st.sampled_from(["scaled", "softmax"]), t=st.floats(0.3, 4), biased=st.booleans()
 )

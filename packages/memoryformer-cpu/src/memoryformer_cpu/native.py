@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ LIBRARY = {"win32": "memoryformer_lookup.dll", "darwin": "libmemoryformer_lookup
     sys.platform, "libmemoryformer_lookup.so"
 )
 TORCH_LIBRARY = "libtorch_cpu.so"
+INSTRUCTION_SETS = ("portable", "avx2", "avx512")  # each has all that is before it
+VARIABLE = "MEMORYFORMER_CPU_ISA"
 
 POINTER, INT, LONG, DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 LOOKED_UP = (
@@ -63,7 +66,37 @@ def library() -> ctypes.CDLL:
     loaded.memoryformer_set_parallel_region.argtypes = (POINTER,)
     loaded.memoryformer_set_parallel_region.restype = None
     loaded.memoryformer_set_parallel_region(torch_parallel_region())
+    loaded.memoryformer_use_instruction_set(chosen(loaded.memoryformer_best_instruction_set()))
     return loaded
+
+
+def chosen(best: int) -> int:
+    """The number of the instruction set that the environment asks for, else the best. Raises `ValueError`."""
+    name = os.environ.get(VARIABLE, "")
+    return number(name, best, f"{VARIABLE}={name}") if name else best
+
+
+def number(name: str, best: int, wish: str) -> int:
+    """The number of an instruction set. Raises `ValueError` where there is none, or not on this machine."""
+    here = INSTRUCTION_SETS[: best + 1]
+    if name not in here:
+        raise ValueError(f"{wish}: this processor has {', '.join(here)}")
+    return here.index(name)
+
+
+def instruction_set() -> str:
+    """The instruction set of the kernels in use: "portable", "avx2" or "avx512".
+
+    The best that the processor has, unless the environment variable MEMORYFORMER_CPU_ISA or `use` named
+    another. Float64 is always computed by portable code. Raises `LibraryMissingError`.
+    """
+    return INSTRUCTION_SETS[library().memoryformer_instruction_set()]
+
+
+def use(name: str) -> None:
+    """Use the kernels of another instruction set from now on; `ValueError` where the processor lacks it."""
+    best = library().memoryformer_best_instruction_set()
+    library().memoryformer_use_instruction_set(number(name, best, f"instruction set {name!r}"))
 
 
 def torch_parallel_region() -> ctypes.c_void_p | None:

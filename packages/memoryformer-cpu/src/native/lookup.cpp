@@ -7,6 +7,11 @@
 #include <vector>
 
 #include "threads.h"
+#include "x86.h"
+
+#if defined(MEMORYFORMER_X86)
+#include <cpuid.h>
+#endif
 
 #if defined(_WIN32)
 #define EXPORT extern "C" __declspec(dllexport)
@@ -23,7 +28,33 @@ constexpr int64_t BATCH = int64_t(1) << 20;
 // Below this many bytes of rows, waking a thread costs more than it brings.
 constexpr int64_t WORTH_A_THREAD = 128 << 10;
 
-const Kernels& kernels_for(const Problem& p) { return p.z_dtype == FLOAT64 ? portable_double : portable_float; }
+enum InstructionSet : int { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
+
+// The best that processor and operating system have.
+InstructionSet best() {
+#if defined(MEMORYFORMER_X86)
+    unsigned a, b, c = 0, d;
+    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return PORTABLE;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return AVX512;
+    return AVX2;
+#else
+    return PORTABLE;
+#endif
+}
+
+std::atomic<int> in_use{PORTABLE};
+
+const Kernels& kernels_for(const Problem& p) {
+    if (p.z_dtype == FLOAT64) return portable_double;
+#if defined(MEMORYFORMER_X86)
+    if (in_use == AVX512) return avx512_kernels;
+    if (in_use == AVX2) return avx2_kernels;
+#endif
+    return portable_float;
+}
 
 int64_t bytes_of(int dtype) {
     switch (dtype) {
@@ -128,6 +159,13 @@ int backward(const Problem& p, int threads) {
 }
 
 }  // namespace
+
+EXPORT int memoryformer_best_instruction_set() { return best(); }
+
+EXPORT int memoryformer_instruction_set() { return in_use; }
+
+// At most memoryformer_best_instruction_set().
+EXPORT void memoryformer_use_instruction_set(int wanted) { in_use = wanted; }
 
 EXPORT void memoryformer_set_parallel_region(ParallelRegion region) { set_parallel_region(region); }
 

@@ -43,4 +43,4 @@ struct Kernels {
     void (*bias_grad)(const Problem&, int64_t c0, int64_t c1);
 };
 
-extern const Kernels portable_float, portable_double;
+extern const Kernels portable_float, portable_double, avx2_kernels, avx512_kernels;

@@ -1,6 +1,7 @@
 // The kernels in plain C++: for every processor, and for float64. Compilers turn the loops into SSE2 or NEON.
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "lookup.h"
@@ -10,7 +11,7 @@ namespace {
 
 template <class Real>
 struct Plain {
-    static constexpr int width = 8, registers = 16;
+    static constexpr int width = 8, registers = 16, rows = 4;
     struct type {
         Real v[width];
     };
