@@ -170,7 +170,7 @@ def test_a_shared_weight_is_refused() -> None:
 def test_tables_beyond_the_free_memory_are_refused_before_they_are_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(linear, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(linear, "free_bytes", lambda _: 2**20)
     message = refusal(nn.ModuleDict({"a": nn.Linear(512, 512)}), match="a", tau=8)
     assert "the tables need 0.0 GiB and 0.0 GiB are free" in message
     assert "32 times the matrix" in message

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from memoryformer.errors import MemoryFormerError
 from memoryformer.hf import MemoryFormerConfig, MemoryFormerForCausalLM, memory
 from memoryformer.layers import MemoryLayer
+from memoryformer.machine import _MEMINFO, free_bytes
 
 
 def small_config(**changes: Any) -> MemoryFormerConfig:
@@ -246,9 +247,9 @@ def test_a_model_larger_than_the_free_memory_is_refused_before_it_is_built(
 
 
 def test_the_free_memory_of_this_machine_is_known() -> None:
-    if not memory._MEMINFO.exists():
+    if not _MEMINFO.exists():
         pytest.skip("free memory is read from /proc/meminfo")
-    free = memory.free_bytes(torch.device("cpu"))
+    free = free_bytes(torch.device("cpu"))
     assert free is not None
     assert 1e7 < free < 1e14
 

@@ -15,6 +15,7 @@ from memoryformer.errors import MemoryFormerError
 from memoryformer.flops import table_bytes
 from memoryformer.hashing import MAX_TAU
 from memoryformer.layers import MemoryLayer
+from memoryformer.machine import free_bytes
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -144,22 +145,13 @@ def _check_memory(chosen: dict[str, nn.Module], tau: int) -> None:
         for weight in matrices
         if weight.device.type == "cpu"
     )
-    free = free_memory()
+    free = free_bytes(torch.device("cpu"))
     if free is not None and needed > free:
         raise MemoryFormerError(
             f"the tables need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: at tau {tau} "
             f"they are {2**tau / tau:.0f} times the matrix. Replace fewer layers, choose a smaller tau, or "
             "give the model in bfloat16"
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that the machine has available; None where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
 
 
 def _memory_layer(old: nn.Module, tau: int, score: str, temperature: float) -> MemoryLayer:
