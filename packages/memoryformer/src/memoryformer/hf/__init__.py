@@ -5,7 +5,8 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the environment
     raise ImportError("memoryformer.hf needs transformers: pip install 'memoryformer[hf]'") from error
 
+from memoryformer.hf.application import apply_memoryformer
 from memoryformer.hf.config import MemoryFormerConfig
 from memoryformer.hf.modeling import MemoryFormerForCausalLM, MemoryFormerModel
 
-__all__ = ["MemoryFormerConfig", "MemoryFormerForCausalLM", "MemoryFormerModel"]
+__all__ = ["MemoryFormerConfig", "MemoryFormerForCausalLM", "MemoryFormerModel", "apply_memoryformer"]

@@ -10,6 +10,7 @@ read a table.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from memoryformer.errors import MemoryFormerError
+from memoryformer.hf import saving
 from memoryformer.hf.config import MemoryFormerConfig
 from memoryformer.hf.memory import check_fits
 from memoryformer.layers import BIAS_STD, MemoryBlock, MemoryLayer
@@ -155,6 +157,12 @@ class MemoryFormerPreTrainedModel(PreTrainedModel):
         "hidden_states": MemoryFormerLayer,
         "attentions": MemoryFormerAttention,
     }
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **settings: Any) -> None:
+        """As every model of transformers, and with it how the tables are stored (`quantize_tables_`)."""
+        if saving.stored_tables(self) is not None:
+            saving.record(self)
+        super().save_pretrained(save_directory, *args, **settings)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Section 2.1: tables of q, k, v as embedding and head ("small init"), those of the block 0.02."""
