@@ -6,9 +6,9 @@ import functools
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,6 +21,14 @@ PACKAGES = {"cpu": "memoryformer_cpu", "triton": "memoryformer_triton", "torch":
 _forced: str | None = None
 
 
+class Backend(NamedTuple):
+    """The functions of one backend, whose contract is that of `fallback.forward` and `fallback.backward`."""
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    output: Callable[..., Any]  # y alone
+
+
 @contextmanager
 def use(name: str) -> Iterator[None]:
     """Compute every look-up of the process with one backend: "cpu", "triton" or "torch".
@@ -30,7 +38,7 @@ def use(name: str) -> Iterator[None]:
     package that is not there.
     """
     global _forced
-    _module(name)
+    _backend(name)
     before, _forced = _forced, name
     try:
         yield
@@ -43,9 +51,9 @@ def name_for(device: torch.device | str) -> str:
     return _forced or _automatic(torch.device(device).type)
 
 
-def raw(device: torch.device) -> ModuleType:
-    """Return the module with the `forward` and `backward` for a device."""
-    return _module(_forced or _automatic(device.type))
+def chosen(device_type: str) -> Backend:
+    """Return the functions that compute look-ups on a kind of device."""
+    return _backend(_forced or _automatic(device_type))
 
 
 @functools.cache
@@ -79,14 +87,12 @@ def _installed(name: str) -> bool:
 
 
 @functools.cache
-def _module(name: str) -> ModuleType:
+def _backend(name: str) -> Backend:
     if name not in PACKAGES:
         raise MemoryFormerError(f"unknown backend {name!r}; there are {', '.join(PACKAGES)}")
     package = PACKAGES[name]
-    if package is None:
-        return fallback
     if not _installed(name):
-        raise MemoryFormerError(
-            f"the backend {name!r} is not installed: pip install {package.replace('_', '-')}"
-        )
-    return importlib.import_module(f"{package}.raw")
+        raise MemoryFormerError(f"the backend {name!r} is not installed: pip install memoryformer-{name}")
+    kernels: Any = fallback if package is None else importlib.import_module(f"{package}.raw")
+    output = getattr(kernels, "output", None) or (lambda *lookup: kernels.forward(*lookup)[0])
+    return Backend(kernels.forward, kernels.backward, output)

@@ -59,24 +59,43 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of z, tables and bias, each None where `needs` says no (section 2.2).
 
-    One chunk at a time, so that no [N, K, h] ever exists. On CPUs the order of the sums is fixed; on GPUs
-    PyTorch's `index_add_` fixes it under `torch.use_deterministic_algorithms`.
+    The tokens of a row are found by a stable sort, so the order of every sum is fixed, on GPUs too, and with
+    `deterministic` nothing changes.
     """
+    del deterministic
     dtype = weight_dtype(z)
-    g = grad_y.to(dtype)
+    grad_y = grad_y.to(dtype)
     codes = codes.long()
-    grad_z = grad_tables = grad_bias = None
+    grad_z = grad_tables = None
     if needs[0]:
-        q = torch.empty_like(weights)
-        for k, table in enumerate(tables):
-            q[:, k] = torch.einsum("nh,nh->n", g, table[codes[:, k]].to(dtype))
-        slopes = weight_gradients(z, score=score, temperature=temperature)
-        grad_z = (q.unsqueeze(-1) * slopes).to(z.dtype)
+        q = _fetched_products(grad_y, tables, codes)
+        grad_z = (q.unsqueeze(-1) * weight_gradients(z, score=score, temperature=temperature)).to(z.dtype)
     if needs[1]:
-        grad_tables = torch.empty_like(tables, memory_format=torch.contiguous_format)
-        for k in range(len(tables)):
-            rows = torch.zeros_like(tables[k], dtype=dtype)
-            grad_tables[k] = rows.index_add_(0, codes[:, k], g * weights[:, k, None])
-    if needs[2]:
-        grad_bias = g.sum(0)
-    return grad_z, grad_tables, grad_bias
+        grad_tables = _row_sums(grad_y, codes, weights, tables.shape[1]).to(tables.dtype)
+    return grad_z, grad_tables, grad_y.sum(0) if needs[2] else None
+
+
+def _fetched_products(grad_y: Tensor, tables: Tensor, codes: Tensor) -> Tensor:
+    """q[n, k] = <grad_y[n], tables[k, codes[n, k]]>, a chunk at a time: no [N, K, h] is ever made."""
+    q = grad_y.new_empty(codes.shape)
+    rows = tables.new_empty(grad_y.shape)
+    for k, table in enumerate(tables):
+        torch.index_select(table, 0, codes[:, k], out=rows)
+        q[:, k] = rows.to(grad_y.dtype).mul_(grad_y).sum(-1)
+    return q
+
+
+def _row_sums(grad_y: Tensor, codes: Tensor, weights: Tensor, rows: int) -> Tensor:
+    """[K, rows, h]: in row r of table k the sum of weights[n, k] grad_y[n] over n with codes[n, k] = r."""
+    tokens, chunks = codes.shape
+    flat = (codes + rows * torch.arange(chunks, device=codes.device)).t().reshape(-1)
+    order = torch.argsort(flat, stable=True)
+    hits = torch.bincount(flat, minlength=chunks * rows)
+    sums = F.embedding_bag(
+        order % max(tokens, 1),
+        grad_y,
+        hits.cumsum(0) - hits,
+        mode="sum",
+        per_sample_weights=weights.t().reshape(-1)[order],
+    )
+    return sums.view(chunks, rows, -1)

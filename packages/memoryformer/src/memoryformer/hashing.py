@@ -9,6 +9,7 @@ from memoryformer.errors import MemoryFormerError
 
 SCORES = ("scaled", "softmax")
 MAX_TAU = 16
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def hash_codes(z: Tensor) -> Tensor:
@@ -19,8 +20,8 @@ def hash_codes(z: Tensor) -> Tensor:
     or a tau outside 1..16.
     """
     tau = check_chunks(z)
-    powers = 2 ** torch.arange(tau - 1, -1, -1, device=z.device)
-    return torch.where(z >= 0, powers, 0).sum(-1)
+    powers = 2 ** torch.arange(tau - 1, -1, -1, device=z.device, dtype=torch.int32)
+    return ((z >= 0) * powers).sum(-1, dtype=torch.int32).long()
 
 
 def hash_weights(z: Tensor, *, score: str = "scaled", temperature: float = 1.0) -> Tensor:
@@ -34,7 +35,7 @@ def hash_weights(z: Tensor, *, score: str = "scaled", temperature: float = 1.0) 
     check_chunks(z)
     check_score(score, temperature)
     size = z.to(weight_dtype(z)).abs() / temperature
-    p = 1 / (1 + torch.exp(-2 * size)).prod(-1)
+    p = torch.sigmoid(2 * size).prod(-1)
     return p * size.sum(-1) if score == "scaled" else p
 
 
@@ -46,7 +47,7 @@ def weight_gradients(z: Tensor, *, score: str, temperature: float) -> Tensor:
     """
     z = z.to(weight_dtype(z))
     size = z.abs() / temperature
-    p = 1 / (1 + torch.exp(-2 * size)).prod(-1, keepdim=True)
+    p = torch.sigmoid(2 * size).prod(-1, keepdim=True)
     slope = 2 * torch.sigmoid(-2 * size)
     if score == "scaled":
         slope = 1 + size.sum(-1, keepdim=True) * slope
@@ -60,10 +61,10 @@ def weight_dtype(z: Tensor) -> torch.dtype:
 
 def check_chunks(z: Tensor) -> int:
     """Return tau of chunks z [..., tau]. Raises `MemoryFormerError` if nothing can be hashed."""
-    if not z.is_floating_point():
+    if z.dtype not in FLOATS:
         raise MemoryFormerError(
-            f"the input is {name_of(z.dtype)}; a Memory Layer hashes the signs of floating-point numbers: "
-            "convert it, or embed token ids first"
+            f"the input is {name_of(z.dtype)}; a Memory Layer hashes the signs of float32, bfloat16, "
+            "float16 or float64 numbers: convert it, or embed token ids first"
         )
     tau = z.shape[-1] if z.ndim else 0
     check_tau(tau)

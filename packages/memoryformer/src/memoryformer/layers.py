@@ -161,7 +161,8 @@ def check_sizes(in_features: int, out_features: int, tau: int) -> None:
         lower = in_features // tau * tau
         nearest = f"{lower} and {lower + tau}" if lower > 0 else str(tau)
         raise MemoryFormerError(
-            f"in_features is {in_features}, which tau = {tau} does not divide; the nearest widths are {nearest}"
+            f"in_features is {in_features}, which tau = {tau} does not divide; "
+            f"the nearest widths are {nearest}"
         )
     if out_features < 1:
         raise MemoryFormerError(f"out_features is {out_features}; it must be at least 1")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
 from memoryformer import backends
@@ -30,11 +31,42 @@ def code_dtype(tau: int) -> torch.dtype:
     return torch.uint8 if tau <= 8 else torch.int32
 
 
+def run(
+    z: Tensor, tables: Tensor, bias: Tensor | None, scales: Tensor | None, score: str, temperature: float
+) -> Tensor:
+    """Return y [N, h] of z [N, K, tau]: by the operator, or straight from the kernel where that is the same.
+
+    The dispatcher's way takes as long as a whole look-up of one token.
+    """
+    if _unobserved(z, tables, bias):
+        device = "cpu" if z.is_cpu else z.device.type
+        return backends.chosen(device).output(z, tables, bias, scales, score, temperature)
+    return lookup(z, tables, bias, scales, score, temperature)[0]
+
+
+def _unobserved(z: Tensor, tables: Tensor, bias: Tensor | None) -> bool:
+    """Whether neither gradients, autocast, a compiler, a mode nor a subclass has to see the operator."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(z) is Tensor
+        and type(tables) in (Tensor, Parameter)
+        and not (
+            torch.is_grad_enabled()
+            and (z.requires_grad or tables.requires_grad or (bias is not None and bias.requires_grad))
+        )
+        and (z.is_cpu or z.is_cuda)
+        and not torch.is_autocast_enabled("cpu" if z.is_cpu else "cuda")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
+
+
 def compute(
     z: Tensor, tables: Tensor, bias: Tensor | None, scales: Tensor | None, score: str, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, h], codes [N, K] and weights [N, K]; see `fallback.forward`. No gradients."""
-    y, codes, weights = backends.raw(z.device).forward(z, tables, bias, scales, score, temperature)
+    y, codes, weights = backends.chosen(z.device.type).forward(z, tables, bias, scales, score, temperature)
     return y, codes.to(code_dtype(z.shape[-1])), weights
 
 
@@ -50,7 +82,7 @@ def compute_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of z, tables and bias (float32 or float64); empty where not needed."""
     deterministic = torch.are_deterministic_algorithms_enabled()
-    grads = backends.raw(z.device).backward(
+    grads = backends.chosen(z.device.type).backward(
         grad_y, z, tables, codes, weights, score, temperature, tuple(needs), deterministic
     )
     grad_z, grad_tables, grad_bias = (grad_y.new_empty(0) if grad is None else grad for grad in grads)
@@ -119,6 +151,13 @@ def _differentiate(ctx: Any, grad_y: Tensor, *_: object) -> tuple[Tensor | None,
 
 
 torch.library.register_autograd("memoryformer::lookup", _differentiate, setup_context=_save)
+
+
+def _no_second_derivative(ctx: Any, *grads: object) -> None:
+    raise MemoryFormerError("a look-up has no second derivative: differentiate without create_graph=True")
+
+
+torch.library.register_autograd("memoryformer::lookup_backward", _no_second_derivative)
 
 
 def _autocast(device_type: str) -> None:

@@ -104,7 +104,7 @@ class QuantizedMemoryLayer(nn.Module):
 
 
 def quantize_tables_(model: nn.Module, dtype: str = "int8") -> nn.Module:
-    """Store the tables of every `MemoryLayer` in `model` as "int8" (4x less) or "bfloat16" (2x less), in place.
+    """Store the tables of every `MemoryLayer` in `model` as "int8" (4x less) or "bfloat16" (2x), in place.
 
     int8 is for inference: the layers become `QuantizedMemoryLayer`, one scale a row. Returns the model; a
     model that is itself a `MemoryLayer` comes back as the new layer. Raises `MemoryFormerError` for another
