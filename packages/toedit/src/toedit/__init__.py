@@ -1,5 +1,40 @@
-"""Heavy-ball descent: gradient descent with momentum."""
+"""ToEdit: edit the tokens of a corpus that a language model finds too easy.
 
-from toedit.descent import Steps, descend, gradient_descent, heavy_ball
+Importing the package is light; what needs torch or transformers is imported when it is first used.
+"""
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from toedit.config import EditConfig
+from toedit.errors import ToEditError, ToEditWarning
+
+if TYPE_CHECKING:
+    from toedit.editing import Scores, edit_scores, edit_tokens
+
+__all__ = [
+    "EditConfig",
+    "Scores",
+    "ToEditError",
+    "ToEditWarning",
+    "edit_scores",
+    "edit_tokens",
+]
+
+_HOME = {
+    "Scores": "editing",
+    "edit_scores": "editing",
+    "edit_tokens": "editing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'toedit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"toedit.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
