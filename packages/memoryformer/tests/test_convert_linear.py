@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from memoryformer import MemoryLayer
 from memoryformer.convert import gaussian_fit, linear, replace_linear
@@ -109,6 +111,19 @@ def test_a_llama_trains_and_generates_with_memory_layers() -> None:
     model(tokens, labels=tokens).loss.backward()
     assert all(layer.tables.grad.any() for layer in memory_layers(model).values())
     assert model.generate(tokens, max_new_tokens=3, do_sample=False).shape == (1, 23)
+
+
+def test_a_changed_llama_is_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = replace_linear(LlamaForCausalLM(config), tau=8, score="softmax").eval()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert len(memory_layers(again)) == 6
+    tokens = torch.arange(20)[None]
+    assert torch.equal(again(tokens).logits, model(tokens).logits)
 
 
 def test_gpt2_s_conv1d_is_a_linear_layer_with_the_matrix_transposed() -> None:

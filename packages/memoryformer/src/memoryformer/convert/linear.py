@@ -40,6 +40,9 @@ def replace_linear(
     afterwards, or at least use `fit_tables` with the layer's real input and output). "random" starts as a new
     `MemoryLayer`, for training from scratch.
 
+    A model of transformers notes what was replaced: `save_pretrained` works, and `from_pretrained` once
+    `memoryformer.hf` is imported.
+
     Either all are replaced or nothing is changed. Raises `MemoryFormerError` where a pattern matches no
     linear layer; for a width that tau does not divide, naming the nearest; for a layer that is of a subclass
     of `nn.Linear` (quantised, parametrised, an adapter), shares its weight with another module, or is the
@@ -60,6 +63,7 @@ def replace_linear(
                 _start_from(replaced[old], old, alpha)
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, replaced[old])
+    _note(model, {name: replaced[old] for name, old in chosen.items()})
     return model
 
 
@@ -177,6 +181,22 @@ def _start_from(new: MemoryLayer, old: nn.Module, alpha: float) -> None:
         tables.copy_(signs @ chunk.to(signs.dtype))
     if new.bias is not None:
         new.bias.copy_(cast(Tensor, old.bias))
+
+
+def _note(model: nn.Module, layers: dict[str, MemoryLayer]) -> None:
+    """For save_pretrained, where the model is one of transformers."""
+    if not any(kind.__module__ == "transformers.modeling_utils" for kind in type(model).__mro__):
+        return
+    from memoryformer.hf.saving import record
+
+    kept = ("in_features", "out_features", "tau", "score", "temperature")
+    record(
+        model,
+        linear={
+            name: {key: getattr(layer, key) for key in kept} | {"bias": layer.bias is not None}
+            for name, layer in layers.items()
+        },
+    )
 
 
 def _patterns(tau: int, device: torch.device) -> Tensor:
