@@ -8,43 +8,63 @@ import torch
 from torch import Tensor
 
 SCALED, SOFTMAX = "scaled", "softmax"
+SCORES = (SCALED, SOFTMAX)
 MOST_BITS = 16
 
 # As the C++ side numbers them.
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3, torch.float64: 4}
+INT8, FLOAT64 = 3, 4
+Z_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: FLOAT64}
+TABLE_DTYPES = {**Z_DTYPES, torch.int8: INT8}
 NO_MEMORY = 1
 
 
-def check_lookup(z: Tensor, tables: Tensor, score: str, temperature: float) -> None:
-    """See that z [N, K, tau] and tables [K, 2**tau, h] fit each other. Raises `ValueError`."""
+def check_lookup(z: Tensor, tables: Tensor, score: str, temperature: float) -> tuple[int, int]:
+    """See that z [N, K, tau] and tables [K, 2**tau, h] fit each other; the numbers of their dtypes.
+
+    Raises `ValueError`. One question for what is right; what is wrong is looked into afterwards.
+    """
+    z_dtype, table_dtype = Z_DTYPES.get(z.dtype), TABLE_DTYPES.get(tables.dtype)
     z_shape, shape = z.shape, tables.shape
-    if len(z_shape) != 3 or len(shape) != 3 or z_shape[1] == 0 or not 1 <= z_shape[2] <= MOST_BITS:
-        raise ValueError(
-            f"expected z [N, K, tau] with K >= 1 and tau 1 to {MOST_BITS}, and tables [K, 2**tau, h]; "
-            f"got z {list(z_shape)} and tables {list(shape)}"
-        )
-    if shape[0] != z_shape[1] or shape[1] != 1 << z_shape[2]:
-        raise ValueError(
-            f"z {list(z_shape)} needs tables [{z_shape[1]}, {1 << z_shape[2]}, h]; got {list(shape)}"
-        )
+    if (
+        z_dtype is None
+        or table_dtype is None
+        or len(z_shape) != 3
+        or len(shape) != 3
+        or not 0 < z_shape[2] <= MOST_BITS
+        or shape[1] != 1 << z_shape[2]
+        or shape[0] != z_shape[1]
+        or shape[0] == 0
+        or score not in SCORES
+        or not 0 < temperature < math.inf
+        or (table_dtype == FLOAT64 and z_dtype != FLOAT64)
+        or not (z.is_cpu and tables.is_cpu)
+    ):
+        raise ValueError(mistake(z, tables, score, temperature))
+    return z_dtype, table_dtype
+
+
+def mistake(z: Tensor, tables: Tensor, score: str, temperature: float) -> str:
+    """What `check_lookup` found wrong."""
+    z_shape, shape = list(z.shape), list(tables.shape)
     if not (z.is_cpu and tables.is_cpu):
-        raise ValueError(f"z is on {z.device}, tables are on {tables.device}; this look-up runs on the CPU")
-    if not z.is_floating_point() or z.dtype not in DTYPES:
-        raise ValueError(f"z is {z.dtype}; it must be float32, bfloat16, float16 or float64")
-    if tables.dtype not in DTYPES or (tables.dtype is torch.float64 and z.dtype is not torch.float64):
-        raise ValueError(
+        return f"z is on {z.device}, tables are on {tables.device}; this look-up runs on the CPU"
+    if z.dtype not in Z_DTYPES:
+        return f"z is {z.dtype}; it must be float32, bfloat16, float16 or float64"
+    if tables.dtype not in TABLE_DTYPES or (tables.dtype is torch.float64 and z.dtype is not torch.float64):
+        return (
             f"tables are {tables.dtype} for z of {z.dtype}; they must be float32, bfloat16, float16 or int8, "
             "or float64 for z of float64"
         )
-    if score != SCALED and score != SOFTMAX:
-        raise ValueError(f"score is {score!r}; it must be {SCALED!r} or {SOFTMAX!r}")
+    if score not in SCORES:
+        return f"score is {score!r}; it must be {SCALED!r} or {SOFTMAX!r}"
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}; it must be above 0")
-
-
-def rows_side_by_side(tables: Tensor) -> Tensor:
-    """Tables whose rows are contiguous: a part of larger ones, narrowed in any dimension, needs no copy."""
-    return tables if tables.stride(2) == 1 else tables.contiguous()
+        return f"temperature is {temperature}; it must be above 0"
+    if len(z_shape) == 3 and z_shape[1] > 0 and 0 < z_shape[2] <= MOST_BITS:
+        return f"z {z_shape} needs tables [{z_shape[1]}, {1 << z_shape[2]}, h]; got {shape}"
+    return (
+        f"expected z [N, K, tau] with K >= 1 and tau 1 to {MOST_BITS}, and tables [K, 2**tau, h]; "
+        f"got z {z_shape} and tables {shape}"
+    )
 
 
 def fitting_bias(bias: Tensor, z: Tensor, width: int) -> Tensor:
@@ -53,7 +73,8 @@ def fitting_bias(bias: Tensor, z: Tensor, width: int) -> Tensor:
         raise ValueError(
             f"bias is {bias.dtype} {list(bias.shape)} on {bias.device}; expected floats [{width}] on the CPU"
         )
-    return bias.to(torch.float64 if z.dtype is torch.float64 else torch.float32).contiguous()
+    real = torch.float64 if z.dtype is torch.float64 else torch.float32
+    return bias if bias.dtype is real and bias.is_contiguous() else bias.to(real).contiguous()
 
 
 def fitting_scales(scales: Tensor | None, tables: Tensor) -> Tensor:

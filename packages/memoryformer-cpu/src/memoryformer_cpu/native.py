@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -17,21 +18,8 @@ TORCH_LIBRARY = "libtorch_cpu.so"
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")  # each has all that is before it
 VARIABLE = "MEMORYFORMER_CPU_ISA"
 
-POINTER, INT, LONG, DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
-LOOKED_UP = (
-    POINTER,
-    INT,
-    LONG,
-    LONG,
-    INT,
-    POINTER,
-    INT,
-    LONG,
-    LONG,
-    LONG,
-)  # z, its sizes; tables, their sizes
-FORWARD = (INT, *LOOKED_UP, POINTER, POINTER, LONG, LONG, INT, DOUBLE, POINTER, POINTER, POINTER)
-BACKWARD = (INT, POINTER, *LOOKED_UP, POINTER, POINTER, INT, DOUBLE, POINTER, POINTER, POINTER, POINTER)
+# `Problem` of src/native/lookup.h: packing it is three times faster than handing ctypes an argument each.
+PROBLEM = struct.Struct("=12qd12q")
 
 
 class LibraryMissingError(ImportError):
@@ -61,9 +49,8 @@ def library() -> ctypes.CDLL:
         raise LibraryMissingError(
             f"{path} cannot be loaded ({error}). Install memoryformer-cpu again on this machine."
         ) from error
-    loaded.memoryformer_forward.argtypes = FORWARD
-    loaded.memoryformer_backward.argtypes = BACKWARD
-    loaded.memoryformer_set_parallel_region.argtypes = (POINTER,)
+    loaded.memoryformer_forward.argtypes = loaded.memoryformer_backward.argtypes = (ctypes.c_char_p,)
+    loaded.memoryformer_set_parallel_region.argtypes = (ctypes.c_void_p,)
     loaded.memoryformer_set_parallel_region.restype = None
     loaded.memoryformer_set_parallel_region(torch_parallel_region())
     loaded.memoryformer_use_instruction_set(chosen(loaded.memoryformer_best_instruction_set()))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memoryformer_cpu import checks, native
-from memoryformer_cpu.checks import DTYPES, SCALED
+from memoryformer_cpu.checks import INT8, SCALED
 
 
 def forward(
@@ -62,32 +62,38 @@ def run(
     weights: Tensor | None,
 ) -> Tensor:
     """Check, allocate y, call the library. Each line counts: for one token the kernel takes microseconds."""
-    checks.check_lookup(z, tables, score, temperature)
+    z_dtype, table_dtype = checks.check_lookup(z, tables, score, temperature)
     tokens, chunks, tau = z.shape
     width = tables.shape[2]
     z = z if z.is_contiguous() else z.contiguous()
-    tables = checks.rows_side_by_side(tables)
+    table_stride, row_stride, stride = tables.stride()
+    if stride != 1:
+        tables = tables.contiguous()
+        table_stride, row_stride, _ = tables.stride()
     if bias is not None:
         bias = checks.fitting_bias(bias, z, width)
     scale_table = scale_row = 0
-    if scales is not None or tables.dtype is torch.int8:
+    if scales is not None or table_dtype == INT8:
         scales = checks.fitting_scales(scales, tables)
         scale_table, scale_row = scales.stride()
-    y = torch.empty((tokens, width), dtype=z.dtype)
-    table_stride, row_stride, _ = tables.stride()
+    y = z.new_empty((tokens, width))
     status = native.library().memoryformer_forward(
-        torch.get_num_threads(),
-        z.data_ptr(), DTYPES[z.dtype], tokens, chunks, tau,
-        tables.data_ptr(), DTYPES[tables.dtype], table_stride, row_stride, width,
-        None if bias is None else bias.data_ptr(),
-        None if scales is None else scales.data_ptr(), scale_table, scale_row,
-        score == SCALED, temperature,
-        y.data_ptr(),
-        None if codes is None else codes.data_ptr(), None if weights is None else weights.data_ptr(),
+        native.PROBLEM.pack(
+            torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, score == SCALED,
+            table_stride, row_stride, scale_table, scale_row, temperature,
+            z.data_ptr(), tables.data_ptr(),
+            address(bias), address(scales), y.data_ptr(), address(codes), address(weights),
+            0, 0, 0, 0, 0,
+        )
     )  # fmt: skip
     if status:
         checks.fail(status)
     return y
+
+
+def address(x: Tensor | None) -> int:
+    """Where the numbers of x lie, 0 for None."""
+    return 0 if x is None else x.data_ptr()
 
 
 def backward(
@@ -110,12 +116,13 @@ def backward(
     its table.
     """
     del deterministic
-    checks.check_lookup(z, tables, score, temperature)
+    z_dtype, table_dtype = checks.check_lookup(z, tables, score, temperature)
     checks.check_backward(grad_y, z, tables, codes, weights)
     tokens, chunks, tau = z.shape
     width = tables.shape[2]
     real = weights.dtype
-    grad_y, z, tables = grad_y.to(real).contiguous(), z.contiguous(), checks.rows_side_by_side(tables)
+    grad_y, z = grad_y.to(real).contiguous(), z.contiguous()
+    tables = tables if tables.stride(2) == 1 else tables.contiguous()
     codes, weights = codes.to(torch.int32).contiguous(), weights.contiguous()
     grad_z = torch.empty_like(z) if needs[0] else None
     q = torch.empty((tokens, chunks), dtype=real) if needs[0] else None
@@ -123,16 +130,12 @@ def backward(
     grad_bias = torch.empty(width, dtype=real) if needs[2] else None
     table_stride, row_stride, _ = tables.stride()
     status = native.library().memoryformer_backward(
-        torch.get_num_threads(),
-        grad_y.data_ptr(),
-        z.data_ptr(), DTYPES[z.dtype], tokens, chunks, tau,
-        tables.data_ptr(), DTYPES[tables.dtype], table_stride, row_stride, width,
-        codes.data_ptr(), weights.data_ptr(),
-        score == SCALED, temperature,
-        None if q is None else q.data_ptr(),
-        None if grad_z is None else grad_z.data_ptr(),
-        None if grad_tables is None else grad_tables.data_ptr(),
-        None if grad_bias is None else grad_bias.data_ptr(),
+        native.PROBLEM.pack(
+            torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, score == SCALED,
+            table_stride, row_stride, 0, 0, temperature,
+            z.data_ptr(), tables.data_ptr(), 0, 0, 0, codes.data_ptr(), weights.data_ptr(),
+            grad_y.data_ptr(), address(q), address(grad_z), address(grad_tables), address(grad_bias),
+        )
     )  # fmt: skip
     if status:
         checks.fail(status)

@@ -56,7 +56,7 @@ const Kernels& kernels_for(const Problem& p) {
     return portable_float;
 }
 
-int64_t bytes_of(int dtype) {
+int64_t bytes_of(int64_t dtype) {
     switch (dtype) {
         case INT8: return 1;
         case BFLOAT16:
@@ -82,13 +82,12 @@ struct Hashed {
     const int32_t* codes;
     const Real* weights;
 
-    void hash(const Kernels& kernels, const Problem& p, int64_t n0, int64_t n1, int32_t* codes_out,
-              Real* weights_out) {
+    void hash(const Kernels& kernels, const Problem& p, int64_t n0, int64_t n1) {
         const size_t count = size_t((n1 - n0) * p.chunks);
-        if (!codes_out && codes_kept.size() < count) codes_kept.resize(count);
-        if ((!weights_out || p.scales) && weights_kept.size() < count) weights_kept.resize(count);
-        int32_t* c = codes_out ? codes_out + n0 * p.chunks : codes_kept.data();
-        Real* w = weights_out ? weights_out + n0 * p.chunks : weights_kept.data();
+        if (!p.codes && codes_kept.size() < count) codes_kept.resize(count);
+        if ((!p.weights || p.scales) && weights_kept.size() < count) weights_kept.resize(count);
+        int32_t* c = p.codes ? p.codes + n0 * p.chunks : codes_kept.data();
+        Real* w = p.weights ? static_cast<Real*>(p.weights) + n0 * p.chunks : weights_kept.data();
         kernels.hash(p, n0, n1, c, w);
         codes = c;
         weights = w;
@@ -108,14 +107,14 @@ struct Hashed {
 };
 
 template <class Real>
-void forward(const Problem& p, int threads, int32_t* codes, Real* weights) {
+void forward(const Problem& p) {
     const Kernels& kernels = kernels_for(p);
     static thread_local Hashed<Real> mine;
     const int64_t work = p.tokens * p.chunks * p.width * bytes_of(p.table_dtype);
-    threads = int(std::max<int64_t>(1, least(threads, work / WORTH_A_THREAD)));
+    const int threads = int(std::max<int64_t>(1, least(p.threads, work / WORTH_A_THREAD)));
     if (threads > 1 && p.tokens < 4 * threads) {
         // Too few tokens to share out evenly: each thread takes some columns of all of them.
-        mine.hash(kernels, p, 0, p.tokens, codes, weights);
+        mine.hash(kernels, p, 0, p.tokens);
         const int64_t part = part_of(p.width, threads, 64);
         const Hashed<Real>& hashed = mine;  // the threads have their own `mine`
         parallel(threads, (p.width + part - 1) / part, [&](int64_t i) {
@@ -128,14 +127,15 @@ void forward(const Problem& p, int threads, int32_t* codes, Real* weights) {
         const int64_t end = least(p.tokens, (i + 1) * part);
         for (int64_t n = i * part; n < end; n += batch) {
             const int64_t n1 = least(end, n + batch);
-            mine.hash(kernels, p, n, n1, codes, weights);
+            mine.hash(kernels, p, n, n1);
             kernels.gather(p, n, n1, 0, p.width, mine.codes, mine.weights);
         }
     });
 }
 
-int backward(const Problem& p, int threads) {
+int backward(const Problem& p) {
     const Kernels& kernels = kernels_for(p);
+    const int threads = int(p.threads);
     if (p.grad_tables || p.q) {
         // Tables differ in how evenly their rows are hit, so a thread that is done takes more.
         const int64_t part = part_of(p.chunks, 8 * threads, 1);
@@ -169,46 +169,22 @@ EXPORT void memoryformer_use_instruction_set(int wanted) { in_use = wanted; }
 
 EXPORT void memoryformer_set_parallel_region(ParallelRegion region) { set_parallel_region(region); }
 
-// codes and weights may be null where nobody wants them. Returns a Status.
-EXPORT int memoryformer_forward(int threads, const void* z, int z_dtype, int64_t tokens, int64_t chunks, int tau,
-                                const void* tables, int table_dtype, int64_t table_stride, int64_t row_stride,
-                                int64_t width, const void* bias, const float* scales, int64_t scale_table_stride,
-                                int64_t scale_row_stride, int scaled, double temperature, void* y, int32_t* codes,
-                                void* weights) {
-    Problem p{};
-    p.tokens = tokens, p.chunks = chunks, p.width = width, p.tau = tau;
-    p.z = z, p.z_dtype = z_dtype;
-    p.tables = tables, p.table_dtype = table_dtype, p.table_stride = table_stride, p.row_stride = row_stride;
-    p.bias = bias, p.scales = scales;
-    p.scale_table_stride = scale_table_stride, p.scale_row_stride = scale_row_stride;
-    p.scaled = scaled != 0, p.inverse_temperature = 1 / temperature;
-    p.y = y;
+// Both return a Status.
+EXPORT int memoryformer_forward(const Problem* p) {
     try {
-        if (z_dtype == FLOAT64)
-            forward<double>(p, threads, codes, static_cast<double*>(weights));
+        if (p->z_dtype == FLOAT64)
+            forward<double>(*p);
         else
-            forward<float>(p, threads, codes, static_cast<float*>(weights));
+            forward<float>(*p);
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;
     }
     return DONE;
 }
 
-// Gradients that are null are not computed; q, [N, K], is room for the gradient of the weights, needed for grad_z.
-EXPORT int memoryformer_backward(int threads, const void* grad_y, const void* z, int z_dtype, int64_t tokens,
-                                 int64_t chunks, int tau, const void* tables, int table_dtype, int64_t table_stride,
-                                 int64_t row_stride, int64_t width, const int32_t* codes, const void* weights,
-                                 int scaled, double temperature, void* q, void* grad_z, void* grad_tables,
-                                 void* grad_bias) {
-    Problem p{};
-    p.tokens = tokens, p.chunks = chunks, p.width = width, p.tau = tau;
-    p.z = z, p.z_dtype = z_dtype;
-    p.tables = tables, p.table_dtype = table_dtype, p.table_stride = table_stride, p.row_stride = row_stride;
-    p.scaled = scaled != 0, p.inverse_temperature = 1 / temperature;
-    p.grad_y = grad_y, p.codes = codes, p.weights = weights;
-    p.q = q, p.grad_z = grad_z, p.grad_tables = grad_tables, p.grad_bias = grad_bias;
+EXPORT int memoryformer_backward(const Problem* p) {
     try {
-        return backward(p, threads);
+        return backward(*p);
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;
     }

@@ -5,30 +5,30 @@
 
 #include "numbers.h"
 
-// A forward or backward problem: N tokens of K chunks of tau numbers, tables [K, 2^tau, h]. `real` below is float,
-// or double where z is float64.
+// A forward or backward problem, as Python packs it: N tokens of K chunks of tau numbers, tables [K, 2^tau, h].
+// `real` below is float, or double where z is float64. Pointers that a call does not use are null.
 struct Problem {
-    int64_t tokens, chunks, width;  // N, K, h
-    int tau, z_dtype, table_dtype;
-    bool scaled;             // the score: w = p * sum|z|/t instead of w = p
-    double inverse_temperature;
-    const void* z;           // [N, K, tau]
-    const void* tables;      // rows of h numbers side by side
-    int64_t table_stride, row_stride;  // in elements
-    // forward
-    const void* bias;        // real [h], or null
-    const float* scales;     // of int8 rows, or null
-    int64_t scale_table_stride, scale_row_stride;
-    void* y;                 // [N, h] of z's type
-    // backward
-    const void* grad_y;      // real [N, h]
-    const int32_t* codes;    // [N, K]
-    const void* weights;     // real [N, K]
-    void* q;                 // real [N, K]: <grad_y, row>, the gradient of the weight
-    void* grad_z;            // [N, K, tau] of z's type
-    void* grad_tables;       // [K, 2^tau, h] of the tables' type, contiguous
-    void* grad_bias;         // real [h]
+    int64_t threads;
+    int64_t tokens, chunks, width, tau;  // N, K, h, tau
+    int64_t z_dtype, table_dtype;
+    int64_t scaled;  // the score: w = p * sum|z|/t instead of w = p
+    int64_t table_stride, row_stride, scale_table_stride, scale_row_stride;  // in numbers
+    double temperature;
+    const void* z;        // [N, K, tau]
+    const void* tables;   // rows of h numbers side by side
+    const void* bias;     // real [h], or null
+    const float* scales;  // of int8 rows, or null
+    void* y;              // [N, h] of z's type
+    int32_t* codes;       // [N, K]: forward writes codes and weights where they are not null, backward reads them
+    void* weights;        // real [N, K]
+    const void* grad_y;   // real [N, h]
+    void* q;              // real [N, K], room for <grad_y, row>, the gradient of the weight; needed for grad_z
+    void* grad_z;         // [N, K, tau] of z's type
+    void* grad_tables;    // [K, 2^tau, h] of the tables' type, contiguous
+    void* grad_bias;      // real [h]
 };
+
+static_assert(sizeof(void*) == 8 && sizeof(Problem) == 25 * 8, "Python packs 25 words of 8 bytes");
 
 // The kernels of one instruction set. Ranges are half-open: tokens n, columns c, tables k.
 struct Kernels {
