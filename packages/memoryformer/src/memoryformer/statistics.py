@@ -227,6 +227,7 @@ def _trunk(model: nn.Module, layers: dict[str, Layer]) -> nn.Module:
 
 
 def _hash(layer: Layer, x: Tensor) -> Tensor:
+    x = getattr(x, "full_tensor", lambda: x)()  # of a layer that is split over processes
     return hash_codes(chunked(x.detach(), layer)).reshape(-1, layer.num_chunks)
 
 

@@ -32,23 +32,29 @@ ADVICE = (
 def param_groups(model: nn.Module, weight_decay: float = 0.1) -> list[dict[str, Any]]:
     """Parameter groups for any optimizer of torch: tables and matrices decay, biases and norms do not.
 
-    Two groups named "decay" and "no_decay"; each trainable parameter is in one, shared ones once, and empty
-    groups are left out. What has fewer than two dimensions is a bias or a norm.
+    Groups named "decay" and "no_decay"; each trainable parameter is in one, shared ones once, and empty
+    groups are left out. What has fewer than two dimensions is a bias or a norm. Of a model that is partly
+    distributed (tensor parallel), that part is in groups of its own: torch's optimizers refuse a mixture.
 
     Raises `MemoryFormerError` for a negative `weight_decay` and if nothing is trainable.
     """
     if weight_decay < 0:
         raise MemoryFormerError(f"weight_decay is {weight_decay}; it must be 0 or more")
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable:
+    groups: dict[tuple[bool, Any], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kind = (parameter.dim() > 1, getattr(parameter, "device_mesh", None))
+            groups.setdefault(kind, []).append(parameter)
+    if not groups:
         raise MemoryFormerError(f"{type(model).__name__} has no parameter to train")
-    decay = [parameter for parameter in trainable if parameter.dim() > 1]
-    rest = [parameter for parameter in trainable if parameter.dim() <= 1]
-    groups = [
-        {"name": "decay", "params": decay, "weight_decay": weight_decay},
-        {"name": "no_decay", "params": rest, "weight_decay": 0.0},
+    return [
+        {
+            "name": "decay" if decays else "no_decay",
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (decays, _), parameters in groups.items()
     ]
-    return [group for group in groups if group["params"]]
 
 
 def cosine_schedule(
