@@ -12,21 +12,27 @@ from toedit.config import EditConfig
 from toedit.errors import ToEditError, ToEditWarning
 
 if TYPE_CHECKING:
-    from toedit.editing import Scores, edit_scores, edit_tokens
+    from toedit.editing import Scores, edit_scores, swap_probabilities
+    from toedit.statistics import EditStats
+    from toedit.tensors import edit_tokens
 
 __all__ = [
     "EditConfig",
+    "EditStats",
     "Scores",
     "ToEditError",
     "ToEditWarning",
     "edit_scores",
     "edit_tokens",
+    "swap_probabilities",
 ]
 
 _HOME = {
+    "EditStats": "statistics",
     "Scores": "editing",
     "edit_scores": "editing",
-    "edit_tokens": "editing",
+    "edit_tokens": "tensors",
+    "swap_probabilities": "editing",
 }
 
 
