@@ -342,7 +342,5 @@ def test_what_does_not_fit_is_named(changes: dict[str, object], message: str) ->
 
 
 def test_tau_beyond_16_says_what_it_would_take() -> None:
-    with pytest.raises(
-        MemoryFormerError, match=re.escape("tau is 24; it must be an integer from 1 to 16: a table")
-    ):
+    with pytest.raises(MemoryFormerError, match="tau is 24; it must be an integer from 1 to 16: tables of"):
         MF.hash_codes(torch.zeros(24))

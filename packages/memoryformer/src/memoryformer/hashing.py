@@ -71,11 +71,15 @@ def check_chunks(z: Tensor) -> int:
     return tau
 
 
-def check_tau(tau: int, heading: str = "tau") -> None:
-    """See that 2^tau rows are possible. Raises `MemoryFormerError` with the bytes that it would need."""
-    if isinstance(tau, bool) or not isinstance(tau, int) or not 1 <= tau <= MAX_TAU:
-        size = f": a table of 2^{tau} rows takes {4 * 2**tau:,} bytes a column" if _is_large(tau) else ""
-        raise MemoryFormerError(f"{heading} is {tau}; it must be an integer from 1 to {MAX_TAU}{size}")
+def check_tau(tau: int, heading: str = "tau", columns: int = 1) -> None:
+    """See that 2^tau rows are possible. Raises `MemoryFormerError` with the bytes they would need."""
+    whole = isinstance(tau, int) and not isinstance(tau, bool)
+    if whole and 1 <= tau <= MAX_TAU:
+        return
+    wrong = f"{heading} is {tau}; it must be an integer from 1 to {MAX_TAU}"
+    if whole and MAX_TAU < tau <= 64:
+        wrong += f": tables of 2^{tau} rows and {columns:,} columns would take {4 * 2**tau * columns:,} bytes"
+    raise MemoryFormerError(wrong)
 
 
 def check_score(score: str, temperature: float) -> None:
@@ -89,7 +93,3 @@ def check_score(score: str, temperature: float) -> None:
 def name_of(dtype: torch.dtype) -> str:
     """Return "float32" for torch.float32."""
     return str(dtype).removeprefix("torch.")
-
-
-def _is_large(tau: object) -> bool:
-    return isinstance(tau, int) and MAX_TAU < tau <= 64

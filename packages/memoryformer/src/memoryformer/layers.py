@@ -15,7 +15,34 @@ from memoryformer.hashing import check_score, check_tau
 BIAS_STD = 0.001
 
 
-class MemoryLayer(nn.Module):
+class LookupLayer(nn.Module):
+    """What layers with tables of any kind have in common: sizes, score, and the hash of their input."""
+
+    tables: Tensor
+    bias: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, tau: int, score: str, temperature: float) -> None:
+        super().__init__()
+        check_sizes(in_features, out_features, tau)
+        check_score(score, temperature)
+        self.in_features, self.out_features, self.tau = in_features, out_features, tau
+        self.num_chunks = in_features // tau
+        self.score, self.temperature = score, temperature
+
+    def hash(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows that x [..., in_features] fetches, int64 [..., K], and their weights."""
+        z = chunked(x, self)
+        return hash_codes(z), hash_weights(z, score=self.score, temperature=self.temperature)
+
+    def extra_repr(self) -> str:
+        """What `print(layer)` shows."""
+        return (
+            f"{self.in_features}, {self.out_features}, tau={self.tau}, score={self.score!r}, "
+            f"temperature={self.temperature}" + ("" if self.bias is not None else ", bias=False")
+        )
+
+
+class MemoryLayer(LookupLayer):
     """y = Σ_k w_k T[k, code_k] + b over the K = in_features / tau chunks of the input (section 2.1).
 
     `tables` [K, 2^tau, out_features] and `bias` [out_features] are parameters: float32, bfloat16 or float16
@@ -37,16 +64,14 @@ class MemoryLayer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        check_sizes(in_features, out_features, tau)
-        check_score(score, temperature)
-        self.in_features, self.out_features, self.tau = in_features, out_features, tau
-        self.num_chunks = in_features // tau
-        self.score, self.temperature, self.init_std = score, temperature, init_std
+        super().__init__(in_features, out_features, tau, score, temperature)
+        self.init_std = init_std
         self.tables = nn.Parameter(
             torch.empty(self.num_chunks, 2**tau, out_features, device=device, dtype=dtype)
         )
-        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        self.register_parameter(
+            "bias", nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -61,15 +86,6 @@ class MemoryLayer(nn.Module):
             chunked(x, self), self.tables, self.bias, score=self.score, temperature=self.temperature
         )
 
-    def hash(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows that x [..., in_features] fetches, int64 [..., K], and their weights."""
-        z = chunked(x, self)
-        return hash_codes(z), hash_weights(z, score=self.score, temperature=self.temperature)
-
-    def extra_repr(self) -> str:
-        """What `print(layer)` shows."""
-        return described(self) + ("" if self.bias is not None else ", bias=False")
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         tables = state_dict.get(prefix + "tables")
         if isinstance(tables, Tensor) and tables.ndim == 2:  # the authors' layout
@@ -79,7 +95,7 @@ class MemoryLayer(nn.Module):
                     f"{prefix}tables is {list(tables.shape)}; with {self.num_chunks} chunks of tau = "
                     f"{self.tau} and {width} outputs it must be [{rows}, {width}]"
                 )
-            state_dict[prefix + "tables"] = tables.view_as(self.tables)
+            state_dict[prefix + "tables"] = tables.reshape(self.tables.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -137,32 +153,25 @@ class MemoryBlock(nn.Module):
         return self.layer2(x if self.activation is None else F.gelu(x))
 
 
-def chunked(x: Tensor, layer: Any) -> Tensor:
+def chunked(x: Tensor, layer: LookupLayer) -> Tensor:
     """Return x [..., in_features] as chunks [..., K, tau]. Raises `MemoryFormerError` for another width."""
-    if x.ndim == 0 or x.shape[-1] != layer.in_features:
+    shape = x.shape
+    if not shape or shape[-1] != layer.in_features:
         raise MemoryFormerError(
-            f"expected an input [..., {layer.in_features}], got {list(x.shape)} for {layer}"
+            f"expected an input [..., {layer.in_features}], got {list(shape)}, for {layer}"
         )
-    return x.view(*x.shape[:-1], layer.num_chunks, layer.tau)
-
-
-def described(layer: Any) -> str:
-    """The sizes of a layer in words."""
-    return (
-        f"{layer.in_features}, {layer.out_features}, tau={layer.tau}, score={layer.score!r}, "
-        f"temperature={layer.temperature}"
-    )
+    return x.view(*shape[:-1], layer.num_chunks, layer.tau)
 
 
 def check_sizes(in_features: int, out_features: int, tau: int) -> None:
     """See that a layer of these sizes can be. Raises `MemoryFormerError`."""
-    check_tau(tau)
-    if in_features < 1 or in_features % tau:
+    for name, size in (("in_features", in_features), ("out_features", out_features)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise MemoryFormerError(f"{name} is {size}; it must be an integer, at least 1")
+    check_tau(tau, columns=max(1, in_features // max(1, tau)) * out_features)
+    if in_features % tau:
         lower = in_features // tau * tau
-        nearest = f"{lower} and {lower + tau}" if lower > 0 else str(tau)
+        nearest = f"widths are {lower} and {lower + tau}" if lower else f"width is {tau}"
         raise MemoryFormerError(
-            f"in_features is {in_features}, which tau = {tau} does not divide; "
-            f"the nearest widths are {nearest}"
+            f"in_features is {in_features}, which tau = {tau} does not divide; the nearest {nearest}"
         )
-    if out_features < 1:
-        raise MemoryFormerError(f"out_features is {out_features}; it must be at least 1")

@@ -9,23 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from memoryformer.errors import MemoryFormerError
-from memoryformer.functional import hash_codes, hash_weights, memory_lookup
-from memoryformer.hashing import check_score
-from memoryformer.layers import MemoryLayer, check_sizes, chunked, described
+from memoryformer.functional import memory_lookup
+from memoryformer.layers import LookupLayer, MemoryLayer, chunked
 
 DTYPES = ("int8", "bfloat16")
 
 
-class QuantizedMemoryLayer(nn.Module):
+class QuantizedMemoryLayer(LookupLayer):
     """A `MemoryLayer` for inference: buffers `tables` int8, `scales` float32 [K, 2^tau] and `bias`.
 
     Each row has its own scale (finer than one a table), which is folded in the row's weight and so costs
     nothing. Made by `quantize_tables_` or `from_layer`; made directly, its buffers wait for a state dict.
     """
 
-    tables: Tensor
     scales: Tensor
-    bias: Tensor | None
 
     def __init__(
         self,
@@ -39,12 +36,7 @@ class QuantizedMemoryLayer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        check_sizes(in_features, out_features, tau)
-        check_score(score, temperature)
-        self.in_features, self.out_features, self.tau = in_features, out_features, tau
-        self.num_chunks = in_features // tau
-        self.score, self.temperature = score, temperature
+        super().__init__(in_features, out_features, tau, score, temperature)
         shape = (self.num_chunks, 2**tau, out_features)
         self.register_buffer("tables", torch.zeros(shape, dtype=torch.int8, device=device))
         self.register_buffer("scales", torch.zeros(shape[:2], dtype=torch.float32, device=device))
@@ -86,15 +78,6 @@ class QuantizedMemoryLayer(nn.Module):
             scales=self.scales,
         )
 
-    def hash(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows that x [..., in_features] fetches, int64 [..., K], and their weights."""
-        z = chunked(x, self)
-        return hash_codes(z), hash_weights(z, score=self.score, temperature=self.temperature)
-
-    def extra_repr(self) -> str:
-        """What `print(layer)` shows."""
-        return described(self) + ("" if self.bias is not None else ", bias=False")
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedMemoryLayer:
         scales: Tensor = self.scales
         super()._apply(fn, recurse)
@@ -112,22 +95,25 @@ def quantize_tables_(model: nn.Module, dtype: str = "int8") -> nn.Module:
     """
     if dtype not in DTYPES:
         raise MemoryFormerError(f"unknown dtype {dtype!r}; tables can be {' or '.join(map(repr, DTYPES))}")
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, MemoryLayer)}
+    layers: dict[MemoryLayer, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, MemoryLayer):
+            layers.setdefault(module, []).append(name)
     if not layers:
         raise MemoryFormerError(f"{type(model).__name__} has no MemoryLayer whose tables could be quantized")
-    for name, layer in layers.items():
+    for layer, names in layers.items():
         if dtype == "bfloat16":
-            layer.tables = nn.Parameter(
-                layer.tables.detach().to(torch.bfloat16), requires_grad=layer.tables.requires_grad
-            )
+            tables = layer.tables.detach().to(torch.bfloat16)
+            layer.tables = nn.Parameter(tables, requires_grad=layer.tables.requires_grad)
             continue
         try:
-            new = QuantizedMemoryLayer.from_layer(layer)
+            quantized = QuantizedMemoryLayer.from_layer(layer)
         except MemoryFormerError as error:
-            raise MemoryFormerError(f"{name or type(model).__name__}: {error}") from None
-        if not name:
-            return new
-        model.set_submodule(name, new)
+            raise MemoryFormerError(f"{names[0] or type(model).__name__}: {error}") from None
+        if layer is model:
+            return quantized
+        for name in names:
+            model.set_submodule(name, quantized)
     return model
 
 
