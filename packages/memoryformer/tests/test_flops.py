@@ -185,6 +185,36 @@ def test_the_backward_of_a_layer_is_counted_too():
     assert counter.get_total_flops() == 3 * 2 * flops.count_layer(8, 6, 4, 5)["gather"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"norm": "rmsnorm", "bias": False, "expand": "tables"}, {"tie_word_embeddings": True, "tau": 8}],
+    ids=["default", "others", "tied"],
+)
+def test_the_language_model_has_the_parameters_and_the_arithmetic_that_are_counted(changes):
+    pytest.importorskip("transformers")
+    from memoryformer.hf.config import MemoryFormerConfig
+    from memoryformer.hf.modeling import MemoryFormerForCausalLM
+
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "tau": 4}
+    config = MemoryFormerConfig(**sizes | changes, attn_implementation="eager")
+    model = MemoryFormerForCausalLM(config)
+    kinds = {"tables": 0, "biases": 0, "norms": 0, "embedding": 0, "head": 0}
+    for name, parameter in model.named_parameters():
+        *_, owner, last = name.split(".")
+        if last == "tables":
+            kinds["tables"] += parameter.numel()
+        elif "norm" in owner:
+            kinds["norms"] += parameter.numel()
+        elif last == "bias":
+            kinds["biases"] += parameter.numel()
+        else:
+            kinds["embedding" if "embed" in owner else "head"] += parameter.numel()
+    assert flops.parameters(config) == kinds | {"total": sum(kinds.values())}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.randint(50, (3, 16)))
+    assert counter.get_total_flops() == 2 * 3 * flops.count_model(config, 16)["total"]
+
+
 # Mistakes
 
 
