@@ -8,6 +8,8 @@ significant; w = p for `score="softmax"`, p · sum|z|/t for `score="scaled"`, p 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -62,6 +64,50 @@ def run(
     weights: Tensor | None,
 ) -> Tensor:
     """Check, allocate y, call the library. Each line counts: for one token the kernel takes microseconds."""
+    y, problem, _kept = _described(z, tables, bias, scales, score, temperature, codes, weights)
+    status = native.library().memoryformer_forward(problem)
+    if status:
+        checks.fail(status)
+    return y
+
+
+def bound(
+    z: Tensor,
+    tables: Tensor,
+    bias: Tensor | None = None,
+    scales: Tensor | None = None,
+    score: str = "scaled",
+    temperature: float = 1.0,
+) -> tuple[Tensor, Callable[[], None]]:
+    """`output` for a loop: y, and the function that computes it from what z then holds.
+
+    All is checked here, once, and each call then costs a microsecond beside the kernel. The tensors are kept
+    alive, must stay where they are, and z must be contiguous. Raises as `forward` does.
+    """
+    if not z.is_contiguous():
+        raise ValueError("z must be contiguous: a copy of it would not follow what is written to it later")
+    y, problem, kept = _described(z, tables, bias, scales, score, temperature, None, None)
+    compute = native.library().memoryformer_forward
+
+    def look_up(_kept: tuple[Tensor | None, ...] = kept) -> None:
+        status = compute(problem)
+        if status:
+            checks.fail(status)
+
+    return y, look_up
+
+
+def _described(
+    z: Tensor,
+    tables: Tensor,
+    bias: Tensor | None,
+    scales: Tensor | None,
+    score: str,
+    temperature: float,
+    codes: Tensor | None,
+    weights: Tensor | None,
+) -> tuple[Tensor, bytes, tuple[Tensor | None, ...]]:
+    """Check and allocate y; return it, the library's `Problem`, and the tensors that it points to."""
     z_dtype, table_dtype = checks.check_lookup(z, tables, score, temperature)
     tokens, chunks, tau = z.shape
     width = tables.shape[2]
@@ -77,18 +123,14 @@ def run(
         scales = checks.fitting_scales(scales, tables)
         scale_table, scale_row = scales.stride()
     y = z.new_empty((tokens, width))
-    status = native.library().memoryformer_forward(
-        native.PROBLEM.pack(
-            torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, score == SCALED,
-            table_stride, row_stride, scale_table, scale_row, temperature,
-            z.data_ptr(), tables.data_ptr(),
-            address(bias), address(scales), y.data_ptr(), address(codes), address(weights),
-            0, 0, 0, 0, 0,
-        )
+    problem = native.PROBLEM.pack(
+        torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, score == SCALED,
+        table_stride, row_stride, scale_table, scale_row, temperature,
+        z.data_ptr(), tables.data_ptr(),
+        address(bias), address(scales), y.data_ptr(), address(codes), address(weights),
+        0, 0, 0, 0, 0,
     )  # fmt: skip
-    if status:
-        checks.fail(status)
-    return y
+    return y, problem, (z, tables, bias, scales)
 
 
 def address(x: Tensor | None) -> int:
