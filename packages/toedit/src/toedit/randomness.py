@@ -70,7 +70,8 @@ def philox(counter: Words, key: Words) -> Words:
 def gumbel(document: Words, positions: NDArray[np.int64], ranks: int) -> NDArray[np.float64]:
     """Standard Gumbel noise [m, ranks] for the tokens at `positions` [m] of a document (`document_words`)."""
     blocks = np.arange((ranks + 3) // 4)
-    words = _words(document, positions[:, None], blocks[None, :]).reshape(len(positions), -1)[:, :ranks]
+    words = _words(document, positions[:, None], blocks[None, :])
+    words = words.reshape(len(positions), 4 * len(blocks))[:, :ranks]
     return -np.log(-np.log((words + 0.5) / 2.0**32))
 
 

@@ -58,8 +58,8 @@ def _score(
     heads = heads if heads.dtype == torch.float64 else heads.float()
     normaliser = heads.logsumexp(-1)
     log_p = heads.gather(1, ids[places[index], None].long())[:, 0] - normaliser
-    if log_p.isnan().any():
-        where = int(index[log_p.isnan()][0])
+    if not normaliser.isfinite().all():
+        where = int(index[~normaliser.isfinite()][0])
         raise ToEditError(
             f"document {doc_id!r}: the logits ({logits.dtype}) that score token {where} are NaN or infinite; "
             "run the model in float32 or bfloat16, or leave the document out"
