@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
+from memoryformer.registration import register_with_transformers
 
 if TYPE_CHECKING:
     from memoryformer import convert, debug, flops, functional, parallel, training
@@ -39,6 +40,8 @@ __all__ = [
     "quantize_tables_",
     "training",
 ]
+
+register_with_transformers()
 
 _HOME = {
     "MemoryBlock": "layers",

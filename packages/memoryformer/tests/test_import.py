@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import memoryformer as mf
+
+HEAVY = ("transformers", "scipy", "matplotlib", "typer", "pydantic", "tenfold", "lmlab", "torch._dynamo")
+
+
+def python(code: str) -> str:
+    """What a new interpreter prints."""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_import_brings_torch_and_nothing_heavier() -> None:
+    code = """
+import torch, sys, json
+before = set(sys.modules)
+import memoryformer
+memoryformer.MemoryBlock(16, 4)
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    loaded = json.loads(python(code))
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(mf.__all__) == mf.__all__ == dir(mf)
+    for name in mf.__all__:
+        assert getattr(mf, name) is not None
+    with pytest.raises(AttributeError, match="module 'memoryformer' has no attribute 'MemoryLayers'"):
+        mf.MemoryLayers  # noqa: B018
+
+
+def test_without_transformers_the_layers_work_and_the_model_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["transformers"] = None
+import memoryformer as mf
+mf.MemoryLayer(16, 16, 4)
+try:
+    mf.MemoryFormerConfig
+except ImportError as error:
+    print(error)
+"""
+    assert "pip install 'memoryformer[hf]'" in python(code)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import memoryformer\nfrom transformers import AutoModelForCausalLM",
+        pytest.param(
+            "from transformers import AutoModelForCausalLM\nimport memoryformer", marks=pytest.mark.slow
+        ),
+        # Llama's module imports the auto classes in the middle of its own import.
+        pytest.param(
+            "import memoryformer\nfrom transformers import LlamaForCausalLM, AutoModelForCausalLM",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["before transformers", "after transformers", "before another model"],
+)
+def test_from_pretrained_knows_a_saved_model_after_a_bare_import(imports: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = mf.MemoryFormerConfig(
+        vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, tau=4, expand_bits=1
+    )
+    model = mf.MemoryFormerForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    code = f"""
+import torch
+{imports}
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})
+print(type(model).__name__, model(torch.arange(4)[None]).logits.sum().item())
+import sys
+from memoryformer.registration import _Watch
+assert not any(isinstance(finder, _Watch) for finder in sys.meta_path)
+"""
+    name, total = python(code).split()
+    assert name == "MemoryFormerForCausalLM"
+    assert float(total) == pytest.approx(model(torch.arange(4)[None]).logits.sum().item(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_plug_in_that_does_not_fit_transformers_is_a_warning_not_a_failed_import() -> None:
+    code = """
+import sys, warnings
+import memoryformer
+sys.modules["memoryformer.hf.config"] = None
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    from transformers import AutoConfig
+print([str(warning.message) for warning in told if warning.category is memoryformer.MemoryFormerWarning])
+"""
+    assert "transformers does not know the models of memoryformer" in python(code)
