@@ -99,6 +99,58 @@ dist.destroy_process_group()
 """
 
 
+LANGUAGE_MODEL = """
+import copy
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import parallelize_module
+from torch.testing import assert_close
+import memoryformer as mf
+
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+config = mf.MemoryFormerConfig(
+    vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, tau=4
+)
+torch.manual_seed(0)
+one = mf.MemoryFormerForCausalLM(config).double()
+ids = torch.randint(64, (4, 20))
+expected = one(ids, labels=ids)
+expected.loss.backward()
+
+def compare(model, ids, logits):
+    output = model(ids, labels=ids)
+    output.loss.backward()
+    assert_close(output.logits, logits)
+    for (name, p), q in zip(model.named_parameters(), one.parameters(), strict=True):
+        grad = p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad
+        assert_close(grad, q.grad, rtol=1e-6, atol=1e-12, msg=name)
+
+def copied():
+    model = copy.deepcopy(one)
+    model.zero_grad()
+    return model
+
+for split in ("columns", "chunks"):
+    model = parallelize_module(copied(), mesh, mf.parallel.plan(one, split))
+    compare(model, ids, expected.logits)
+    settings = {"max_new_tokens": 8, "do_sample": False}
+    assert torch.equal(model.generate(ids[:1, :5], **settings), one.generate(ids[:1, :5], **settings))
+
+model = copied()
+for layer in model.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+half = dist.get_rank()
+compare(model, ids.chunk(2)[half], expected.logits.chunk(2)[half])
+dist.destroy_process_group()
+"""
+
+
 def stack() -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -121,7 +173,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, x: Tensor) -> dict[str, An
     torch.save(x, folder / "x.pt")
     torch.save(stack(), folder / "model.pt")
     torch.save(quantize_tables_(stack()).eval(), folder / "int8.pt")
-    _two_processes(folder)
+    _two_processes(folder, PROCESS)
     return torch.load(folder / "results.pt", weights_only=False)
 
 
@@ -183,6 +235,12 @@ def test_tokens_may_be_split_without_a_plan(results, x):
     torch.testing.assert_close(results["tokens"]["gradient"], layer.tables.grad)
 
 
+@pytest.mark.slow
+def test_the_language_model_learns_and_generates_on_two_processes_as_on_one(tmp_path):
+    pytest.importorskip("transformers")
+    _two_processes(tmp_path, LANGUAGE_MODEL)
+
+
 def test_mistakes_are_named(results):
     assert results["odd"].startswith("2 processes do not divide the 3 chunks of MemoryLayer(12, 6, tau=4")
     with pytest.raises(MemoryFormerError, match="split is 'rows'; it may be 'columns' or 'chunks'"):
@@ -197,9 +255,9 @@ def test_the_plan_names_every_memory_layer():
     assert list(plan(stack())) == ["1.layer1", "1.layer2", "3"]
 
 
-def _two_processes(folder: Path) -> None:
+def _two_processes(folder: Path, program: str) -> None:
     script = folder / "process.py"
-    script.write_text(PROCESS, encoding="utf-8")
+    script.write_text(program, encoding="utf-8")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -33,7 +33,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from memoryformer import ops
 from memoryformer.errors import MemoryFormerError
-from memoryformer.statistics import Layer, memory_layers
+from memoryformer.layers import LookupLayer
+from memoryformer.statistics import memory_layers
 
 Split = Literal["columns", "chunks"]
 
@@ -95,7 +96,7 @@ class TableParallel(ParallelStyle):
         self.use_local_output = use_local_output
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        if not isinstance(module, Layer):
+        if not isinstance(module, LookupLayer):
             raise MemoryFormerError(f"TableParallel splits memory layers, not {type(module).__name__}")
         count = module.out_features if self.split == "columns" else module.num_chunks
         if count % device_mesh.size():

@@ -22,10 +22,7 @@ from torch import Tensor, nn
 
 from memoryformer.errors import MemoryFormerError
 from memoryformer.functional import hash_codes
-from memoryformer.layers import MemoryLayer, chunked
-from memoryformer.quantization import QuantizedMemoryLayer
-
-Layer = MemoryLayer | QuantizedMemoryLayer
+from memoryformer.layers import LookupLayer, chunked
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class BucketMonitor:
         ]
 
     def _hook(self, name: str) -> Any:
-        def hook(layer: Layer, args: tuple[Tensor, ...]) -> None:
+        def hook(layer: LookupLayer, args: tuple[Tensor, ...]) -> None:
             if not layer.training:
                 return
             passes = self._passes[name] = self._passes.get(name, 0) + 1
@@ -180,12 +177,12 @@ class BucketMonitor:
             self._hooks.pop().remove()
 
 
-def memory_layers(model: nn.Module) -> dict[str, Layer]:
+def memory_layers(model: nn.Module) -> dict[str, LookupLayer]:
     """The memory layers of any model by their names in `named_modules`; "" is the model itself.
 
     Raises `MemoryFormerError` if there is none.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LookupLayer)}
     if not found:
         raise MemoryFormerError(f"{type(model).__name__} has no MemoryLayer")
     return found
@@ -219,14 +216,14 @@ def _codes(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     return {name: torch.cat(codes) for name, codes in seen.items()}
 
 
-def _trunk(model: nn.Module, layers: dict[str, Layer]) -> nn.Module:
+def _trunk(model: nn.Module, layers: dict[str, LookupLayer]) -> nn.Module:
     """The model without its head, whose logits nobody reads, where all layers are below the head."""
     trunk = getattr(model, "base_model", model)
     below = set(trunk.modules())
     return trunk if all(layer in below for layer in layers.values()) else model
 
 
-def _hash(layer: Layer, x: Tensor) -> Tensor:
+def _hash(layer: LookupLayer, x: Tensor) -> Tensor:
     x = getattr(x, "full_tensor", lambda: x)()  # of a layer that is split over processes
     return hash_codes(chunked(x.detach(), layer)).reshape(-1, layer.num_chunks)
 
