@@ -134,6 +134,14 @@ def test_half_precision_logits_are_normalised_in_float32(dtype):
     assert edit_tokens(ids, logits, cfg.replace(threshold=1 / 3999), ["a"])[1].sum() == 0
 
 
+def test_tokens_that_the_prior_excludes_are_never_drawn():
+    logits = torch.zeros(1, 500, V)
+    logits[..., 3:] = -torch.inf
+    new, _, changed = edit_tokens(torch.zeros(1, 500, dtype=torch.long), logits, ALL, ["a"])
+    assert changed.any()
+    assert new.max() == 2
+
+
 def test_dtype_of_the_ids_is_kept_and_the_input_left_alone():
     ids = torch.zeros(1, 50, dtype=torch.int32)
     new, candidates, changed = edit_tokens(ids, torch.zeros(1, 50, V), ALL, ["a"])
@@ -170,6 +178,7 @@ def test_logits_that_are_no_numbers_name_the_document_the_token_and_the_dtype(ba
         ),
         ({"attention_mask": torch.ones(2, 4)}, r"not \(2, 3\), \(2, 3, 5\) and \(2, 4\)"),
         ({"ids": torch.zeros(2, 3)}, "ids are torch.float32"),
+        ({"ids": torch.zeros(2, 3, dtype=torch.uint8)}, "ids are torch.uint8"),
         ({"logits": torch.zeros(2, 3, V, dtype=torch.long)}, "logits torch.int64"),
         ({"doc_ids": ["a"]}, "there are 1 doc_ids for 2 documents"),
         ({"doc_ids": ["a", "a"]}, "document id 'a' is given twice"),

@@ -13,30 +13,50 @@ from toedit.errors import ToEditError, ToEditWarning
 
 if TYPE_CHECKING:
     from toedit.editing import Scores, edit_scores, swap_probabilities
+    from toedit.editor import Edit, Editor, EditResult, score
+    from toedit.iteration import generations
+    from toedit.mixing import mix
     from toedit.statistics import EditStats
     from toedit.tensors import edit_tokens
 
 __all__ = [
+    "Edit",
     "EditConfig",
+    "EditResult",
     "EditStats",
+    "Editor",
     "Scores",
     "ToEditError",
     "ToEditWarning",
+    "analysis",
     "edit_scores",
     "edit_tokens",
+    "generations",
+    "mix",
+    "score",
     "swap_probabilities",
+    "theory",
 ]
 
 _HOME = {
+    "Edit": "editor",
+    "EditResult": "editor",
     "EditStats": "statistics",
+    "Editor": "editor",
     "Scores": "editing",
     "edit_scores": "editing",
     "edit_tokens": "tensors",
+    "generations": "iteration",
+    "mix": "mixing",
+    "score": "editor",
     "swap_probabilities": "editing",
 }
+_SUBMODULES = ("analysis", "theory")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"toedit.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'toedit' has no attribute {name!r}")
     return getattr(importlib.import_module(f"toedit.{_HOME[name]}"), name)

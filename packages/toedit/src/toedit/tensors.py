@@ -22,15 +22,15 @@ def edit_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Edit a batch of documents from the prior's logits; no model and no tokenizer.
 
-    `ids` integer (B, T) and `logits` float (B, T, V), where `logits[:, i - 1]` scores `ids[:, i]`; the first
-    token of a document is kept. `attention_mask` (B, T) is 0 at padding, left or right, which is never edited
-    and never a context. `doc_ids` are B different whole numbers or texts.
+    `ids` int64 or int32 (B, T) and `logits` float (B, T, V), where `logits[:, i - 1]` scores `ids[:, i]`; the
+    first token of a document is kept. `attention_mask` (B, T) is 0 at padding, left or right, which is never
+    edited and never a context. `doc_ids` are B different whole numbers or texts.
 
     Returns (ids, candidate_mask, changed_mask), (B, T) each, on the device of `ids`; a deleted token
     (`low="drop"`) is `DROPPED`, -1. There are no special tokens here, so `avoid_specials` does nothing.
 
     Raises `ToEditError` for shapes that do not fit, repeated ids of documents, tokens outside the vocabulary,
-    `top_k` above V, and logits that are NaN.
+    `top_k` above V, and logits that are NaN or infinite (-inf for single tokens is allowed).
     """
     mask = torch.ones_like(ids) if attention_mask is None else attention_mask
     _check_batch(ids, logits, cfg, doc_ids, mask)
@@ -86,9 +86,9 @@ def _check_batch(
             "ids, logits and attention_mask must be (B, T), (B, T, V) and (B, T), not "
             f"{tuple(ids.shape)}, {tuple(logits.shape)} and {tuple(mask.shape)}"
         )
-    if ids.is_floating_point() or not logits.is_floating_point():
+    if ids.dtype not in (torch.int32, torch.int64) or not logits.is_floating_point():
         raise ToEditError(
-            f"ids are {ids.dtype} and logits {logits.dtype}; ids must be whole numbers, logits not"
+            f"ids are {ids.dtype} and logits {logits.dtype}; ids must be int64 or int32, logits float"
         )
     names = [document_name(doc_id) for doc_id in doc_ids]
     if len(names) != len(ids):
