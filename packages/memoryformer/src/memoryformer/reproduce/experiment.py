@@ -1,19 +1,43 @@
-"""The experiment: random quadratics of one condition number, descended with and without momentum."""
+"""The MemoryFormer experiment: count, train every arm at every learning rate, look inside, decode.
+
+Stages: the counters of claim C1; the rates that the paper compares, with every seed, and the sweep of every
+arm with the first seed; the other seeds at each arm's own best rate; at laptop scale the ablations, shorter;
+then decoding, alone on the machine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from memoryformer.descent import descend, gradient_descent, heavy_ball
+from lmlab import prepare
+from lmlab.training import TrainingConfig
+from memoryformer.reproduce.accounting import accounting_metrics
+from memoryformer.reproduce.arms import MEMORYFORMER, TRANSFORMER, Shape
 from memoryformer.reproduce.claims import CLAIMS
+from memoryformer.reproduce.comparisons import (
+    ABLATION,
+    ablation_metrics,
+    best_rates,
+    comparison_metrics,
+    inside_metrics,
+    stage,
+)
+from memoryformer.reproduce.decoding import DecodingConfig, decode, decoding_metrics
 from memoryformer.reproduce.figures import figures
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
+from memoryformer.reproduce.language import train_arm
+from tenfold import Estimate, Experiment, Run, Trial
 
-ARMS = {"gradient_descent": gradient_descent, "heavy_ball": heavy_ball}
+
+class AblationConfig(BaseModel):
+    """Which ablations are trained, how long, and at which rate; the paper's setting has every seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arms: tuple[str, ...]
+    max_steps: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
 
 
 class ExperimentConfig(BaseModel):
@@ -21,50 +45,98 @@ class ExperimentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: tuple[int, ...] = Field(min_length=3)
-    dimension: int = Field(ge=2)
-    condition_number: float = Field(gt=1)
-    steps: int = Field(gt=0)
-    tolerance: float = Field(gt=0, lt=1)
+    corpus: str = "docs"
+    vocab_size: int = Field(gt=0)
+    context_length: int = Field(gt=0)
+    shape: Shape
+    seeds: tuple[int, ...] = Field(min_length=1)
+    default_rate: float = Field(gt=0, description="the transformer's default; MemoryFormer's is 3 times that")
+    learning_rates: dict[str, tuple[float, ...]] = Field(description="the sweep of each arm")
+    choice_blocks: int = Field(gt=0, description="blocks that draw the curve and choose the learning rate")
+    test_blocks: int = Field(gt=0, description="blocks of each text that judge")
+    bucket_tokens: int = Field(gt=0, description="tokens that the bucket use is counted on")
+    training: TrainingConfig
+    ablations: AblationConfig | None = None
+    decoding: DecodingConfig
+
+    @property
+    def paper_rates(self) -> dict[str, tuple[float, ...]]:
+        """The rates of claims C2 and C4."""
+        return {
+            TRANSFORMER: (self.default_rate,),
+            MEMORYFORMER: (self.default_rate, 3 * self.default_rate),
+        }
 
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
-    """Return, for each arm, the steps to the tolerance and the contraction a step; a sample a seed."""
-    settings = config.model_dump(mode="json", exclude={"seeds"})
-    trials = [Trial(arm, seed, settings) for arm in ARMS for seed in config.seeds]
-    results = run.map(descend_one, trials)
-    return {
-        f"{key}_{arm}": Estimate.of([results[trial][key] for trial in trials if trial.arm == arm])
-        for arm in ARMS
-        for key in ("steps", "contraction")
-    }
+    """Train all arms and return the metrics that the claims name."""
+    prepare(config.corpus, config.vocab_size, config.context_length)
+    books = run.has_data("books")
+    metrics: dict[str, Estimate | float] = dict(accounting_metrics())
+    trained = run.map(train_arm, first_trials(config, books))
+    best = best_rates(trained, config.learning_rates)
+    others = [
+        trial_of(config, books, arm, rate, seed)
+        for seed in config.seeds[1:]
+        for arm, rate in best.items()
+        if rate not in config.paper_rates.get(arm, ())
+    ]
+    trained |= run.map(train_arm, others)
+    metrics |= comparison_metrics(trained, best, config.default_rate) | inside_metrics(trained)
+    metrics |= ablation_metrics(run.map(train_arm, ablation_trials(config, books)))
+    decoded = Trial("decoding", 0, config.decoding.model_dump(mode="json"), stage="decoding")
+    return metrics | decoding_metrics(run.map(decode, [decoded], jobs=1, threads=1)[decoded])
 
 
-def descend_one(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """Descend one random quadratic and measure; the same quadratic for every arm of a seed."""
-    settings, random = trial.settings, np.random.default_rng(trial.seed)
-    inner = random.uniform(1.0, settings["condition_number"], settings["dimension"] - 2)
-    curvature = np.array([1.0, *inner, settings["condition_number"]])
-    start = random.standard_normal(settings["dimension"])
-    steps = ARMS[trial.arm](1.0, settings["condition_number"])
-    path = descend(lambda x: curvature * x, start, steps, count=settings["steps"])
-    error = np.linalg.norm(path, axis=1) / np.linalg.norm(start)
-    for step in range(0, settings["steps"] + 1, 25):
-        context.log(step, error=error[step])
-    reached = np.flatnonzero(error <= settings["tolerance"])
-    if not reached.size:
-        raise ValueError(f"{trial} did not reach {settings['tolerance']} in {settings['steps']} steps")
-    # The first half is left out: the slowest direction has to win before the rate can be seen.
-    last = int(reached[0])
-    contraction = (error[last] / error[last // 2]) ** (1 / (last - last // 2))
-    return {"steps": last, "contraction": contraction}
+def first_trials(config: ExperimentConfig, books: bool) -> list[Trial]:
+    """The paper's rates with every seed, and with the first seed the other rates of every sweep."""
+    return [
+        trial_of(config, books, arm, rate, seed)
+        for seed in config.seeds
+        for arm in config.learning_rates
+        for rate in sorted({*config.learning_rates[arm], *config.paper_rates.get(arm, ())})
+        if seed == config.seeds[0] or rate in config.paper_rates.get(arm, ())
+    ]
+
+
+def ablation_trials(config: ExperimentConfig, books: bool) -> list[Trial]:
+    """The ablations with the first seed, and the paper's setting with all, for their spread."""
+    if config.ablations is None:
+        return []
+    arms = [(MEMORYFORMER, seed) for seed in config.seeds]
+    arms += [(arm, config.seeds[0]) for arm in config.ablations.arms]
+    rate, steps = config.ablations.learning_rate, config.ablations.max_steps
+    return [trial_of(config, books, arm, rate, seed, ablation_steps=steps) for arm, seed in arms]
+
+
+def trial_of(
+    config: ExperimentConfig,
+    books: bool,
+    arm: str,
+    rate: float,
+    seed: int,
+    *,
+    ablation_steps: int | None = None,
+) -> Trial:
+    """One arm at one rate with one seed; MemoryFormer at the paper's rate is looked into after training."""
+    kept = {"corpus", "vocab_size", "context_length", "shape", "choice_blocks", "test_blocks", "training"}
+    settings = config.model_dump(mode="json", include=kept | {"bucket_tokens"})
+    settings |= {"learning_rate": rate, "books": books, "inspected": False}
+    if ablation_steps is not None:
+        settings["training"]["max_steps"] = ablation_steps
+        return Trial(arm, seed, settings, stage=ABLATION)
+    settings["inspected"] = arm == MEMORYFORMER and rate == 3 * config.default_rate
+    return Trial(arm, seed, settings, stage=stage(rate))
 
 
 EXPERIMENT = Experiment(
     name="memoryformer",
-    title="MemoryFormer: less Transformer computation without fully-connected layers",
-    paper="Polyak: Some methods of speeding up the convergence of iteration methods. 1964",
-    url="https://doi.org/10.1016/0041-5553(64)90137-5",
+    title="MemoryFormer: less Transformer computation without fully connected layers",
+    paper="Ding, Tang, Qin, Zhou, Xu, Li, Han, Liao, Wang: MemoryFormer: Minimize Transformer Computation by "
+    "Removing Fully-Connected Layers. NeurIPS 2024, arXiv 2411.12992",
+    url="https://arxiv.org/abs/2411.12992",
+    summary="Replace every fully connected layer by hashed look-ups in large tables: is the model as good, "
+    "at equal steps, FLOPs, parameters and seconds, and does it decode faster?",
     config_model=ExperimentConfig,
     configs="memoryformer.reproduce.configs",
     run=run,
