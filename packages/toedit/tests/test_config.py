@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toedit import EditConfig, ToEditError
@@ -51,6 +51,7 @@ def test_an_unknown_preset_is_named_with_the_known_ones():
 
 
 @given(configs)
+@settings(deadline=None)
 def test_a_config_survives_json_and_yaml(config):
     assert EditConfig.from_json(config.to_json()) == config
     assert EditConfig.from_yaml(config.to_yaml()) == config

@@ -205,7 +205,7 @@ def test_the_limit_counts_dropped_tokens_too():
     st.integers(0, 2**31),
     st.sampled_from(["a", 7]),
 )
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_a_document_edited_in_pieces_is_edited_as_a_whole(n, cuts, seed, doc_id):
     random = np.random.default_rng(seed)
     cfg = EditConfig(top_k=4, threshold=0.9, temperature=20.0, seed=seed, low="drop")

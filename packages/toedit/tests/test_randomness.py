@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toedit import ToEditError
@@ -65,12 +65,14 @@ def test_philox_gives_the_known_answers(counter, key, expected):
     st.lists(st.lists(word, min_size=4, max_size=4), min_size=1, max_size=5),
     st.lists(word, min_size=2, max_size=2),
 )
+@settings(deadline=None)
 def test_philox_on_arrays_equals_philox_on_whole_numbers(counters, key):
     drawn = philox(np.array(counters, dtype=np.uint32), np.array(key, dtype=np.uint32))
     assert drawn.tolist() == [philox_by_hand(counter, key) for counter in counters]
 
 
 @given(st.integers(), st.text(), st.integers(0, 2**32 - 1), st.integers(0, 70))
+@settings(deadline=None)
 def test_the_noise_follows_the_documented_layout(seed, doc_id, position, rank):
     drawn = gumbel(document_words(seed, doc_id), np.array([position]), rank + 1)
     assert drawn.shape == (1, rank + 1)
@@ -106,6 +108,7 @@ def test_seed_document_position_and_rank_each_change_the_noise():
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=20, unique=True), st.integers(1, 20))
+@settings(deadline=None)
 def test_the_noise_of_a_token_depends_on_no_other_token_and_on_no_number_of_candidates(positions, ranks):
     document = document_words(3, "x")
     together = gumbel(document, np.array(positions), 20)

@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toedit import EditStats, ToEditError
@@ -77,6 +77,7 @@ def test_shares_of_nothing_are_not_numbers():
 
 
 @given(st.lists(statistics, max_size=6), st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_sums_are_exactly_the_same_in_any_order_and_grouping(parts, shuffler):
     total = sum(parts, EditStats())
     shuffler.shuffle(parts)
@@ -90,6 +91,7 @@ def test_statistics_of_two_documents_are_those_of_both_together():
 
 
 @given(statistics)
+@settings(deadline=None)
 def test_statistics_survive_json(stats):
     assert EditStats.from_dict(json.loads(json.dumps(stats.to_dict()))) == stats
 
