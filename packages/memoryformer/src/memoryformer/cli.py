@@ -2,37 +2,379 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 
-from memoryformer.descent import gradient_descent, heavy_ball
+from memoryformer import screen
+from memoryformer.errors import MemoryFormerError
 
 app = typer.Typer(
-    help="MemoryFormer: less Transformer computation without fully-connected layers.",
+    name="memoryformer",
+    help="Hashed look-up tables in place of fully connected layers: train, measure, convert, quantise, time.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
+convert_app = typer.Typer(help="Models of others into MemoryFormer models.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
 
-
-@app.callback()
-def _app() -> None:
-    """Keep `rates` a verb: with only one command typer would drop its name."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Checkpoint = Annotated[str, typer.Argument(metavar="CKPT", help="A saved model's folder or hub id.")]
+TextFile = Annotated[Path, typer.Argument(metavar="TEXT", help="A text file, UTF-8.")]
+Tokens = Annotated[int, typer.Option(help="Tokens taken of the text.", min=1)]
+Length = Annotated[int, typer.Option(help="Tokens in a sequence.", min=1)]
+Assignments = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+    typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
+]
 
 
 @app.command()
-def rates(condition_number: Annotated[float, typer.Argument(help="L/μ, at least 1.")]) -> None:
-    """Print by how much one step shrinks the error, without momentum and with it."""
-    for method in (gradient_descent, heavy_ball):
-        typer.echo(f"{method.__name__:<18}{method(1.0, condition_number).contraction:.4f}")
+def train(
+    config: Annotated[str, typer.Argument(help="A run's TOML file (lmlab's), or a name such as tiny.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The folder to write to; runs/NAME if not given."),
+    ] = None,
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    gpus: Annotated[int, typer.Option(help="For --dry-run: GPUs to share the state.", min=1)] = 8,
+    days: Annotated[float, typer.Option(help="For --dry-run: days it may take.")] = 7.0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model from scratch as a file or the paper says, measure it and save it.
+
+    On many GPUs: torchrun --nproc-per-node 8 -m memoryformer train CONFIG (see launch/).
+    """
+    from memoryformer.reproduce.training import plan, run_config, train_run
+
+    run = run_config(config, assignments or ())
+    if dry_run:
+        screen.show(asdict(plan(run, gpus=gpus, days=days)), as_json, screen.plan)
+        return
+    folder = output or Path("runs") / Path(config).stem
+    with screen.progress("training") as on_progress:
+        metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
+    screen.show(metrics, as_json, lambda found: [*screen.training(found), ("saved", str(folder))])
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is shown as its message alone."""
+@app.command("eval")
+def evaluate(
+    checkpoint: Checkpoint,
+    tasks: Annotated[
+        str, typer.Option(help="Tasks of lm-evaluation-harness with commas between (memoryformer[eval]).")
+    ] = "",
+    text: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A text file, for the loss and bits per byte."),
+    ] = None,
+    context_length: Annotated[
+        int, typer.Option(help="Tokens in a window of the text; the model's longest if 0.", min=0)
+    ] = 0,
+    limit: Annotated[Optional[int], typer.Option(help="Examples of each task.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """Bits per byte of a text, and benchmarks."""
+    from memoryformer.texts import benchmarks, read_text, score_text
+
+    names = [name for name in tasks.split(",") if name]
+    if not names and text is None:
+        raise MemoryFormerError("say what to measure: --text FILE, --tasks NAMES, or both")
+    content = None if text is None else read_text(text)
+    model, tokenizer = _load(checkpoint)
+    measured: dict[str, Any] = {}
+    if content is not None:
+        length = context_length or model.config.max_position_embeddings
+        measured["text"] = asdict(score_text(model, tokenizer, content, length))
+    if names:
+        measured["tasks"] = benchmarks(model, tokenizer, names, limit)
+    screen.show(measured, as_json, screen.evaluation)
+
+
+@app.command()
+def generate(
+    checkpoint: Checkpoint,
+    prompt: Annotated[str, typer.Argument(help="How the text begins.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.", min=1)] = 64,
+    temperature: Annotated[float, typer.Option(help="Of sampling; 0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+) -> None:
+    """Go on with a text."""
+    import torch
+
+    if temperature < 0:
+        raise MemoryFormerError(f"--temperature {temperature:g}: it must be 0 or more")
+    model, tokenizer = _load(checkpoint)
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    if not ids.numel():
+        raise MemoryFormerError("the prompt is empty: give at least a word to begin with")
+    if hasattr(model, "compile_decode"):  # not of a model that was changed by apply_memoryformer
+        model.compile_decode()
+    torch.manual_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    made = model.generate(ids, max_new_tokens=max_new_tokens, **sampling)
+    typer.echo(tokenizer.decode(made[0], skip_special_tokens=True))
+
+
+@app.command()
+def flops(
+    model: Annotated[str, typer.Argument(metavar="PRESET|CKPT", help="tiny, small, base, or a saved model.")],
+    seq: Annotated[int, typer.Option(help="Tokens in the sequence.", min=1)] = 2048,
+    variant: Annotated[str, typer.Option(help="Of a preset: paper or official.")] = "paper",
+    as_json: AsJson = False,
+) -> None:
+    """Table 1's FLOPs, with the parameters and bytes that it leaves out beside them."""
+    from memoryformer.flops import compare
+
+    screen.show(compare(_config(model, variant), seq), as_json, screen.costs)
+
+
+@app.command()
+def buckets(
+    checkpoint: Checkpoint,
+    text: TextFile,
+    tokens: Tokens = 65_536,
+    length: Length = 512,
+    as_json: AsJson = False,
+) -> None:
+    """How evenly a text uses the rows of each layer's tables (Figure 4)."""
+    from memoryformer.statistics import bucket_stats
+    from memoryformer.texts import token_sequences
+
+    model, tokenizer = _load(checkpoint)
+    ids = token_sequences(text, tokenizer, tokens, min(length, model.config.max_position_embeddings))
+    stats = bucket_stats(model, ids)
+    screen.show({name: found.summary() for name, found in stats.items()}, as_json, screen.buckets)
+
+
+@app.command()
+def quantize(
+    checkpoint: Checkpoint,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
+    dtype: Annotated[str, typer.Option(help="int8 (for inference) or bfloat16.")] = "int8",
+    as_json: AsJson = False,
+) -> None:
+    """Store a model's tables in 4 times (int8) or twice (bfloat16) less memory."""
+    from memoryformer.quantization import quantize_tables_
+
+    model, tokenizer = _load(checkpoint)
+    before = _table_bytes(model)
+    quantize_tables_(model, dtype)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    saved = {"output": str(output), "table_bytes": _table_bytes(model), "table_bytes_before": before}
+    screen.show(saved, as_json, screen.quantized)
+
+
+@convert_app.command()
+def official(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A GPT-NeoX checkpoint of the authors' code.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
+    as_json: AsJson = False,
+) -> None:
+    """Convert a checkpoint of the authors' code to one that transformers reads."""
+    from memoryformer.convert.official import convert_official
+
+    model = convert_official(source)
+    model.save_pretrained(output)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    saved = {"output": str(output), "parameters": parameters}
+    screen.show(saved, as_json, lambda _: [("saved", str(output)), ("parameters", f"{parameters:,}")])
+
+
+@app.command()
+def probe(
+    model: Annotated[str, typer.Argument(metavar="HF_MODEL", help="Any causal language model.")],
+    text: TextFile,
+    match: Annotated[str, typer.Option(help="Pattern of the layers' names.")] = "*.mlp.*",
+    tau: Annotated[int, typer.Option(help="Bits of a chunk.")] = 8,
+    score: Annotated[str, typer.Option(help="scaled or softmax.")] = "scaled",
+    temperature: Annotated[float, typer.Option(help="Of the score.")] = 1.0,
+    tokens: Tokens = 16_384,
+    length: Length = 512,
+    columns: Annotated[int, typer.Option(help="Outputs of each layer that are fitted.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Can these layers be Memory Layers? Fit error of each, on your own text."""
+    from memoryformer.probing import guidance
+    from memoryformer.probing import probe as fit
+    from memoryformer.texts import token_sequences
+
+    loaded, tokenizer = _load(model)
+    ids = token_sequences(text, tokenizer, tokens, length)
+    with screen.progress("fitting") as on_progress:
+        found = fit(
+            loaded,
+            ids,
+            match=match,
+            tau=tau,
+            score=score,
+            temperature=temperature,
+            columns=columns,
+            on_progress=on_progress,
+        )
+    advice = guidance(found)
+    layers = [asdict(layer) for layer in found]
+    screen.show({"layers": layers, "guidance": advice}, as_json, screen.probed)
+    if not as_json:
+        typer.echo(f"\n{advice}")
+
+
+@app.command()
+def bench(
+    widths: Annotated[str, typer.Option(help="Widths with commas between.")] = "768,2048",
+    tokens: Annotated[str, typer.Option(help="Batch sizes with commas between.")] = "1,8,64,1024",
+    tau: Annotated[int, typer.Option(help="Bits of a chunk.")] = 8,
+    peers: Annotated[bool, typer.Option(help="Also bfloat16, int8, embedding_bag, the official way.")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    seconds: Annotated[float, typer.Option(help="For each width and batch size.")] = 10.0,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="A file to write the JSON to as well."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time Memory Layers beside nn.Linear and peers, with cold caches (section 8.2)."""
+    from memoryformer.benchmark import bench as measure
+
+    report = measure(
+        _whole_numbers("--widths", widths),
+        _whole_numbers("--tokens", tokens),
+        tau=tau,
+        peers=peers,
+        device=device,
+        threads=threads,
+        seconds=seconds,
+    )
+    if output is not None:
+        output.write_text(json.dumps(asdict(report), indent=2) + "\n", "utf-8")
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        typer.echo("\n".join(screen.timings(report)))
+
+
+@app.command()
+def reproduce(
+    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (about an hour).")] = "quick",
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    gate: Annotated[bool, typer.Option("--assert", help="Exit 1 unless claims C1 and C2 held.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run memoryformer`."""
+    from memoryformer.reproduce.training import not_held, reproduce_claims
+
+    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=screen.tell)
+    if as_json:
+        typer.echo(json.dumps(claims, indent=2))
+    else:
+        from rich.console import Console
+
+        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    failed = not_held(claims) if gate else []
+    if failed:
+        screen.tell(f"memoryformer: not held: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def _load(source: str) -> tuple[Any, Any]:
+    """A causal language model in evaluation mode, on the accelerator if there is one, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    import memoryformer.hf  # noqa: F401  # so that transformers knows the model type
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     try:
-        app()
+        model = AutoModelForCausalLM.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, MemoryFormerError):
+            raise
+        raise MemoryFormerError(f"the model {source} cannot be loaded: {error}") from error
+    if torch.accelerator.is_available():
+        torch.nn.Module.to(model, torch.accelerator.current_accelerator())
+    return model.eval(), tokenizer
+
+
+def _config(source: str, variant: str) -> Any:
+    from transformers import AutoConfig
+
+    from memoryformer.hf.config import MemoryFormerConfig
+
+    if not Path(source).exists() and "/" not in source:
+        return MemoryFormerConfig.preset(source, variant=variant)
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, MemoryFormerError):
+            raise
+        raise MemoryFormerError(f"{source} has no config that can be read: {error}") from error
+    if not isinstance(config, MemoryFormerConfig):
+        raise MemoryFormerError(f"{source} is a {config.model_type} model; flops counts MemoryFormer models")
+    return config
+
+
+def _table_bytes(model: Any) -> int:
+    from memoryformer.statistics import memory_layers
+
+    stored = [layer.tables for layer in memory_layers(model).values()]
+    return sum(tables.numel() * tables.itemsize for tables in stored)
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",") if word]
     except ValueError as error:
-        typer.echo(f"memoryformer: {error}", err=True)
-        sys.exit(2)
+        raise MemoryFormerError(f"{option} {text}: write whole numbers with commas between") from error
+
+
+EXTRAS = {"transformers": "hf", "tokenizers": "hf", "scipy": "fit", "lm_eval": "eval", "matplotlib": "plot"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    warnings.showwarning = lambda message, *_, **__: screen.tell(f"memoryformer: {message}")
+    try:
+        app(arguments)
+    except MemoryFormerError as error:
+        _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("memoryformer", ""):
+            raise
+        extra = EXTRAS.get(package, "reproduce")
+        _end(f"this needs {package}, which is not installed: pip install 'memoryformer[{extra}]'", 2)
+    except ImportError as error:  # memoryformer.hf says itself what it needs
+        _end(str(error), 2)
+    except KeyboardInterrupt:
+        screen.tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
+        sys.exit(130)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(str(error), 1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's and lmlab's errors for people
+        if exit_code is None:
+            raise
+        _end(str(error), exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    screen.tell(f"memoryformer: {message}")
+    sys.exit(code)

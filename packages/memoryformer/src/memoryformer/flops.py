@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from memoryformer.errors import MemoryFormerError
+from memoryformer.layers import check_sizes
 
 Architecture = Literal["memoryformer", "transformer"]
 Convention = Literal["paper", "exact"]
@@ -59,7 +60,7 @@ def block_tables(config: Any) -> dict[str, TableShape]:
     `config` is any object with `hidden_size`, `tau`, `expand_bits` and `expand`. With expand="tables", the
     middle is 2 d wide and hashed by tau bits, and e does nothing.
 
-    Raises `MemoryFormerError` if tau does not divide the width.
+    Raises `MemoryFormerError` for a tau that is impossible or does not divide the width.
     """
     d, tau = config.hidden_size, config.tau
     chunks = _chunks(d, tau)
@@ -184,6 +185,28 @@ def bytes_per_token(
     return {"fc": fc, "head": head, "total": fc + head}
 
 
+def compare(config: Any, seq_len: int = 2048) -> dict[str, Any]:
+    """All of it for a MemoryFormer and the transformer of the same shape, as `memoryformer flops` prints it.
+
+    {"seq_len", "hidden_size", "num_hidden_layers"} and for each architecture {"block" (paper's convention),
+    "block_exact", "model" (multiply-adds), "parameters", "bytes_per_token" by dtype}. Raises as `count` does.
+    """
+    found: dict[str, Any] = {"seq_len": seq_len}
+    found |= {key: getattr(config, key) for key in ("hidden_size", "num_hidden_layers")}
+    architectures: tuple[Architecture, ...] = ("memoryformer", "transformer")
+    for name in architectures:
+        found[name] = {
+            "block": count(config, seq_len, "paper", name),
+            "block_exact": count(config, seq_len, "exact", name),
+            "model": count_model(config, seq_len, "exact", name),
+            "parameters": parameters(config, name),
+            "bytes_per_token": {
+                dtype: bytes_per_token(config, dtype, name) for dtype in ("float32", "bfloat16", "int8")
+            },
+        }
+    return found
+
+
 def table_bytes(in_features: int, out_features: int, tau: int, dtype: str | torch.dtype = "float32") -> int:
     """Bytes of one layer's tables, K·2**tau·h·bytes (Table 3); scales of int8 rows are not counted.
 
@@ -214,12 +237,7 @@ def training_bytes(config: Any, processes: int = 1) -> int:
 
 
 def _chunks(width: int, tau: int) -> int:
-    if width % tau:
-        below = width - width % tau
-        nearest = " or ".join(str(near) for near in (below, below + tau) if near)
-        raise MemoryFormerError(
-            f"the width {width} is not divisible by tau {tau}; the nearest that are: {nearest}"
-        )
+    check_sizes(width, 1, tau)
     return width // tau
 
 

@@ -1,0 +1,6 @@
+"""`python -m memoryformer`."""
+
+from memoryformer.cli import main
+
+if __name__ == "__main__":
+    main()
