@@ -221,7 +221,11 @@ def test_the_language_model_has_the_parameters_and_the_arithmetic_that_are_count
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: flops.count(shape(510)), "the width 510 is not divisible by tau 8.*504 or 512"),
+        (
+            lambda: flops.count(shape(510)),
+            "510, which tau = 8 does not divide; the nearest widths are 504 and 512",
+        ),
+        (lambda: flops.table_bytes(510, 510, 17), "tau is 17; it must be an integer from 1 to 16"),
         (lambda: flops.count(TINY, convention="real"), "convention is 'real'; it may be 'paper' or 'exact'"),
         (lambda: flops.count(TINY, architecture="rnn"), "architecture is 'rnn'; it may be"),
         (lambda: flops.parameters(TINY, "rnn"), "architecture is 'rnn'; it may be"),
