@@ -114,6 +114,14 @@ def test_batches_order_and_padding_change_nothing(lengths, shuffler, seed):
         assert not results[1][mask == 0].any()
 
 
+def test_a_token_whose_left_neighbour_is_masked_is_not_scored():
+    mask = torch.tensor([[0, 1, 1, 0, 1, 1]])
+    _, candidates, _ = edit_tokens(
+        torch.zeros(1, 6, dtype=torch.long), torch.zeros(1, 6, V), ALL, ["a"], mask
+    )
+    assert candidates.tolist() == [[False, False, True, False, False, True]]
+
+
 def test_dropped_tokens_are_minus_one():
     p = [0.9989, 0.0005, 0.0002, 0.0002, 0.0002]
     new, candidates, changed = edit_tokens(
