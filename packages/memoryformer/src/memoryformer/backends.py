@@ -27,6 +27,7 @@ class Backend(NamedTuple):
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     output: Callable[..., Any]  # y alone
+    bound: Callable[..., Any]  # y, and the function that computes it from what z then holds
 
 
 @contextmanager
@@ -95,4 +96,10 @@ def _backend(name: str) -> Backend:
         raise MemoryFormerError(f"the backend {name!r} is not installed: pip install memoryformer-{name}")
     kernels: Any = fallback if package is None else importlib.import_module(f"{package}.raw")
     output = getattr(kernels, "output", None) or (lambda *lookup: kernels.forward(*lookup)[0])
-    return Backend(kernels.forward, kernels.backward, output)
+    bound = getattr(kernels, "bound", None) or functools.partial(_bound, output)
+    return Backend(kernels.forward, kernels.backward, output, bound)
+
+
+def _bound(output: Callable[..., Any], *lookup: Any) -> tuple[torch.Tensor, Callable[[], object]]:
+    y = output(*lookup)
+    return y, lambda: y.copy_(output(*lookup))
