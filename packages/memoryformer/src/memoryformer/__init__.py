@@ -12,7 +12,7 @@ from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
 from memoryformer.registration import register_with_transformers
 
 if TYPE_CHECKING:
-    from memoryformer import convert, debug, flops, functional, parallel, training
+    from memoryformer import convert, debug, flops, functional, parallel, plots, statistics, training
     from memoryformer.hf.application import apply_memoryformer
     from memoryformer.hf.config import MemoryFormerConfig
     from memoryformer.hf.modeling import MemoryFormerForCausalLM
@@ -37,7 +37,9 @@ __all__ = [
     "functional",
     "parallel",
     "param_groups",
+    "plots",
     "quantize_tables_",
+    "statistics",
     "training",
 ]
 
@@ -54,7 +56,7 @@ _HOME = {
     "param_groups": "training",
     "quantize_tables_": "quantization",
 }
-_SUBMODULES = ("convert", "debug", "flops", "functional", "parallel", "training")
+_SUBMODULES = ("convert", "debug", "flops", "functional", "parallel", "plots", "statistics", "training")
 
 
 def __getattr__(name: str) -> Any:
