@@ -31,7 +31,7 @@ def configured(scale: str) -> ExperimentConfig:
 def test_every_scale_has_three_seeds_of_the_paper_s_rates_and_a_sweep_of_every_arm(scale: str) -> None:
     config = configured(scale)
     assert config.seeds == (0, 1, 2)
-    assert config.paper_rates == {"transformer": (1e-3,), "memoryformer": (1e-3, 3e-3)}
+    assert config.paper_rates == {"transformer": 1e-3, "memoryformer": 3e-3}
     assert config.learning_rates["transformer"] == config.learning_rates["memoryformer"] == (1e-3, 3e-3, 6e-3)
     assert set(config.learning_rates) == set(ARMS)
     trials = first_trials(config, books=False)
@@ -40,7 +40,7 @@ def test_every_scale_has_three_seeds_of_the_paper_s_rates_and_a_sweep_of_every_a
         (t.arm, t.stage): [s.seed for s in trials if (s.arm, s.stage) == (t.arm, t.stage)] for t in trials
     }
     assert seeds["transformer", "lr 0.001"] == seeds["memoryformer", "lr 0.003"] == [0, 1, 2]
-    assert seeds["transformer", "lr 0.003"] == seeds["transformer-fc", "lr 0.024"] == [0]
+    assert seeds["memoryformer", "lr 0.001"] == seeds["transformer-fc", "lr 0.024"] == [0]
     inspected = [(t.arm, t.stage) for t in trials if t.settings["inspected"]]
     assert inspected == [("memoryformer", "lr 0.003")] * 3
 
@@ -51,7 +51,7 @@ def test_the_laptop_run_has_the_ablations_of_tables_3_5_and_6() -> None:
     arms = [trial.arm for trial in trials]
     assert arms.count("memoryformer") == 3
     assert set(arms) == set(ABLATIONS)
-    assert {trial.settings["training"]["max_steps"] for trial in trials} == {120}
+    assert {trial.settings["training"]["max_steps"] for trial in trials} == {140}
     assert ablation_trials(configured("quick"), books=False) == []
 
 

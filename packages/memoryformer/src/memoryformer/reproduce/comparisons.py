@@ -65,7 +65,8 @@ def comparison_metrics(trained: Trained, best: Mapping[str, float], default_rate
         metrics |= margins(others, ours, f"best_{name}_minus", f"best_spread_{name}")
     default = by_rate(trained, MEMORYFORMER, default_rate)
     tripled = by_rate(trained, MEMORYFORMER, 3 * default_rate)
-    metrics["loss_3x_minus_1x"] = paired(tripled, default, "valid")
+    if default:  # as many seeds as it has: the first one, unless it is the best rate
+        metrics["loss_3x_minus_1x"] = paired(tripled[: len(default)], default, "valid")
     return metrics
 
 
