@@ -29,6 +29,19 @@ class LookupLayer(nn.Module):
         self.num_chunks = in_features // tau
         self.score, self.temperature = score, temperature
 
+    def _look_up(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
+        # Flattened here, where one reshape is enough: a microsecond counts for each layer and decoded token.
+        check_input(x, self)
+        y = memory_lookup(
+            x.reshape(-1, self.num_chunks, self.tau),
+            self.tables,
+            self.bias,
+            score=self.score,
+            temperature=self.temperature,
+            scales=scales,
+        )
+        return y if x.ndim == 2 else y.view(*x.shape[:-1], y.shape[1])
+
     def hash(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows that x [..., in_features] fetches, int64 [..., K], and their weights."""
         z = chunked(x, self)
@@ -82,9 +95,7 @@ class MemoryLayer(LookupLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        return memory_lookup(
-            chunked(x, self), self.tables, self.bias, score=self.score, temperature=self.temperature
-        )
+        return self._look_up(x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         tables = state_dict.get(prefix + "tables")
@@ -155,12 +166,16 @@ class MemoryBlock(nn.Module):
 
 def chunked(x: Tensor, layer: LookupLayer) -> Tensor:
     """Return x [..., in_features] as chunks [..., K, tau]. Raises `MemoryFormerError` for another width."""
-    shape = x.shape
-    if not shape or shape[-1] != layer.in_features:
+    check_input(x, layer)
+    return x.view(*x.shape[:-1], layer.num_chunks, layer.tau)
+
+
+def check_input(x: Tensor, layer: LookupLayer) -> None:
+    """See that x is [..., in_features]. Raises `MemoryFormerError`."""
+    if x.ndim == 0 or x.shape[-1] != layer.in_features:
         raise MemoryFormerError(
-            f"expected an input [..., {layer.in_features}], got {list(shape)}, for {layer}"
+            f"expected an input [..., {layer.in_features}], got {list(x.shape)}, for {layer}"
         )
-    return x.view(*shape[:-1], layer.num_chunks, layer.tau)
 
 
 def check_sizes(in_features: int, out_features: int, tau: int) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memoryformer.errors import MemoryFormerError
-from memoryformer.functional import memory_lookup
-from memoryformer.layers import LookupLayer, MemoryLayer, chunked
+from memoryformer.layers import LookupLayer, MemoryLayer
 
 DTYPES = ("int8", "bfloat16")
 
@@ -69,14 +68,7 @@ class QuantizedMemoryLayer(LookupLayer):
             raise MemoryFormerError(
                 "quantized tables are for inference: call model.eval(), or train before quantize_tables_"
             )
-        return memory_lookup(
-            chunked(x, self),
-            self.tables,
-            self.bias,
-            score=self.score,
-            temperature=self.temperature,
-            scales=self.scales,
-        )
+        return self._look_up(x, self.scales)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedMemoryLayer:
         scales: Tensor = self.scales
