@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from memoryformer.errors import MemoryFormerError
 from memoryformer.layers import MemoryBlock, MemoryLayer
-from memoryformer.parallel import TableParallel, plan
+from memoryformer.parallel import TableParallel, clip_grad_norm_, plan
 from memoryformer.quantization import quantize_tables_
 from memoryformer.statistics import bucket_stats
 from memoryformer.training import param_groups
@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import parallelize_module
 from memoryformer import MemoryFormerError, bucket_stats, param_groups, parallel
 from memoryformer.layers import MemoryBlock, MemoryLayer
@@ -68,6 +68,8 @@ for split in ("columns", "chunks"):
 layer = load("model")[-1]
 parallelize_module(layer, mesh, parallel.plan(layer))
 results["alone"] = layer(x).detach()
+half = DTensor.from_local(x.chunk(2)[rank], mesh, [Shard(0)])
+results["from halves"] = layer(half).detach()
 
 model = load("model")
 for child in model:
@@ -81,7 +83,7 @@ results["fsdp"] = step(
 # No plan: tokens split over the processes, with whole tables.
 tables = DTensor.from_local(layer.tables.full_tensor().detach(), mesh).requires_grad_()
 z = DTensor.from_local(x.chunk(2)[rank].flatten(0, 1).unflatten(-1, (4, 4)), mesh,
-                       [torch.distributed.tensor.Shard(0)])
+                       [Shard(0)])
 y = torch.ops.memoryformer.lookup(z, tables, None, None, "scaled", 1.0)[0]
 y.sum().backward()
 results["tokens"] = {"y": y.full_tensor().detach(), "gradient": tables.grad.full_tensor(),
@@ -221,8 +223,10 @@ def test_split_models_give_the_same_buckets_and_int8_the_same_outputs(results, x
     torch.testing.assert_close(results[split]["int8"], y, rtol=1e-9, atol=1e-12)
 
 
-def test_a_layer_alone_can_be_split(results, x):
-    torch.testing.assert_close(results["alone"], stack()[-1](x).detach())
+def test_a_layer_alone_can_be_split_and_takes_inputs_that_are_split(results, x):
+    expected = stack()[-1](x).detach()
+    torch.testing.assert_close(results["alone"], expected)
+    torch.testing.assert_close(results["from halves"], expected)
 
 
 def test_tokens_may_be_split_without_a_plan(results, x):
@@ -249,6 +253,10 @@ def test_mistakes_are_named(results):
         plan(nn.Linear(4, 4))
     with pytest.raises(MemoryFormerError, match="TableParallel splits memory layers, not Linear"):
         TableParallel()._apply(nn.Linear(4, 4), None)
+
+
+def test_clipping_without_gradients_finds_a_norm_of_0():
+    assert clip_grad_norm_(stack(), 1.0) == 0
 
 
 def test_the_plan_names_every_memory_layer():

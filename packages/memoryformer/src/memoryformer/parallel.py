@@ -12,8 +12,7 @@ layouts run too, such as tokens split over processes. `fully_shard` (FSDP2) need
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +58,14 @@ def plan(model: nn.Module, split: Split = "columns") -> dict[str, ParallelStyle]
 def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
     """`torch.nn.utils.clip_grad_norm_` where only some parameters are distributed, which torch refuses.
 
-    Returns the norm of the whole gradient, the same in every process.
+    Returns the norm of the whole gradient, the same in every process; 0 if there is none.
     """
     by_mesh: dict[DeviceMesh | None, list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.grad is not None:
             by_mesh.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+    if not by_mesh:
+        return torch.zeros(())
     norms = [get_total_norm([p.grad for p in group if p.grad is not None]) for group in by_mesh.values()]
     norm = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
     for group in by_mesh.values():
@@ -75,25 +76,14 @@ def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
 class TableParallel(ParallelStyle):
     """Splits one memory layer by the "columns" or the "chunks" of its tables.
 
-    `input_layout` is how its input comes (whole by default) and `output_layout` how its output leaves:
-    `Replicate()`, `Shard(-1)` for a following layer that takes parts, or `Shard(0)` for the batch.
+    Takes a tensor that is the same in every process, or a DTensor of any layout, and returns the former.
     """
 
-    def __init__(
-        self,
-        split: Split = "columns",
-        *,
-        input_layout: Placement | None = None,
-        output_layout: Placement | None = None,
-        use_local_output: bool = True,
-    ) -> None:
+    def __init__(self, split: Split = "columns") -> None:
         super().__init__()
         if split not in PLACEMENTS:
             raise MemoryFormerError(f"split is {split!r}; it may be 'columns' or 'chunks'")
         self.split = split
-        self.input_layout = input_layout or Replicate()
-        self.output_layout = output_layout or Replicate()
-        self.use_local_output = use_local_output
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         if not isinstance(module, LookupLayer):
@@ -103,8 +93,7 @@ class TableParallel(ParallelStyle):
             raise MemoryFormerError(
                 f"{device_mesh.size()} processes do not divide the {count} {self.split} of {module}"
             )
-        enter: Any = partial(_to_distributed, self.input_layout)  # torch's type forgets that they return
-        leave: Any = partial(_from_distributed, self.output_layout, self.use_local_output)
+        enter, leave = cast(Any, _enter), cast(Any, _leave)  # torch's types forget that they return
         return distribute_module(module, device_mesh, self._partition, enter, leave)
 
     def _partition(self, name: str, module: nn.Module, mesh: DeviceMesh) -> None:
@@ -117,20 +106,15 @@ class TableParallel(ParallelStyle):
             setattr(module, key, part)
 
 
-def _to_distributed(
-    layout: Placement, module: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh
-) -> DTensor:
+def _enter(module: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> DTensor:
     x = inputs[0]
     if not isinstance(x, DTensor):
-        x = DTensor.from_local(x, mesh, [layout], run_check=False)
+        x = DTensor.from_local(x, mesh, [Replicate()], run_check=False)
     return x.redistribute(placements=[Replicate()])
 
 
-def _from_distributed(
-    layout: Placement, local: bool, module: nn.Module, output: DTensor, mesh: DeviceMesh
-) -> Tensor:
-    output = output.redistribute(placements=[layout])
-    return output.to_local() if local else output
+def _leave(module: nn.Module, output: DTensor, mesh: DeviceMesh) -> Tensor:
+    return output.redistribute(placements=[Replicate()]).to_local()
 
 
 @register_sharding(ops.lookup)

@@ -102,8 +102,8 @@ def bucket_stats(
     layers = memory_layers(model)
     if not input_ids.numel():
         raise MemoryFormerError(f"the input is {list(input_ids.shape)}: no token to count")
-    dtype = other if isinstance(other, torch.dtype) else None
-    compared = copy.deepcopy(model).to(dtype) if isinstance(other, torch.dtype) else other
+    dtype = other if isinstance(other, torch.dtype) else input_ids.dtype
+    compared = copy.deepcopy(model).to(other) if isinstance(other, torch.dtype) else other
     if compared is not None and memory_layers(compared).keys() != layers.keys():
         raise MemoryFormerError("the other model does not have the same memory layers: nothing to compare")
     counts = {name: torch.zeros(layer.num_chunks, 2**layer.tau).long() for name, layer in layers.items()}
