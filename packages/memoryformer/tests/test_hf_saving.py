@@ -60,7 +60,8 @@ def assert_same(loaded: PreTrainedModel, model: PreTrainedModel) -> None:
     for name, values in expected.items():
         assert found[name].dtype == values.dtype, name
         assert torch.equal(found[name], values), name
-    assert torch.equal(loaded(tokens()).logits, model(tokens()).logits)
+    # A matrix product may differ in its last bit with where in memory its matrix starts.
+    torch.testing.assert_close(loaded(tokens()).logits, model(tokens()).logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("tables", [None, "int8", "bfloat16"])
@@ -169,5 +170,6 @@ def test_from_pretrained_of_the_inner_model(tmp_path: Path) -> None:
     model = quantize_tables_(build("memoryformer"))
     model.save_pretrained(tmp_path)
     inner = type(model.model).from_pretrained(tmp_path)
-    assert torch.equal(inner(tokens()).last_hidden_state, model.model(tokens()).last_hidden_state)
+    expected = model.model(tokens()).last_hidden_state
+    torch.testing.assert_close(inner(tokens()).last_hidden_state, expected, rtol=0, atol=1e-5)
     assert isinstance(MemoryFormerForCausalLM.from_pretrained(tmp_path), MemoryFormerForCausalLM)
