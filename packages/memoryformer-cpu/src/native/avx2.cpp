@@ -10,7 +10,7 @@ namespace {
 using real = float;
 
 struct V {
-    static constexpr int width = 8, registers = 16, rows = 4;
+    static constexpr int width = 8, registers = 16;
     using type = __m256;
 
     TARGET static type set(float x) { return _mm256_set1_ps(x); }

@@ -10,7 +10,7 @@ namespace {
 using real = float;
 
 struct V {
-    static constexpr int width = 16, registers = 32, rows = 8;
+    static constexpr int width = 16, registers = 32;
     using type = __m512;
 
     TARGET static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1u); }

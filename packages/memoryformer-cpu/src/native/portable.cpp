@@ -11,7 +11,7 @@ namespace {
 
 template <class Real>
 struct Plain {
-    static constexpr int width = 8, registers = 16, rows = 4;
+    static constexpr int width = 8, registers = 16;
     struct type {
         Real v[width];
     };
