@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from memoryformer import MemoryLayer
-from memoryformer.convert import fit_tables, fitting, gaussian_fit
+from memoryformer.convert import fit_tables, fitting, gaussian_fit, replace_linear
 from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
 
 # Section 2.6 prints these from a Monte Carlo of 4e5, whose noise made its row for tau 1 0.003 too high
@@ -61,11 +63,17 @@ def direct(layer: MemoryLayer, x: Tensor, y: Tensor, ridge: float) -> tuple[np.n
     for n in range(len(x)):
         for k in range(chunks):
             dense[n, k * rows + codes[n, k]] = weights[n, k]
-    dense[:, -1] = layer.bias is not None
-    pull = np.sqrt(ridge * weights.square().mean().item()) * np.eye(chunks * rows + 1)
+    start = np.zeros((chunks * rows + 1, y.shape[1]))
+    start[:-1] = layer.tables.detach().flatten(0, 1).numpy()
+    looked_up, target = dense @ start, y.numpy()
+    if layer.bias is not None:
+        dense[:, -1] = 1
+        looked_up, target = looked_up - looked_up.mean(0), target - target.mean(0)
+    start *= (looked_up * target).sum() / max((looked_up**2).sum(), 1e-300)
+    pull = np.sqrt(ridge * chunks * weights.square().mean().item()) * np.eye(chunks * rows + 1)
     pull[-1] = 0
-    target = np.vstack([y.numpy(), np.zeros((chunks * rows + 1, y.shape[1]))])
-    solution = np.linalg.lstsq(np.vstack([dense, pull]), target, rcond=1e-12)[0]
+    wanted = np.vstack([y.numpy(), pull @ start])
+    solution = np.linalg.lstsq(np.vstack([dense, pull]), wanted, rcond=1e-12)[0]
     return solution[:-1].reshape(chunks, rows, -1), solution[-1]
 
 
@@ -105,19 +113,44 @@ def test_a_memory_layer_is_found_again_from_its_own_output() -> None:
     torch.testing.assert_close(student(fresh), teacher(fresh), rtol=0, atol=1e-4)
 
 
-def test_rows_that_nobody_hit_become_zero_and_errors_are_those_of_the_layer() -> None:
+def test_rows_that_nobody_hit_are_the_tables_before_times_one_factor() -> None:
     torch.manual_seed(0)
     layer = MemoryLayer(16, 3, tau=8)
     x, y = torch.randn(20, 16), torch.randn(20, 3)
-    before = ((layer(x) - y).norm() / y.norm()).item()
+    start, error = layer.tables.detach().clone(), ((layer(x) - y).norm() / y.norm()).item()
     found = fit_tables(layer, x, y)
     codes, _ = layer.hash(x)
     hit = torch.zeros(2, 256, dtype=torch.bool)
     hit[torch.arange(2), codes] = True
-    assert not layer.tables[~hit].any()
-    assert layer.tables[hit].any(dim=-1).all()
-    assert found.before == pytest.approx(before)
+    factors = (layer.tables / start)[~hit]
+    torch.testing.assert_close(factors, factors[0, 0].expand_as(factors), rtol=1e-4, atol=1e-4)
+    assert (layer.tables / start)[hit].std() > 1
+    assert found.before == pytest.approx(error)
     assert found.after == pytest.approx(((layer(x) - y).norm() / y.norm()).item())
+
+
+def test_zero_tables_are_pulled_to_zero() -> None:
+    layer = MemoryLayer(16, 3, tau=8)
+    nn.init.zeros_(layer.tables)
+    fit_tables(layer, torch.randn(20, 16), torch.randn(20, 3))
+    assert (layer.tables == 0).all(dim=-1).sum() >= 2 * 256 - 40
+
+
+def test_few_tokens_improve_on_the_tables_of_the_linear_layer() -> None:
+    """2000 tokens for 8 · 256 rows: from nothing they teach little, from the layer's weights they help."""
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 16)
+    x, fresh = torch.randn(2000, 64) * torch.linspace(0.3, 2, 64), torch.randn(4000, 64)
+    fresh = fresh * torch.linspace(0.3, 2, 64)
+    model = replace_linear(nn.Sequential(copy.deepcopy(linear)), "0", 8)
+    layers = {"fitted": model[0], "start": copy.deepcopy(model[0]), "from nothing": MemoryLayer(64, 16, 8)}
+    with torch.no_grad():
+        fit_tables(layers["fitted"], x, linear(x))
+        fit_tables(layers["from nothing"], x, linear(x))
+        y = linear(fresh)
+        errors = {name: ((layer(fresh) - y).norm() / y.norm()).item() for name, layer in layers.items()}
+    assert errors["fitted"] < errors["start"] - 0.02
+    assert errors["fitted"] < errors["from nothing"] - 0.1
 
 
 def test_a_larger_ridge_gives_smaller_tables() -> None:
@@ -135,6 +168,7 @@ def test_blocks_of_columns_make_no_difference(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     x, y = torch.randn(100, 8), torch.randn(100, 5)
     layers = [MemoryLayer(8, 5, tau=4) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
     fit_tables(layers[0], x, y)
     monkeypatch.setattr(fitting, "BLOCK_BYTES", 8 * (100 + 32) * 2)  # two columns
     fit_tables(layers[1], x, y)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memoryformer.convert.fitting import fit_tables, gaussian_fit
-from memoryformer.convert.linear import linear_layers, matrix
+from memoryformer.convert.linear import linear_layers, matrix, start_linear
 from memoryformer.errors import MemoryFormerError
 from memoryformer.layers import MemoryLayer
 
@@ -57,9 +57,10 @@ def probe(
     """Fit a Memory Layer to every linear layer of `model` whose name matches; the model stays as it is.
 
     `input_ids` [sequences, length] are put through the model; the last share `held_out` of the sequences
-    judges the fit to the others. Of each layer's outputs at most `columns` are fitted, evenly spread, which
-    costs little precision (the error is a mean over outputs) and much less time. Each layer sees the input
-    that the unchanged model gives it: errors of several layers add up where all are replaced.
+    judges the fit to the others, which starts from the layer's own weights (see `fit_tables`). Of each
+    layer's outputs at most `columns` are fitted, evenly spread, which costs little precision (the error is a
+    mean over outputs) and much less time. Each layer sees the input that the unchanged model gives it: errors
+    of several layers add up where all are replaced.
     `on_progress` gets the layers done and their number.
 
     Raises `MemoryFormerError` for fewer than two sequences, a `held_out` that leaves nothing on one side,
@@ -140,6 +141,7 @@ def _errors(
     shown = torch.linspace(0, weight.shape[1] - 1, min(columns, weight.shape[1])).long()
     y = x @ weight[:, shown].to(x.dtype)
     layer = MemoryLayer(weight.shape[0], len(shown), device=x.device, **options)
+    start_linear(layer, weight[:, shown], None)
     fit_tables(layer, x[:first], y[:first], ridge=ridge)
     fitted, held_out = (
         float((layer(x) - y).norm() / (y - y.mean(0)).norm())

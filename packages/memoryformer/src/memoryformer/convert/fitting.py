@@ -81,10 +81,11 @@ def gaussian_fit(tau: int, score: str = "scaled", temperature: float = 1.0) -> G
 def fit_tables(layer: MemoryLayer, x: Tensor, y: Tensor, *, ridge: float = 1.0) -> Fit:
     """Set the tables, and the bias if there is one, to those that best give `y` for `x`, and say how well.
 
-    Minimises Σ_n |y_n - b - Σ_k w_{n,k} T[k, code_{n,k}]|² + ridge · mean(w²) · Σ |T|², which is as though
-    every row had been met `ridge` times more, with the answer zero. Rows that no input meets become zero.
-    `ridge` 0 gives the solution of least norm. `x` is [..., in_features], `y` [..., out_features], floating,
-    on any device; solved in float64.
+    Minimises Σ_n |y_n - b - Σ_k w_{n,k} T[k, code_{n,k}]|² + ridge · K · mean(w²) · |T - a T_0|². T_0 are the
+    tables that the layer has, and a is the factor that suits them best: near 0 for a fresh layer; those of
+    `replace_linear` are a far better guess than zero. Rows that no input meets become a T_0. `ridge` 1 is
+    about the best for isotropic input; 0 gives the solution nearest to a T_0. `x` is [..., in_features], `y`
+    [..., out_features], floating, on any device; solved in float64.
 
     The error after is that on the data fitted to: with few tokens it is far too good (K·2**tau rows are free
     to learn them by heart), so measure on other text too, as `probe` does.
@@ -95,17 +96,18 @@ def fit_tables(layer: MemoryLayer, x: Tensor, y: Tensor, *, ridge: float = 1.0) 
     """
     x, y = _checked(layer, x, y, ridge)
     before = _relative_error(layer, x, y)
-    codes, weights = layer.hash(x)
-    design = _design(codes, weights, 2**layer.tau)
-    penalty = ridge * float(weights.double().square().mean())
+    design = _design(*layer.hash(x), 2**layer.tau)
+    layer.tables.mul_(_best_factor(layer, x, y))
+    penalty = ridge * design.power(2).sum() / len(x)  # a token's Σ_k w² is K · mean(w²)
     block = max(1, BLOCK_BYTES // (8 * sum(design.shape)))
     for first in range(0, layer.out_features, block):
         columns = slice(first, first + block)
-        target = y[:, columns].double().cpu().numpy()
-        tables, bias = _solve(design, target, penalty, with_bias=layer.bias is not None)
-        layer.tables[..., columns] = (
-            torch.from_numpy(tables).view(layer.tables.shape[0], 2**layer.tau, -1).to(layer.tables)
+        tables = layer.tables[..., columns]
+        start = tables.double().cpu().flatten(0, 1).numpy()
+        found, bias = _solve(
+            design, y[:, columns].double().cpu().numpy(), start, penalty, layer.bias is not None
         )
+        tables.copy_(torch.from_numpy(found).view(tables.shape))
         if layer.bias is not None:
             layer.bias[columns] = torch.from_numpy(bias).to(layer.bias)
     return Fit(before, _relative_error(layer, x, y))
@@ -147,8 +149,19 @@ def _design(codes: Tensor, weights: Tensor, rows: int) -> csr_array:
     return csr_array((values, columns.numpy().ravel(), starts), shape=(tokens, chunks * rows))
 
 
-def _solve(design: csr_array, target: NDArray, penalty: float, with_bias: bool) -> tuple[NDArray, NDArray]:
-    """T and b of min ||A T + b - Y||² + penalty ||T||², for all columns of Y as one system.
+def _best_factor(layer: MemoryLayer, x: Tensor, y: Tensor) -> float:
+    """The factor a that minimises ||a A T - Y||, both centred if the layer has a bias."""
+    looked_up, target = layer(x).double(), y.double()
+    if layer.bias is not None:
+        looked_up, target = looked_up - looked_up.mean(0), target - target.mean(0)
+    size = looked_up.square().sum()
+    return float((looked_up * target).sum() / size) if size else 0.0
+
+
+def _solve(
+    design: csr_array, target: NDArray, start: NDArray, penalty: float, with_bias: bool
+) -> tuple[NDArray, NDArray]:
+    """T and b of min ||A T + b - Y||² + penalty ||T - start||², for all columns of Y as one system.
 
     The bias pays no penalty: the best one for given tables makes the mean residual zero, so that the problem
     that is left is that of the centred A and Y. A system for each column would have the same spectrum and
@@ -170,7 +183,7 @@ def _solve(design: csr_array, target: NDArray, penalty: float, with_bias: bool) 
     )
     found = lsmr(
         operator,
-        centred(target).ravel(),
+        centred(target - design @ start).ravel(),
         damp=math.sqrt(penalty),
         atol=TOLERANCE,
         btol=TOLERANCE,
@@ -182,7 +195,7 @@ def _solve(design: csr_array, target: NDArray, penalty: float, with_bias: bool) 
             MemoryFormerWarning,
             stacklevel=3,
         )
-    tables = found[0].reshape(rows, columns)
+    tables = start + found[0].reshape(rows, columns)
     return tables, (target - design @ tables).mean(axis=0)
 
 

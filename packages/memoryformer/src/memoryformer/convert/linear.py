@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memoryformer.convert.fitting import gaussian_fit
 from memoryformer.errors import MemoryFormerError
 from memoryformer.flops import table_bytes
-from memoryformer.hashing import MAX_TAU
+from memoryformer.hashing import MAX_TAU, check_score, check_tau
 from memoryformer.layers import MemoryLayer
 from memoryformer.machine import free_bytes
 
@@ -50,7 +50,8 @@ def replace_linear(
     """
     if init not in ("linear", "random"):
         raise MemoryFormerError(f"init is {init!r}; it may be 'linear' or 'random'")
-    alpha = gaussian_fit(tau, score, temperature).alpha
+    check_tau(tau)
+    check_score(score, temperature)
     chosen = linear_layers(model, match)
     _check_widths(chosen, tau)
     _check_not_shared(model, chosen)
@@ -60,7 +61,7 @@ def replace_linear(
         if old not in replaced:  # one layer may stand under two names
             replaced[old] = _memory_layer(old, tau, score, temperature)
             if init == "linear":
-                _start_from(replaced[old], old, alpha)
+                start_linear(replaced[old], matrix(old), cast(Tensor | None, old.bias))
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, replaced[old])
     _note(model, {name: replaced[old] for name, old in chosen.items()})
@@ -174,13 +175,14 @@ def _memory_layer(old: nn.Module, tau: int, score: str, temperature: float) -> M
 
 
 @torch.no_grad()
-def _start_from(new: MemoryLayer, old: nn.Module, alpha: float) -> None:
-    weight = matrix(old)
-    signs = alpha * _patterns(new.tau, weight.device)
-    for tables, chunk in zip(new.tables.unbind(), weight.unflatten(0, (-1, new.tau)), strict=True):
+def start_linear(layer: MemoryLayer, weight: Tensor, bias: Tensor | None) -> None:
+    """Give a new layer the best tables of x W + bias for Gaussian x (`replace_linear`); W is [in, out]."""
+    alpha = gaussian_fit(layer.tau, layer.score, layer.temperature).alpha
+    signs = alpha * _patterns(layer.tau, weight.device)
+    for tables, chunk in zip(layer.tables.unbind(), weight.unflatten(0, (-1, layer.tau)), strict=True):
         tables.copy_(signs @ chunk.to(signs.dtype))
-    if new.bias is not None:
-        new.bias.copy_(cast(Tensor, old.bias))
+    if layer.bias is not None and bias is not None:
+        layer.bias.copy_(bias)
 
 
 def _note(model: nn.Module, layers: dict[str, MemoryLayer]) -> None:
