@@ -327,7 +327,11 @@ WRONG = [
     ({"scales": torch.ones(3, 16)}, "tables are float32 and scales were given; int8 tables, and they alone"),
     (
         {"tables": TABLES.to(torch.int8), "scales": torch.ones(16)},
-        "scales are [16]; these tables need [3, 16]",
+        "scales are float32 [16]; these tables need float32 [3, 16] or [3, 1]",
+    ),
+    (
+        {"tables": TABLES.to(torch.int8), "scales": torch.ones(3, 1, dtype=torch.float16)},
+        "scales are float16 [3, 1]; these tables need float32",
     ),
     ({"tables": TABLES.double()}, "tables are float64 and the input is float32"),
     ({"tables": TABLES.long()}, "tables are int64 and the input is float32; tables can be float32"),

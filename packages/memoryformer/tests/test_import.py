@@ -91,6 +91,23 @@ assert not any(isinstance(finder, _Watch) for finder in sys.meta_path)
 
 
 @pytest.mark.slow
+def test_a_changed_model_loads_by_its_own_class_after_a_bare_import(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    mf.apply_memoryformer(LlamaForCausalLM(config), tau=4).save_pretrained(tmp_path)
+    code = f"""
+import memoryformer
+from transformers import LlamaForCausalLM
+model = LlamaForCausalLM.from_pretrained({str(tmp_path)!r})
+print(type(model.model.layers[0].mlp).__name__)
+"""
+    assert python(code).split() == ["MemoryBlock"]
+
+
+@pytest.mark.slow
 def test_a_plug_in_that_does_not_fit_transformers_is_a_warning_not_a_failed_import() -> None:
     code = """
 import sys, warnings

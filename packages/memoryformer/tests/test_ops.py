@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -142,6 +146,12 @@ def test_autocast_gives_its_dtype_and_casts_no_table_and_no_sign(backend: str) -
         assert tables.grad.dtype == torch.float32
 
 
+def test_autocast_leaves_float64(backend: str) -> None:
+    z, tables, _ = problem()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert MF.memory_lookup(z, tables).dtype == torch.float64
+
+
 def test_operations_are_two_a_fetched_number_also_without_gradients(backend: str) -> None:
     z, tables, bias = problem(torch.float32)
     forward = 2 * 7 * 3 * 6
@@ -194,6 +204,37 @@ def test_int8_tables_pass_no_gradient(backend: str) -> None:
         MemoryFormerError, match="quantized tables are for inference: no gradient passes through"
     ):
         y.sum().backward()
+
+
+def compare_with_torch(device: str) -> None:
+    """The Triton kernels behind the operator against PyTorch, with all gradients, and int8."""
+    z, tables, bias = (x.detach().to(device).requires_grad_() for x in problem(torch.float32))
+    whole = torch.randint(-127, 128, tables.shape, dtype=torch.int8, device=device)
+    results = []
+    for name in ("torch", "triton"):
+        with backends.use(name):
+            y = MF.memory_lookup(z, tables, bias)
+            grads = torch.autograd.grad(y, (z, tables, bias), torch.ones_like(y))
+            with torch.no_grad():
+                assert torch.equal(MF.memory_lookup(z, tables, bias), y)
+                by_int8 = MF.memory_lookup(z, whole, scales=torch.ones(3, 1, device=device))
+            results.append((y, *grads, by_int8))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_the_triton_kernels_on_a_gpu_agree_with_pytorch() -> None:
+    compare_with_torch("cuda")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("memoryformer_triton") is None, reason="needs memoryformer-triton")
+def test_the_triton_kernels_in_the_interpreter_agree_with_pytorch() -> None:
+    code = f"import runpy; runpy.run_path({__file__!r})['compare_with_torch']('cpu')"
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}  # read when triton is imported
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_missing_kernel_package_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import torch
 from memoryformer import fallback
 from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
 
-# The package of each named backend, and what it is for; `None` is the fallback in this package.
+# The package of each named backend; `None` is the fallback in this package.
 PACKAGES = {"cpu": "memoryformer_cpu", "triton": "memoryformer_triton", "torch": None}
+_UNCOMPILED = {"cpu": ", or not compiled", "triton": ""}
 
 _forced: str | None = None
 
@@ -66,8 +67,8 @@ def _automatic(device_type: str) -> str:
         return name
     package = f"memoryformer-{name}"
     warnings.warn(
-        f"{package} is not installed, so look-ups on {device_type} run in plain PyTorch: the same results, "
-        f"but several times slower. pip install {package} brings the kernels.",
+        f"{package} is not installed{_UNCOMPILED[name]}, so look-ups on {device_type} run in plain PyTorch: "
+        f"the same results, but several times slower. pip install {package} brings the kernels.",
         MemoryFormerWarning,
         stacklevel=2,
     )
@@ -93,7 +94,9 @@ def _backend(name: str) -> Backend:
         raise MemoryFormerError(f"unknown backend {name!r}; there are {', '.join(PACKAGES)}")
     package = PACKAGES[name]
     if not _installed(name):
-        raise MemoryFormerError(f"the backend {name!r} is not installed: pip install memoryformer-{name}")
+        raise MemoryFormerError(
+            f"the backend {name!r} is not installed{_UNCOMPILED[name]}: pip install memoryformer-{name}"
+        )
     kernels: Any = fallback if package is None else importlib.import_module(f"{package}.raw")
     output = getattr(kernels, "output", None) or (lambda *lookup: kernels.forward(*lookup)[0])
     bound = getattr(kernels, "bound", None) or functools.partial(_bound, output)

@@ -56,7 +56,14 @@ def _fits(z: Tensor, tables: Tensor, bias: Tensor | None, scales: Tensor | None)
         and (tables.dtype is torch.int8) is (scales is not None)
         and ((z.is_cpu and tables.is_cpu) or z.device == tables.device)
         and (bias is None or (bias.shape == sizes[2:] and bias.device == z.device))
-        and (scales is None or (scales.shape in (sizes[:2], (sizes[0], 1)) and scales.device == z.device))
+        and (
+            scales is None
+            or (
+                scales.shape in (sizes[:2], (sizes[0], 1))
+                and scales.dtype is torch.float32
+                and scales.device == z.device
+            )
+        )
     )
 
 
@@ -82,8 +89,8 @@ def _misfit(z: Tensor, tables: Tensor, bias: Tensor | None, scales: Tensor | Non
         )
     if scales is not None:
         return MemoryFormerError(
-            f"scales are {list(scales.shape)}; these tables need [{tables.shape[0]}, {tables.shape[1]}], or "
-            f"[{tables.shape[0]}, 1]"
+            f"scales are {name_of(scales.dtype)} {list(scales.shape)}; these tables need float32 "
+            f"[{tables.shape[0]}, {tables.shape[1]}] or [{tables.shape[0]}, 1]"
         )
     return MemoryFormerError(
         f"tables are {name_of(tables.dtype)} and the input is {name_of(z.dtype)}; tables can be float32, "

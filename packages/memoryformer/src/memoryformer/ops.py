@@ -164,6 +164,7 @@ def _autocast(device_type: str) -> None:
     """Under autocast y has autocast's dtype; the tables and z are taken as they are.
 
     A cast of all tables in each pass would cost more than the look-up, and a cast of z may change signs.
+    float64 stays, as in all of autocast.
     """
 
     def cast_output(
@@ -171,7 +172,8 @@ def _autocast(device_type: str) -> None:
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
             y, codes, weights = lookup(*args, **kwargs)
-        return y.to(torch.get_autocast_dtype(device_type)), codes, weights
+        dtype = y.dtype if y.dtype == torch.float64 else torch.get_autocast_dtype(device_type)
+        return y.to(dtype), codes, weights
 
     key = getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}")
     _library.impl("lookup", cast_output, f"Autocast{device_type.upper()}", with_keyset=True)

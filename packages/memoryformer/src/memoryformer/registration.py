@@ -1,7 +1,8 @@
 """Makes `from_pretrained` of transformers know saved models once `memoryformer` was imported.
 
 Importing the models of transformers takes several times as long as all the rest, so nothing is imported for
-that until somebody imports them: then `memoryformer.hf` is imported right after, and registers its models.
+that until somebody imports them: then `memoryformer.hf` is imported right after, and registers its models,
+and the loading of changed ones, which a model's own class does without asking the Auto classes.
 """
 
 from __future__ import annotations
