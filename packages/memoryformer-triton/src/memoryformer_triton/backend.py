@@ -19,10 +19,14 @@ DTYPE_NAMES = {
     torch.float64: "fp64",
     torch.int8: "i8",
 }
-SAID_LATE = (
-    "TRITON_INTERPRET was set after memoryformer_triton was imported, so its kernels cannot be interpreted: "
-    "set it before the first import of triton"
-)
+
+
+@triton.jit
+def probe():  # type: ignore[no-untyped-def]
+    """Do nothing; its class says how this package's kernels were made."""
+
+
+INTERPRETED = isinstance(probe, InterpretedFunction)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -30,24 +34,26 @@ def runs_kernels(x: Tensor) -> bool:
 
     Warns once where PyTorch takes over. Raises `RuntimeError` where the interpreter was asked for too late.
     """
-    return x.is_cuda or interpreted(x.device.type)
-
-
-# `torch.compile` cannot look into Triton's settings; they do not change.
-@torch.compiler.assume_constant_result
-def interpreted(device: str) -> bool:
-    """Whether the interpreter is on and takes tensors of this device."""
-    if device == "cpu" and triton.knobs.runtime.interpret:
-        if not isinstance(probe, InterpretedFunction):
-            raise RuntimeError(SAID_LATE)
+    if x.is_cuda:
         return True
-    warn_once(device)
+    if torch.compiler.is_compiling():  # it cannot look into Triton's settings
+        return INTERPRETED and x.device.type == "cpu"
+    if interprets(x):
+        return True
+    warn_once(x.device.type)
     return False
 
 
-@triton.jit
-def probe():  # type: ignore[no-untyped-def]
-    """Do nothing; its class says how this package's kernels were made."""
+def interprets(x: Tensor) -> bool:
+    """Whether the interpreter is on and takes this tensor; `RuntimeError` if it was asked for too late."""
+    if x.device.type != "cpu" or not triton.knobs.runtime.interpret:
+        return False
+    if not INTERPRETED:
+        raise RuntimeError(
+            "TRITON_INTERPRET was set after memoryformer_triton was imported, so its kernels cannot be "
+            "interpreted: set it before the first import of triton"
+        )
+    return True
 
 
 @functools.cache
@@ -60,15 +66,11 @@ def warn_once(device: str) -> None:
 
 def require_kernels(x: Tensor) -> None:
     """See that Triton runs for this tensor. Raises `RuntimeError`."""
-    if x.is_cuda:
-        return
-    if not (x.device.type == "cpu" and triton.knobs.runtime.interpret):
+    if not x.is_cuda and not interprets(x):
         raise RuntimeError(
             f"the kernels of memoryformer-triton run on GPUs, and the tensor is on {x.device}: move it, or "
             "call memoryformer_triton.memory_lookup, which computes with PyTorch there"
         )
-    if not isinstance(probe, InterpretedFunction):
-        raise RuntimeError(SAID_LATE)
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:

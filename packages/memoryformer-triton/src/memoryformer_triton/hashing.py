@@ -22,11 +22,12 @@ from memoryformer_triton.tiles import CHUNKS
 
 @triton.jit
 def product(x, BLOCK: tl.constexpr, SIZE: tl.constexpr, LOG: tl.constexpr):
-    """Product of x [BLOCK, SIZE] over its second axis, SIZE = 2^LOG; by pairs, so always in one order."""
-    for level in tl.static_range(LOG):
-        even, odd = tl.split(tl.reshape(x, [BLOCK, SIZE >> (level + 1), 2]))
+    """Product of x [BLOCK, SIZE] over its second axis, SIZE = 2^LOG ≥ 2; by pairs, always in one order."""
+    for level in tl.static_range(1, LOG):
+        even, odd = tl.split(tl.reshape(x, [BLOCK, SIZE >> level, 2]))
         x = even * odd
-    return tl.reshape(x, [BLOCK])
+    even, odd = tl.split(x)
+    return even * odd
 
 
 @triton.jit
@@ -98,8 +99,8 @@ def input_grad(
 
 
 def log_of(tau: int) -> int:
-    """Return the exponent of the power of two that holds tau."""
-    return (tau - 1).bit_length()
+    """Return the exponent of the power of two from 2 on that holds tau."""
+    return max(1, (tau - 1).bit_length())
 
 
 def launch_hash(z: Tensor, score: str, temperature: float) -> tuple[Tensor, Tensor]:

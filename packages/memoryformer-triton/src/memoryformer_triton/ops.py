@@ -57,19 +57,22 @@ def hash(z: Tensor, *, score: str = "scaled", temperature: float = 1.0) -> tuple
     """
     check_chunks(z, score, temperature)
     if runs_kernels(z):
-        return hash_op(z, score, float(temperature))
+        weights, codes = hash_op(z, score, float(temperature))
+        return codes, weights
     return reference.hash_chunks(z, score, temperature)
 
 
 @torch.library.custom_op("memoryformer_triton::hash", mutates_args=())
 def hash_op(z: Tensor, score: str, temperature: float) -> tuple[Tensor, Tensor]:
-    """Codes and weights [...] of z [..., tau]."""
-    return hashing.launch_hash(z, score, temperature)
+    """Weights and codes [...] of z [..., tau]; the differentiable result first, as `opcheck` asks."""
+    codes, weights = hashing.launch_hash(z, score, temperature)
+    return weights, codes
 
 
 @hash_op.register_fake
 def _(z: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return hash_outputs(z)
+    codes, weights = hash_outputs(z)
+    return weights, codes
 
 
 def hash_outputs(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +84,11 @@ def hash_outputs(z: Tensor) -> tuple[Tensor, Tensor]:
 def save_hash(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     """Keep z."""
     z, ctx.score, ctx.temperature = inputs
-    ctx.mark_non_differentiable(output[0])
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(z)
 
 
-def hash_backward(ctx: Any, _: Any, dweights: Tensor) -> tuple[Tensor | None, ...]:
+def hash_backward(ctx: Any, dweights: Tensor, _: object) -> tuple[Tensor | None, ...]:
     """What the weights' gradient gives to z."""
     return input_grad_op(*ctx.saved_tensors, dweights, ctx.score, ctx.temperature), None, None
 

@@ -47,10 +47,11 @@ def aot_report(
         )
     # In a process of its own: where kernels are interpreted, as in tests, they cannot be compiled.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", __name__, arch, str(hidden), str(tau), DTYPES[name]]
+    program = f"import sys; from {__name__} import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, arch, str(hidden), str(tau), DTYPES[name]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"`{' '.join(command[1:])}` failed:\n{done.stderr}")
+        raise RuntimeError(f"a kernel does not compile for {arch}:\n{done.stderr}")
     return json.loads(done.stdout)
 
 
@@ -88,7 +89,3 @@ def main(arguments: list[str]) -> None:
     arch, hidden, tau, dtype = arguments
     specs = kernel_specs(arch, dtype, int(hidden), int(tau))
     print(json.dumps([compile_kernel(spec) for spec in specs]))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
