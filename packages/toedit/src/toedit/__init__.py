@@ -12,16 +12,20 @@ from toedit.config import EditConfig
 from toedit.errors import ToEditError, ToEditWarning
 
 if TYPE_CHECKING:
+    from toedit.documents import Document, EditFailure, EditResult
     from toedit.editing import Scores, edit_scores, swap_probabilities
-    from toedit.editor import Edit, Editor, EditResult, score
+    from toedit.editor import Editor, score
     from toedit.iteration import generations
     from toedit.mixing import mix
+    from toedit.splicing import Edit
     from toedit.statistics import EditStats
     from toedit.tensors import edit_tokens
 
 __all__ = [
+    "Document",
     "Edit",
     "EditConfig",
+    "EditFailure",
     "EditResult",
     "EditStats",
     "Editor",
@@ -39,8 +43,10 @@ __all__ = [
 ]
 
 _HOME = {
-    "Edit": "editor",
-    "EditResult": "editor",
+    "Document": "documents",
+    "Edit": "splicing",
+    "EditFailure": "documents",
+    "EditResult": "documents",
     "EditStats": "statistics",
     "Editor": "editor",
     "Scores": "editing",

@@ -1,0 +1,81 @@
+"""`Editor.map`: the text column of a dataset of the `datasets` library, edited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from toedit.documents import Document, check_unique, or_raise
+from toedit.errors import ToEditError
+
+if TYPE_CHECKING:
+    from toedit.editor import Editor
+
+PROVENANCE = ("toedit_candidates", "toedit_changed", "toedit_edits")
+
+
+def map_dataset(
+    editor: Editor, dataset: Any, text_column: str, id_column: str | None, provenance: bool, batch_size: int
+) -> Any:
+    """See `Editor.map`."""
+    try:
+        from datasets import Dataset, IterableDataset
+        from datasets.fingerprint import generate_random_fingerprint
+    except ImportError as error:
+        raise ToEditError("Editor.map needs the library datasets: pip install 'toedit[datasets]'") from error
+    if not isinstance(dataset, Dataset | IterableDataset):
+        raise ToEditError(
+            f"map takes a Dataset or an IterableDataset, not {type(dataset).__name__}; of a dictionary of "
+            "splits, map each"
+        )
+    columns = dataset.column_names
+    if columns is not None:
+        for column in (text_column, id_column):
+            if column is not None and column not in columns:
+                raise ToEditError(f"there is no column {column!r}; there are: {', '.join(columns)}")
+    edit = _batch_editor(editor, text_column, id_column, provenance)
+    options: dict[str, Any] = {"batched": True, "batch_size": batch_size, "with_indices": True}
+    if isinstance(dataset, IterableDataset):
+        features = None if provenance else dataset.features
+        return dataset.map(edit, features=features, **options)
+    # A fingerprint by content would pickle the whole model.
+    return dataset.map(edit, new_fingerprint=generate_random_fingerprint(), desc="toedit", **options)
+
+
+def text_id(text: str) -> str:
+    """The id of a text without one: a hash of its content, so that equal texts get equal edits."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _batch_editor(
+    editor: Editor, text_column: str, id_column: str | None, provenance: bool
+) -> Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]]:
+    seen: set[str] = set()
+
+    def edit(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        texts = _column(batch, text_column)
+        if id_column is None:
+            ids: Sequence[int | str] = [text_id(text) for text in texts]
+        else:
+            ids = _column(batch, id_column)
+            if indices[0] == 0:  # a stream is read from its beginning again
+                seen.clear()
+            check_unique(ids, seen)
+        documents = [Document(doc_id, text) for doc_id, text in zip(ids, texts, strict=True)]
+        results = [or_raise(outcome) for outcome in editor.edit_stream(documents, len(documents))]
+        new: dict[str, list[Any]] = {text_column: [result.text for result in results]}
+        if provenance:
+            counts = [result.n_candidates for result in results], [result.n_changed for result in results]
+            edits = [[asdict(edit) for edit in result.edits] for result in results]
+            new |= dict(zip(PROVENANCE, (*counts, edits), strict=True))
+        return new
+
+    return edit
+
+
+def _column(batch: dict[str, list[Any]], name: str) -> list[Any]:
+    if name not in batch:
+        raise ToEditError(f"there is no column {name!r}; there are: {', '.join(batch)}")
+    return batch[name]
