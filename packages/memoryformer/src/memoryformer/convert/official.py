@@ -67,8 +67,7 @@ def convert_official(source: str | Path, config: MemoryFormerConfig | None = Non
     embedding = states.get("sequential.0.word_embeddings.weight")
     if embedding is None:
         raise MemoryFormerError(
-            f"{source} has no sequential.0.word_embeddings.weight: it is no checkpoint of the authors' language "
-            "models"
+            f"{source} has no sequential.0.word_embeddings.weight: it is no checkpoint of the authors' models"
         )
     config = config or official_config(_yml(folder), vocab_size=embedding.shape[0])
     with no_init_weights():
