@@ -83,9 +83,9 @@ def fit_tables(layer: MemoryLayer, x: Tensor, y: Tensor, *, ridge: float = 1.0) 
 
     Minimises Σ_n |y_n - b - Σ_k w_{n,k} T[k, code_{n,k}]|² + ridge · K · mean(w²) · |T - a T_0|². T_0 are the
     tables that the layer has, and a is the factor that suits them best: near 0 for a fresh layer; those of
-    `replace_linear` are a far better guess than zero. Rows that no input meets become a T_0. `ridge` 1 is
-    about the best for isotropic input; 0 gives the solution nearest to a T_0. `x` is [..., in_features], `y`
-    [..., out_features], floating, on any device; solved in float64.
+    `replace_linear` are a far better guess than zero. Rows that no input meets become a T_0. From zero,
+    `ridge` 1 is about the best for isotropic input; 0 gives the solution nearest to a T_0. `x` is
+    [..., in_features], `y` [..., out_features], floating, on any device; solved in float64.
 
     The error after is that on the data fitted to: with few tokens it is far too good (K·2**tau rows are free
     to learn them by heart), so measure on other text too, as `probe` does.
