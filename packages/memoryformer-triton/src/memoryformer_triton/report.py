@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import triton
 
-from memoryformer_triton import aot
 from memoryformer_triton.backend import DTYPE_NAMES
 from memoryformer_triton.checks import MOST_BITS
 from memoryformer_triton.shipped import kernel_specs
@@ -57,6 +56,9 @@ def aot_report(
 
 def compile_kernel(spec: CompileSpec) -> dict[str, Any]:
     """Return the row of one kernel."""
+    # Not above: `python -m memoryformer_triton.aot` wants to be the first to import it.
+    from memoryformer_triton import aot
+
     texts: list[str] = []
 
     def keep(metadata_group: dict[str, str], **_: object) -> None:
