@@ -243,8 +243,11 @@ def test_buckets_count_the_rows_that_a_text_uses(ours: Path, capsys: pytest.Capt
     for layer in found.values():
         assert 0 <= layer["entropy"] <= 1
         assert 0 < layer["max_share"] <= 1
-    table = printed(capsys, "buckets", ours, "text.txt", *options)
+    table = printed(capsys, "buckets", ours, "text.txt", *options, "--figures", "drawn")
     assert all(name in table for name in found)
+    assert {file.name for file in Path("drawn").iterdir()} == {
+        f"{name}.png" for name in ("bucket_histogram", "bucket_entropy", "dead_rows", "collision_rate")
+    }
 
 
 @pytest.mark.parametrize(("dtype", "ratio"), [("int8", 4), ("bfloat16", 2)])
@@ -261,6 +264,17 @@ def test_quantize_stores_tables_in_less_memory(
     assert printed(capsys, "generate", tmp_path / "q", "Chapter", "--max-new-tokens", "2").startswith(
         "Chapter"
     )
+
+
+def test_convert_official_saves_what_the_converter_makes(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The converter itself is tested in test_official.py."""
+    model = MemoryFormerForCausalLM.from_pretrained(ours)
+    monkeypatch.setattr("memoryformer.convert.official.convert_official", {Path("global_step9"): model}.get)
+    assert "pythia-70m-deduped" in printed(capsys, "convert", "official", "global_step9", tmp_path / "made")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "made")
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
 
 def test_probe_tells_which_layers_could_be_replaced(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:

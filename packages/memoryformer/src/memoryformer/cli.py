@@ -144,6 +144,10 @@ def buckets(
     text: TextFile,
     tokens: Tokens = 65_536,
     length: Length = 512,
+    figures: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A folder for Figure 4 and others as PNG (memoryformer[plot])."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How evenly a text uses the rows of each layer's tables (Figure 4)."""
@@ -153,6 +157,12 @@ def buckets(
     model, tokenizer = _load(checkpoint)
     ids = token_sequences(text, tokenizer, tokens, min(length, model.config.max_position_embeddings))
     stats = bucket_stats(model, ids)
+    if figures is not None:
+        from memoryformer import plots
+
+        figures.mkdir(parents=True, exist_ok=True)
+        for draw in (plots.bucket_histogram, plots.bucket_entropy, plots.dead_rows, plots.collision_rate):
+            draw(stats).savefig(figures / f"{draw.__name__}.png")
     screen.show({name: found.summary() for name, found in stats.items()}, as_json, screen.buckets)
 
 
@@ -188,9 +198,8 @@ def official(
 
     model = convert_official(source)
     model.save_pretrained(output)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    saved = {"output": str(output), "parameters": parameters}
-    screen.show(saved, as_json, lambda _: [("saved", str(output)), ("parameters", f"{parameters:,}")])
+    saved = {"output": str(output), "parameters": sum(parameter.numel() for parameter in model.parameters())}
+    screen.show(saved, as_json, screen.converted)
 
 
 @app.command()

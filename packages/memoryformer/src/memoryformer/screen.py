@@ -151,6 +151,15 @@ def quantized(saved: Mapping[str, Any]) -> list[Row]:
     return [("saved", saved["output"]), ("tables", f"{_bytes(now)}, {_bytes(before)} before")]
 
 
+def converted(saved: Mapping[str, Any]) -> list[Row]:
+    """Of the verb `convert official`."""
+    return [
+        ("saved", saved["output"]),
+        ("parameters", f"{saved['parameters']:,}"),
+        ("tokenizer", "Pythia's, EleutherAI/pythia-70m-deduped: it is not in the checkpoint"),
+    ]
+
+
 def probed(found: Mapping[str, Any]) -> list[Row]:
     """Of `probe`: a row a layer."""
     rows: list[Row] = [("layer", "in", "out", "error, fitted", "error, held out", "Gaussian input")]
