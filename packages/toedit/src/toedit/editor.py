@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toedit.backends import backend_class, is_backend
+from toedit.chat import conversation
 from toedit.config import OFF, EditConfig
 from toedit.documents import Document, EditFailure, EditResult, ScoredText, check_unique, or_raise
 from toedit.editing import DROPPED, edit_scores, swap_probabilities
@@ -103,6 +104,18 @@ class Editor:
         """
         spans = None if editable is None else tuple(editable)
         return or_raise(next(self.edit_stream([Document(doc_id, text, spans)])))
+
+    def edit_chat(
+        self, messages: Sequence[Mapping[str, Any]], doc_id: int | str
+    ) -> tuple[list[dict[str, Any]], EditResult]:
+        """Edit the assistant's replies in a conversation: the messages with them, and the edit of the text
+        that the tokenizer's chat template makes. Prompts and the template's own tokens stay.
+
+        Raises `ToEditError` as `edit` and `toedit.chat.conversation` do.
+        """
+        chat = conversation(messages, self.tokenizer.base, doc_id)
+        result = or_raise(next(self.edit_stream([chat.document])))
+        return chat.updated(result), result
 
     def edit_batch(self, texts: Sequence[str], doc_ids: Sequence[int | str]) -> list[EditResult]:
         """Edit texts; the results are those of `edit`, in order, and come faster.

@@ -31,6 +31,11 @@ class Workload:
         self.n_padding += len(lengths) * max(lengths) - sum(lengths)
         self.n_batches += 1
 
+    def add_unpadded(self, lengths: Sequence[int]) -> None:
+        """Count sequences that the library under a backend batches in its own way, without padding."""
+        self.n_tokens += sum(lengths)
+        self.n_batches += 1
+
     @property
     def padding_waste(self) -> float:
         """The share of the computed places that were padding; 0 before the first batch."""
