@@ -82,6 +82,13 @@ def test_every_arm_computes_a_layer_s_output() -> None:
             assert arms[name].calls[0](arms[name].prepare(x)).shape == (5, 64)
 
 
+def test_huge_pages_hold_the_tables_of_all_arms() -> None:
+    arms = benchmark._arms(64, 8, "cpu", False, 2**14, huge_pages=True)
+    layers = [call for arm in arms if arm.name.startswith("module") for call in arm.calls]
+    assert all(layer.tables.data_ptr() % 4096 == 0 for layer in layers)
+    assert bench((64,), (1,), peers=False, huge_pages=True, **TINY).environment["huge_pages"]
+
+
 def test_layers_in_rotation_are_twice_the_cache() -> None:
     arms = benchmark._arms(64, 8, "cpu", False, 10 * 64 * 64 * 4)
     assert {len(arm.calls) for arm in arms} == {20}

@@ -8,6 +8,7 @@ CPU time; of the repeats the lower-third quantile, with the median beside it.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
@@ -27,6 +28,7 @@ from memoryformer import backends
 from memoryformer.errors import MemoryFormerError
 from memoryformer.flops import table_bytes
 from memoryformer.functional import hash_codes, hash_weights
+from memoryformer.huge_pages import use_huge_pages_
 from memoryformer.layers import MemoryLayer, check_sizes
 from memoryformer.machine import free_bytes
 from memoryformer.quantization import QuantizedMemoryLayer
@@ -96,6 +98,7 @@ def bench(
     peers: bool = True,
     device: str = "cpu",
     threads: int = 1,
+    huge_pages: bool = False,
     seconds: float = 10.0,
     cache_bytes: int | None = None,
     on_timings: Callable[[list[Timing]], None] | None = None,
@@ -104,8 +107,9 @@ def bench(
 
     nn.Linear float32 is the base of every ratio; `peers` adds nn.Linear bfloat16, its int8 dynamic
     quantisation (CPU), `F.embedding_bag` behind a hash of torch operations, and the formulation of the
-    authors' code. Each width and batch size takes about `seconds`. `cache_bytes` is the last cache, asked of
-    the machine if None. With more than one thread, and on GPUs, time is wall-clock time.
+    authors' code. `huge_pages` puts all tables in huge pages (`use_huge_pages_`). Each width and batch size
+    takes about `seconds`. `cache_bytes` is the last cache, asked of the machine if None. With more than one
+    thread, and on GPUs, time is wall-clock time.
 
     Raises `MemoryFormerError` for sizes that cannot be, a device that is not there, and tables that the free
     memory does not hold.
@@ -118,13 +122,15 @@ def bench(
         copy = copy_bandwidth(device, clock)
         timings: list[Timing] = []
         for width in widths:
-            arms = _arms(width, tau, device, peers, cache_bytes or _last_cache(device))
+            arms = _arms(width, tau, device, peers, cache_bytes or _last_cache(device), huge_pages)
             for count in tokens:
                 found = _measure(arms, width, count, device, clock, seconds, copy)
                 timings += found
                 if on_timings is not None:
                     on_timings(found)
-        return Report(_environment(device, threads), copy, tuple(timings))
+            del arms  # gigabytes, before those of the next width
+        environment = _environment(device, threads) | {"huge_pages": huge_pages}
+        return Report(environment, copy, tuple(timings))
     finally:
         torch.set_num_threads(before)
 
@@ -153,11 +159,14 @@ def _check(
         raise MemoryFormerError("torch sees no CUDA device here")
 
 
-def _arms(width: int, tau: int, device: str, peers: bool, cache: int) -> list[_Arm]:
+def _arms(width: int, tau: int, device: str, peers: bool, cache: int, huge_pages: bool = False) -> list[_Arm]:
     """All arms for one width, each with layers enough that the dense ones are twice the cache."""
     layers = max(2, math.ceil(2 * cache / (4 * width**2)))
     _check_memory(width, tau, layers, device)
     tables = _memory_layers(width, tau, layers, device)
+    if huge_pages:
+        for module in itertools.chain(*tables.values()):
+            use_huge_pages_(module)
     arms = [_dense(BASE, [nn.Linear(width, width, device=device) for _ in range(layers)])]
     if peers:
         arms += _dense_peers(width, layers, device)
@@ -283,7 +292,7 @@ def _measure(
     seconds: float,
     copy: float,
 ) -> list[Timing]:
-    gathered = arms[-1].bytes_read(tokens) * 4
+    gathered = arms[-1].bytes_read(tokens) * 4  # that arm has int8 tables
     arms = [arm for arm in arms if arm.name != OFFICIAL or gathered <= LARGEST_GATHER]
     times: dict[str, list[float]] = {arm.name: [] for arm in arms}
     started, repeat = time.perf_counter(), 0

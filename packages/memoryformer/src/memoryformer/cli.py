@@ -93,8 +93,7 @@ def evaluate(
     model, tokenizer = _load(checkpoint)
     measured: dict[str, Any] = {}
     if content is not None:
-        length = context_length or model.config.max_position_embeddings
-        measured["text"] = asdict(score_text(model, tokenizer, content, length))
+        measured["text"] = asdict(score_text(model, tokenizer, content, context_length or _longest(model)))
     if names:
         measured["tasks"] = benchmarks(model, tokenizer, names, limit)
     screen.show(measured, as_json, screen.evaluation)
@@ -155,7 +154,7 @@ def buckets(
     from memoryformer.texts import token_sequences
 
     model, tokenizer = _load(checkpoint)
-    ids = token_sequences(text, tokenizer, tokens, min(length, model.config.max_position_embeddings))
+    ids = token_sequences(text, tokenizer, tokens, min(length, _longest(model)))
     stats = bucket_stats(model, ids)
     if figures is not None:
         from memoryformer import plots
@@ -248,6 +247,9 @@ def bench(
     peers: Annotated[bool, typer.Option(help="Also bfloat16, int8, embedding_bag, the official way.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    huge_pages: Annotated[
+        bool, typer.Option("--huge-pages", help="Tables in huge pages (Linux, CPU).")
+    ] = False,
     seconds: Annotated[float, typer.Option(help="For each width and batch size.")] = 10.0,
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -265,6 +267,7 @@ def bench(
         peers=peers,
         device=device,
         threads=threads,
+        huge_pages=huge_pages,
         seconds=seconds,
     )
     if output is not None:
@@ -338,6 +341,10 @@ def _config(source: str, variant: str) -> Any:
     if not isinstance(config, MemoryFormerConfig):
         raise MemoryFormerError(f"{source} is a {config.model_type} model; flops counts MemoryFormer models")
     return config
+
+
+def _longest(model: Any) -> int:
+    return int(getattr(model.config, "max_position_embeddings", 2048))  # models without positions take any
 
 
 def _table_bytes(model: Any) -> int:

@@ -57,8 +57,13 @@ def score_text(model: nn.Module, tokenizer: Any, text: str, context_length: int)
     A window begins with the last token of the one before, so that each token is predicted once, from one to
     `context_length` - 1 tokens. The bytes are those of the predicted tokens, as a fast tokenizer tells them.
 
-    Raises `MemoryFormerError` for a text of fewer than two tokens or a context of fewer than two.
+    Raises `MemoryFormerError` for a text of fewer than two tokens, a context of fewer than two, and a
+    tokenizer that is not a fast one.
     """
+    if not tokenizer.is_fast:
+        raise MemoryFormerError(
+            f"{type(tokenizer).__name__} does not say which bytes a token is: use a fast one"
+        )
     if context_length < 2:
         raise MemoryFormerError(f"the context is {context_length}; it takes two tokens to predict one")
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
