@@ -12,6 +12,9 @@
 #if defined(MEMORYFORMER_X86)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #if defined(_WIN32)
 #define EXPORT extern "C" __declspec(dllexport)
@@ -133,9 +136,24 @@ void forward(const Problem& p) {
     });
 }
 
+// New memory comes in pages of 4 KiB, each of which costs a fault when it is first written: for large gradients more
+// than the gradients themselves. Linux gives pages of 2 MiB where it is asked to (and may refuse).
+void ask_for_huge_pages(void* begin, int64_t bytes) {
+#if defined(__linux__)
+    constexpr uintptr_t PAGE = uintptr_t(2) << 20;
+    const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + PAGE - 1) / PAGE * PAGE;
+    const uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + uintptr_t(bytes)) / PAGE * PAGE;
+    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+    (void)begin, (void)bytes;
+#endif
+}
+
 int backward(const Problem& p) {
     const Kernels& kernels = kernels_for(p);
     const int threads = int(p.threads);
+    if (p.grad_tables)
+        ask_for_huge_pages(p.grad_tables, (p.chunks << p.tau) * p.width * bytes_of(p.table_dtype));
     if (p.grad_tables || p.q) {
         // Tables differ in how evenly their rows are hit, so a thread that is done takes more.
         const int64_t part = part_of(p.chunks, 8 * threads, 1);
