@@ -265,3 +265,18 @@ def test_an_input_longer_than_the_positions_is_refused() -> None:
         model(tokens(1, 1), past_key_values=step.past_key_values)
     with pytest.raises(MemoryFormerError, match=r"either input_ids or inputs_embeds"):
         model()
+
+
+@pytest.mark.slow
+def test_the_model_compiles_whole() -> None:
+    model, ids = small_model(), tokens(2, 9)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    expected = model(ids, use_cache=False).logits
+    torch.testing.assert_close(compiled(ids, use_cache=False).logits, expected, rtol=0, atol=1e-9)
+
+
+def test_a_static_cache_gives_the_same_tokens() -> None:
+    model, ids = small_model(), tokens(2, 9)
+    settings = {"max_new_tokens": 8, "do_sample": False}
+    static = model.generate(ids, **settings, cache_implementation="static")
+    assert torch.equal(static, model.generate(ids, **settings))

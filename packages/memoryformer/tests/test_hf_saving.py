@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,21 @@ def test_from_pretrained_of_the_inner_model(tmp_path: Path) -> None:
     expected = model.model(tokens()).last_hidden_state
     torch.testing.assert_close(inner(tokens()).last_hidden_state, expected, rtol=0, atol=1e-5)
     assert isinstance(MemoryFormerForCausalLM.from_pretrained(tmp_path), MemoryFormerForCausalLM)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_a_loaded_model_is_mapped_from_its_file_and_not_read(tmp_path: Path) -> None:
+    config = MemoryFormerConfig(vocab_size=64, hidden_size=128, num_hidden_layers=8, num_attention_heads=4)
+    MemoryFormerForCausalLM(config).save_pretrained(tmp_path)  # 35 million parameters, 140 MB
+    before = anonymous_memory()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        model(tokens())
+    assert sum(values.numel() for values in model.parameters()) * 4 > 130e6
+    assert anonymous_memory() - before < 40e6  # the tables stay in the file, which the system may drop
+
+
+def anonymous_memory() -> int:
+    """Bytes that this process owns, files that it has mapped left out."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
