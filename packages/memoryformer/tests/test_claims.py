@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memoryformer.reproduce.accounting import accounting_metrics, measured_and_counted, printed_numbers
+from memoryformer.reproduce.accounting import accounting_metrics, printed_numbers
 from memoryformer.reproduce.claims import CLAIMS
 from memoryformer.reproduce.comparisons import (
     ABLATION,
@@ -65,7 +65,6 @@ def compared(claim: str, changes: dict[tuple[str, float], list[float]]) -> Verdi
 
 
 def test_c1_holds_of_the_real_modules_and_mf_small_alone_is_off() -> None:
-    assert all(measured == counted for measured, counted in measured_and_counted())
     numbers = printed_numbers()
     off = {number.where: (number.printed, number.rounded) for number in numbers if not number.agrees}
     assert off == {

@@ -24,6 +24,7 @@ from memoryformer.reproduce.language import train_arm
 from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
 from tenfold.configs import load_config
 from tenfold.data import path as data_path
+from tenfold.errors import UsageError
 from tenfold.pool import TrialFunction
 
 SCALES = ("quick", "laptop")
@@ -51,6 +52,19 @@ def test_every_scale_has_three_seeds_of_the_paper_s_rates_and_a_sweep_of_every_a
     assert seeds["memoryformer", "lr 0.001"] == seeds["transformer-fc", "lr 0.024"] == [0]
     inspected = [(t.arm, t.stage) for t in trials if t.settings["inspected"]]
     assert inspected == [("memoryformer", "lr 0.003")] * 3
+
+
+def test_a_config_with_an_arm_that_is_not_there_says_which_there_are() -> None:
+    with pytest.raises(UsageError, match="transformer, transformer-fc, transformer-total, memoryformer"):
+        load_config(EXPERIMENT, "quick", ["learning_rates.lstm=[1e-3]"])
+    with pytest.raises(UsageError, match="bits-0, bits-1, bits-3, tau-4, gelu, softmax"):
+        load_config(EXPERIMENT, "laptop", ["ablations.arms=['bits-9']"])
+
+
+def test_three_times_the_default_rate_is_the_rate_that_people_write() -> None:
+    config = load_config(EXPERIMENT, "quick", ["default_rate=6e-4"])
+    assert isinstance(config, ExperimentConfig)
+    assert config.paper_rates["memoryformer"] == 1.8e-3
 
 
 def test_the_laptop_run_has_the_ablations_of_tables_3_5_and_6() -> None:

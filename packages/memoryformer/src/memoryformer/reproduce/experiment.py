@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lmlab import prepare
 from lmlab.training import TrainingConfig
 from memoryformer.reproduce.accounting import accounting_metrics
-from memoryformer.reproduce.arms import MEMORYFORMER, TRANSFORMER, Shape
+from memoryformer.reproduce.arms import ABLATIONS, ARMS, MEMORYFORMER, TRANSFORMER, Shape
 from memoryformer.reproduce.claims import CLAIMS
 from memoryformer.reproduce.comparisons import (
     ABLATION,
@@ -39,6 +39,15 @@ class AblationConfig(BaseModel):
     max_steps: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
 
+    @field_validator("arms")
+    @classmethod
+    def _known(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(arms) <= set(ABLATIONS) - {MEMORYFORMER}:
+            raise ValueError(
+                f"ablations may be {', '.join(name for name in ABLATIONS if name != MEMORYFORMER)}"
+            )
+        return arms
+
 
 class ExperimentConfig(BaseModel):
     """One scale of the experiment; `configs/*.toml` hold its values."""
@@ -62,7 +71,15 @@ class ExperimentConfig(BaseModel):
     @property
     def paper_rates(self) -> dict[str, float]:
         """The rates that claim C2 compares, with every seed."""
-        return {TRANSFORMER: self.default_rate, MEMORYFORMER: 3 * self.default_rate}
+        tripled = float(f"{3 * self.default_rate:g}")  # 0.0018, not 0.0017999999999999998
+        return {TRANSFORMER: self.default_rate, MEMORYFORMER: tripled}
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _every_arm(cls, rates: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        if set(rates) != set(ARMS) or not all(rates.values()):
+            raise ValueError(f"each of {', '.join(ARMS)} needs at least one rate, and there is no other arm")
+        return rates
 
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
@@ -125,7 +142,7 @@ def trial_of(
     if ablation_steps is not None:
         settings["training"]["max_steps"] = ablation_steps
         return Trial(arm, seed, settings, stage=ABLATION)
-    settings["inspected"] = arm == MEMORYFORMER and rate == 3 * config.default_rate
+    settings["inspected"] = arm == MEMORYFORMER and rate == config.paper_rates[MEMORYFORMER]
     return Trial(arm, seed, settings, stage=stage(rate))
 
 
