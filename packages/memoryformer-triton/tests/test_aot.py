@@ -57,8 +57,8 @@ def test_every_tile_is_in_the_golden_table() -> None:
 def test_rows_are_fetched_16_bytes_a_load() -> None:
     """16 tokens by 256 columns: 32 numbers a thread, 4 loads in bfloat16; 16 and 1 in int8, with 8 warps.
 
-    A width of 1000 divides by 8 numbers, that is 16 bytes; 1001 does not, and each number is a load. The
-    codes are bytes, the weights and scales 32 bits; the bias is the one other tensor of 16-bit numbers.
+    A width of 1000 divides by 8 numbers, that is 16 bytes; 1001 does not, and each number is a load. Codes
+    are bytes, weights and scales 32 bits. In int8 a thread has one column of the bias, which is one load.
     """
     even, by_8, quantized, odd = (
         Counter(re.findall(r"ld\.global\.(?:v\d\.)?b\d+", text)) for text in json.loads(run(LOADS))
@@ -67,16 +67,16 @@ def test_rows_are_fetched_16_bytes_a_load() -> None:
         assert loads["ld.global.v4.b32"] == 4
         assert loads["ld.global.b16"] == 0
     assert quantized["ld.global.v4.b32"] >= 1
-    assert quantized["ld.global.b16"] == 0
+    assert quantized["ld.global.b16"] == 1
+    assert quantized["ld.global.b8"] < 16
     assert odd["ld.global.v4.b32"] == 0
     assert odd["ld.global.b16"] >= 32
 
 
 def test_report_of_every_kernel_with_no_gpu() -> None:
     rows = {row["kernel"]: row for row in mt.aot_report(arch="sm_90", hidden=512, tau=8, dtype="bfloat16")}
-    assert set(rows) == {
-        "lookup", "hash_lookup", "hash", "table_grad", "add_pieces", "token_grad", "token_grad_q", "input_grad"
-    }  # fmt: skip
+    forward, backward = {"lookup", "hash_lookup", "hash"}, {"table_grad", "add_pieces", "input_grad"}
+    assert set(rows) == forward | backward | {"token_grad", "token_grad_q"}
     for row in rows.values():
         assert row["spills"] == 0
         assert row["max_access_bits"] == 128

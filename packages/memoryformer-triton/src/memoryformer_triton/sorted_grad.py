@@ -26,6 +26,14 @@ SHORTEST_CHUNK = 64
 
 
 @triton.jit
+def rounded(x, like):
+    """The numbers x in the dtype that `like` points to; from float64 to 16 bits by way of float32."""
+    if like.dtype.element_ty != tl.float64:
+        x = x.to(tl.float32)
+    return x.to(like.dtype.element_ty)
+
+
+@triton.jit
 def table_grad(
     dy, tables, weights, order, starts, pieces, ends, slots, rows, q, grad, partial,
     N, K, chunk, all_slots,
@@ -68,7 +76,7 @@ def table_grad(
         slot = table * all_slots + tl.load(slots + bucket) + piece
         tl.store(partial + slot * H + column, out, mask=within & (count > 1))
         whole = within & (count == 1)
-    tl.store(grad + bucket * H + column, out.to(grad.dtype.element_ty), mask=whole)
+    tl.store(grad + bucket * H + column, rounded(out, grad), mask=whole)
 
 
 @triton.jit
@@ -88,7 +96,7 @@ def add_pieces(
         for _ in range(count):
             total += tl.load(at, mask=within, other=0.0)
             at += H
-        tl.store(grad + bucket * H + column, total.to(grad.dtype.element_ty), mask=within)
+        tl.store(grad + bucket * H + column, rounded(total, grad), mask=within)
 
 
 @dataclass(frozen=True)
