@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
@@ -58,5 +60,34 @@ def tiny_llama() -> Callable[..., LlamaForCausalLM]:
         }
         torch.manual_seed(0)
         return LlamaForCausalLM(LlamaConfig(**settings | changes)).eval()
+
+    return build
+
+
+class Bigram(nn.Module):
+    """A prior that knows one token of context: `table` [V, V] has the logits after each token."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+
+    def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.table[input_ids])
+
+
+@pytest.fixture(scope="session")
+def counting(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Bigram]:
+    """Build a prior that counts: after 3 comes 4 with probability p, after 9 comes 0; else another digit.
+
+    After anything that is no digit, all digits are equally likely.
+    """
+    digits = torch.tensor([tokenizer.get_vocab()[str(digit)] for digit in range(10)])
+
+    def build(p: float = 0.995, module: type[Bigram] = Bigram) -> Bigram:
+        table = torch.zeros((VOCABULARY, VOCABULARY))
+        table[:, digits] = 0.1
+        table[digits[:, None], digits] = (1 - p) / 9
+        table[digits, digits.roll(-1)] = p
+        return module(table.log())
 
     return build

@@ -47,13 +47,17 @@ def test_edited_replies_go_back_and_keep_what_the_template_strips(tokenizer):
 def test_only_replies_are_edited_and_no_token_of_the_template(tokenizer, tiny_llama):
     cfg = EditConfig(threshold=1e-9, exclude_original=True)
     editor = Editor(tiny_llama(), tokenizer, cfg)
-    new, result = editor.edit_chat(MESSAGES, "a")
-    assert result.n_changed == len(result.edits)
-    for index in (0, 1, 3):
-        assert new[index] == MESSAGES[index]
-    assert new[2]["content"] != MESSAGES[2]["content"]
-    assert new[4]["content"] != MESSAGES[4]["content"]
-    assert tokenizer.apply_chat_template(new, tokenize=False).count("<|im_end|>") == 5
+    replies = set()
+    for doc_id in range(6):
+        new, result = editor.edit_chat(MESSAGES, doc_id)
+        assert result.n_changed == len(result.edits) > 0
+        for index in (0, 1, 3):
+            assert new[index] == MESSAGES[index]
+        assert tokenizer.apply_chat_template(new, tokenize=False) == result.text
+        assert result.text.count("<|im_end|>") == 5
+        replies |= {(index, new[index]["content"]) for index in (2, 4)}
+    assert len([text for index, text in replies if index == 2]) > 2
+    assert len([text for index, text in replies if index == 4]) > 2
 
 
 def test_of_a_pair_only_the_answer_is_edited(tokenizer, tiny_llama):

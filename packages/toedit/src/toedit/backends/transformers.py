@@ -129,7 +129,10 @@ class TransformersBackend:
 
     def _parts(self) -> tuple[Tensors, Tensors, int]:
         """(tokens to rows, rows to logits, V); rows are logits already if the model is no such pair."""
-        probe = torch.zeros((1, _PROBE), dtype=torch.long, device=self.device)
+        # Not token 0, which often is padding with an embedding of zeros.
+        known = getattr(self.model, "get_input_embeddings", lambda: None)()
+        rows = 1 if known is None else known.weight.shape[0]
+        probe = torch.arange(1, _PROBE + 1, device=self.device)[None] % rows
         with torch.inference_mode():
             logits = self.model(probe).logits
             pair = self._decoder_and_head()
