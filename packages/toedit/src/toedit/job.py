@@ -1,0 +1,265 @@
+"""`toedit edit`: a corpus of files in, the same files edited out, resumable at any moment.
+
+    reader thread -> editor (this thread) -> writer thread
+
+The folder of results:
+
+    data/<input>-00000.<suffix>   shards of a fixed number of input rows, whole or not there
+    documents.jsonl               a line a document: where it is, its tokens, candidates, changes, perplexity
+    quarantine.jsonl              the rows that could not be read or edited, and why
+    manifest.jsonl                settings, inputs, finished shards with their statistics
+    journal.jsonl                 the outcomes of the shard that is being made; empty in the end
+    report.html                   the statistics, for people
+
+All but the journal are the same, byte for byte, however often the job was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from toedit.background import WritingBehind, reading_ahead
+from toedit.commits import Commits, Item
+from toedit.config import EditConfig
+from toedit.documents import Document, EditFailure, EditResult
+from toedit.errors import ToEditError
+from toedit.files import BadRow, Row, find_sources, read_rows
+from toedit.job_report import write_report
+from toedit.layouts import Layout, Task, TextLayout, content_id
+from toedit.manifest import Manifest
+from toedit.outcomes import Outcome
+from toedit.randomness import document_name
+from toedit.statistics import EditStats
+from toedit.survey import Surveyed, missing, survey
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from toedit.editor import Editor
+
+SHARD_ROWS = 10_000
+
+# Rows that wait between two threads.
+_AHEAD = 1024
+
+# After so many documents in a row that each fail alone, it is not the documents.
+_GIVE_UP = 3
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """All that the results depend on, but the inputs.
+
+    `model` and `backend` are names, kept in the manifest; `id_column` None makes ids of the content.
+    `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits`.
+    """
+
+    config: EditConfig
+    model: str
+    backend: str = "transformers"
+    layout: Layout = field(default_factory=TextLayout)
+    id_column: str | None = "id"
+    provenance: bool = False
+    shard_rows: int = SHARD_ROWS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "config": self.config.to_dict(),
+            "model": self.model,
+            "backend": self.backend,
+            "layout": self.layout.name,
+            "columns": list(self.layout.columns),
+            "id_column": self.id_column,
+            "provenance": self.provenance,
+            "shard_rows": self.shard_rows,
+        }
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """What a job did. `n_tokens_now` were edited in `seconds` by this run, the rest by earlier ones."""
+
+    stats: EditStats
+    n_shards: int
+    n_quarantined: int
+    n_tokens_now: int
+    seconds: float
+
+
+class EditJob:
+    """A corpus of files to be edited into a folder; made before the model is loaded, since it may refuse.
+
+    `inputs` are files, folders, patterns and URLs, as `toedit.files.find_sources` takes them. With `resume` a
+    job goes on that was interrupted.
+
+    Raises `ToEditError` for inputs without the columns, with an id twice, or in the folder of results, and
+    for a folder of results with other contents; see `toedit.manifest.Manifest`.
+    """
+
+    def __init__(
+        self, inputs: Sequence[str | Path], out: str | Path, settings: JobSettings, resume: bool = False
+    ) -> None:
+        if settings.shard_rows < 1:
+            raise ToEditError(f"shard_rows is {settings.shard_rows}; it must be at least 1")
+        self.settings = settings
+        self.out = Path(out)
+        sources = find_sources(inputs)
+        for source in sources:
+            if "://" not in source.path and self.out.resolve() in Path(source.path).resolve().parents:
+                raise ToEditError(f"the input {source.path} is in the folder of results, {out}")
+        self.files: list[Surveyed] = survey(sources, settings.layout, settings.id_column)
+        header = {
+            "settings": settings.to_dict(),
+            "inputs": {str(index): file.to_dict() for index, file in enumerate(self.files)},
+        }
+        self.manifest = Manifest(self.out, header, resume)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.manifest.state.complete
+
+    def close(self) -> None:
+        """Let other processes write to the folder; `run` does so itself."""
+        self.manifest.close()
+
+    def run(self, editor: Editor, on_progress: Callable[[int, int], None] | None = None) -> JobSummary:
+        """Edit what is left. `on_progress(rows that are done, rows)` is called now and then.
+
+        Raises `ToEditError` if the editor cannot do it (no chat template, a window that does not fit into
+        memory), `OSError` for a full disk, `KeyboardInterrupt` after the documents that are edited were
+        saved. In all cases the job can be resumed.
+        """
+        started = perf_counter()
+        try:
+            n_tokens = 0 if self.complete else self._run(editor, on_progress or (lambda done, total: None))
+        finally:
+            self.close()
+        state = self.manifest.state
+        seconds = perf_counter() - started
+        return JobSummary(state.stats, len(state.shards), state.n_quarantined, n_tokens, seconds)
+
+    def _run(self, editor: Editor, on_progress: Callable[[int, int], None]) -> int:
+        tokenizer = editor.tokenizer.base
+        if self.settings.layout.name == "messages" and not tokenizer.chat_template:
+            raise ToEditError(f"the tokenizer of {self.settings.model} has no chat template for messages")
+        n_tokens = 0
+        before = list(accumulate((file.n_rows for file in self.files), initial=0))
+        with Commits(self.out, self.manifest, self.files, self.settings) as commits:
+            items = self._items(tokenizer, commits)
+            with WritingBehind(commits.take, _AHEAD) as writer, reading_ahead(items, _AHEAD) as ahead:
+                for item in _edited(ahead, editor, self.settings.provenance):
+                    writer.put(item)
+                    if item.outcome is not None and item.outcome.stats and not item.replayed:
+                        n_tokens += item.outcome.stats.n_tokens
+                    on_progress(before[item.source] + item.row.number, before[-1])
+            commits.finish()
+            write_report(self.out)
+            self.manifest.finish()
+        return n_tokens
+
+    def _items(self, tokenizer: PreTrainedTokenizerBase, commits: Commits) -> Iterator[Item]:
+        """All rows that no finished shard covers, in order."""
+        source, number = commits.position
+        columns = [*self.settings.layout.columns, *filter(None, [self.settings.id_column])]
+        if self.settings.layout.name == "alpaca":
+            columns.append("input")
+        for index in range(source, len(self.files)):
+            for row in read_rows(self.files[index].source, columns):
+                if index > source or row.number > number:
+                    yield self._item(index, row, tokenizer, commits.replayed.pop((index, row.number), None))
+
+    def _item(
+        self, source: int, row: Row | BadRow, tokenizer: PreTrainedTokenizerBase, replayed: Outcome | None
+    ) -> Item:
+        if isinstance(row, BadRow):
+            return Item(source, row, outcome=Outcome(None, reason=row.reason, excerpt=row.excerpt))
+        if replayed is not None:
+            return Item(source, row, outcome=replayed, replayed=True)
+        try:
+            return Item(source, row, task=self._task(row, tokenizer))
+        except ToEditError as error:
+            return Item(source, row, outcome=Outcome(None, reason=str(error)))
+
+    def _task(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> Task:
+        layout, id_column = self.settings.layout, self.settings.id_column
+        problem = missing(row.values, [*layout.columns, *filter(None, [id_column])])
+        if problem is not None:
+            raise ToEditError(problem)
+        doc_id = content_id(row.values, layout) if id_column is None else row.values[id_column]
+        document_name(doc_id)  # refuses what is no id
+        return layout.task(row.values, doc_id, tokenizer)
+
+
+def _edited(items: Iterable[Item], editor: Editor, provenance: bool) -> Iterator[Item]:
+    """The items in order, each with its outcome."""
+    waiting: deque[Item] = deque()
+
+    def documents() -> Iterator[Document]:
+        for item in items:
+            waiting.append(item)
+            if item.task is not None:
+                yield item.task.document
+
+    for result in resilient(editor, documents()):
+        while waiting[0].task is None:
+            yield waiting.popleft()
+        item = waiting.popleft()
+        assert item.task is not None
+        item.outcome = Outcome.of(result, item.task, provenance)
+        yield item
+    yield from waiting
+
+
+def resilient(editor: Editor, documents: Iterable[Document]) -> Iterator[EditResult | EditFailure]:
+    """The editor's stream, where a batch that fails is tried again a document at a time.
+
+    A document that fails alone too is an `EditFailure`. After several of them in a row the error is raised,
+    and a `ToEditError` is at once, since another document would not mend it.
+    """
+    waiting: deque[Document] = deque()
+    stream, broken = iter(documents), []
+
+    def handed() -> Iterator[Document]:
+        try:
+            for document in stream:
+                waiting.append(document)
+                yield document
+        except Exception as error:  # of the one who hands them, not of the editor
+            broken.append(error)
+            raise
+
+    while True:
+        try:
+            for result in editor.edit_stream(handed()):
+                waiting.popleft()
+                yield result
+            return
+        except RuntimeError:
+            if broken:
+                raise
+        yield from _one_by_one(editor, waiting)
+
+
+def _one_by_one(editor: Editor, waiting: deque[Document]) -> Iterator[EditResult | EditFailure]:
+    failures = 0
+    while waiting:
+        document = waiting.popleft()
+        result: EditResult | EditFailure
+        try:
+            (result,) = editor.edit_stream([document])
+            failures = 0
+        except RuntimeError as error:
+            failures += 1
+            if failures == _GIVE_UP:
+                raise
+            message = str(error).strip().partition("\n")[0]
+            result = EditFailure(document.doc_id, f"{type(error).__name__}: {message}")
+        yield result
