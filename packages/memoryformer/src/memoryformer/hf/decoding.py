@@ -22,13 +22,22 @@ if TYPE_CHECKING:
     from memoryformer.hf.modeling import MemoryFormerForCausalLM
 
 _CHANGING_ROPE = ("dynamic", "longrope")  # frequencies that depend on the length so far
+# Where the classes of the model's own modules are defined.
+_HOMES = (
+    "memoryformer.hf.modeling",
+    "memoryformer.layers",
+    "memoryformer.quantization",
+    "torch.nn.modules.",
+    "transformers.models.gpt_neox.",
+)
 
 
 def is_possible(model: MemoryFormerForCausalLM, generation_config: Any, **call: Any) -> bool:
     """Whether the lean step gives what the modules would give for this `call` of `generate`.
 
     Not where more than tokens is asked for, where a cache is brought along, for an attention other than
-    "sdpa", or where something hooks into the modules (accelerate, statistics).
+    "sdpa", or where the model has other modules or parameters than its own (adapters, shards), or hooks
+    (accelerate, statistics).
     """
     cache = call.get("past_key_values")
     config = model.config
@@ -44,13 +53,16 @@ def is_possible(model: MemoryFormerForCausalLM, generation_config: Any, **call: 
         and config._attn_implementation == "sdpa"
         and (config.rope_parameters or {})["rope_type"] not in _CHANGING_ROPE
         and not torch.is_autocast_enabled(model.device.type)
+        and model.lm_head.bias is None
+        and all(map(_is_plain, model.modules()))
+        and all(type(values) in (Tensor, nn.Parameter) for values in model.parameters())
         and len({values.device for values in model.parameters()}) == 1
-        and not any(map(_is_observed, model.modules()))
     )
 
 
-def _is_observed(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+def _is_plain(module: nn.Module) -> bool:
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return not hooked and type(module).__module__.startswith(_HOMES)
 
 
 class Step:
@@ -88,10 +100,11 @@ class Step:
         else:
             cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         first, second = sin.chunk(2, -1)
+        minus_first = -first
         seen = None if mask is None else mask[..., : at + 1]
         torch.index_select(self.embedding, 0, tokens, out=self.x)
         for block in self.blocks:
-            block.step(at, cos, -first, second, seen)
+            block.step(at, cos, minus_first, second, seen)
         self.norm()
         return F.linear(self.normed, self.head)
 
@@ -201,7 +214,7 @@ def sample(
     pad = generation_config._pad_token_tensor
     has_end = any(hasattr(criteria, "eos_token_id") for criteria in stopping_criteria)
     unfinished = torch.ones(batch, dtype=torch.long, device=ids.device)
-    logits, check_length = outputs.logits[:, -1], model.model.check_length
+    logits, limit = outputs.logits[:, -1], model.config.max_position_embeddings
     while True:
         scores = logits_processor(ids[:, :length], logits.to(copy=True, dtype=torch.float32))
         if generation_config.do_sample:
@@ -217,7 +230,8 @@ def sample(
         unfinished = unfinished & ~stopping_criteria(ids[:, :length], None)
         if not unfinished.any():
             break
-        check_length(length - 1, 1)
+        if length > limit:
+            model.model.check_length(length - 1, 1)
         logits = step(tokens, positions, mask)
         positions = None if positions is None else positions + 1
     if streamer is not None:
