@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from memoryformer_cpu import native
 
@@ -18,3 +19,8 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     native.use(request.param)
     yield request.param
     native.use(before)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
