@@ -1,8 +1,9 @@
 """The look-up beside the dense layer it replaces and its peers, in one process, with cold caches.
 
-Every call gets a fresh random input, layers in rotation that together exceed the last cache, and its turn among all
-arms. Times are those of the thread (of the clock for more than one thread): the lower third of the repeats, which
-leaves out what other programs on the machine took, and the median.
+Every call gets a fresh random input, the layers in rotation exceed the last cache, and the arms take turns.
+A turn is a few calls in a row (one for many tokens), as a model calls one layer after the other. Times are
+those of the thread (of the clock for more than one thread): the lower third of the turns, which leaves out
+what other programs on the machine took, and the median.
 
     python benchmarks/cpu.py --widths 768,2048 --tokens 1,8,64,1024 --json cpu.json
 """
@@ -99,7 +100,7 @@ def official(z: Tensor, flat: Tensor) -> Tensor:
 
 
 def quantized_bag(codes: Tensor, weights: Tensor, packed: Tensor) -> Tensor:
-    """Torch's int8 bag, its hash done before: the peer is timed without it."""
+    """Torch's bag of int8 rows; the hash is done before and not timed."""
     starts = torch.arange(0, codes.numel(), codes.shape[1])
     return torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
         packed, codes.flatten(), starts, mode=0, per_sample_weights=weights.flatten()
@@ -112,43 +113,38 @@ def int8_linear(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
 
 
-Arm = tuple[str, Callable[[Tensor], Callable[[], object]], int]  # name, input -> call, bytes of a number or 0
+Call = tuple[Callable[..., object], tuple[object, ...]]  # what is timed, its arguments made before
+Arm = tuple[str, Callable[[Tensor], Call], int]  # name, input [N, width] to call, bytes of a number read or 0
 
 
 def forward_arms(width: int, tokens: int, cache: int) -> list[Arm]:
-    """The arms at a width; each prepares a call from an input [N, width], what it prepares is not timed."""
+    """The arms at a width."""
     chunks = width // TAU
     numbers = chunks * ROWS * width
     dense = [nn.Linear(width, width, bias=False) for _ in range(copies(4 * width * width, cache))]
-    half = [layer.weight.detach().bfloat16() for layer in dense] * 2
+    half = [layer.weight.detach().bfloat16() for layer in dense + dense]
     small = [int8_linear(layer) for layer in dense * 4]
     single = [torch.randn(chunks, ROWS, width) for _ in range(copies(4 * numbers, cache))]
     bfloat = [single[0].bfloat16() + i for i in range(copies(2 * numbers, cache))]
     scales = single[0].abs().amax(-1) / 127
-    int8 = [(single[0] / scales[..., None]).round().to(torch.int8) + 0 for _ in range(copies(numbers, cache))]
-    packed = [torch.ops.quantized.embedding_bag_byte_prepack(t.flatten(0, 1)) for t in single]
-    turn = itertools.count()
+    int8 = [(single[0] / scales[..., None]).round().to(torch.int8) for _ in range(copies(numbers, cache))]
+    packed = [torch.ops.quantized.embedding_bag_byte_prepack(tables.flatten(0, 1)) for tables in single]
 
-    def of(layers: list) -> object:
-        return layers[next(turn) % len(layers)]
+    def over(layers: list, call: Callable[..., object], split: bool = True) -> Callable[[Tensor], Call]:
+        turn = itertools.cycle(layers)
+        return lambda x: (call, (x.view(len(x), chunks, TAU) if split else x, next(turn)))
 
-    def split(x: Tensor) -> Tensor:
-        return x.view(len(x), chunks, TAU)
+    def over_packed(x: Tensor) -> Call:
+        return quantized_bag, (*torch_hash(x.view(len(x), chunks, TAU)), next(turn))
 
-    def over(layers: list, call: Callable) -> Callable[[Tensor], Callable[[], object]]:
-        return lambda x: lambda layer=of(layers), z=split(x): call(z, layer)
-
-    def prepared_quantized(x: Tensor) -> Callable[[], object]:
-        codes, weights = torch_hash(split(x))
-        return lambda layer=of(packed): quantized_bag(codes, weights, layer)
-
+    turn = itertools.cycle(packed)
     arms: list[Arm] = [
-        ("Linear fp32", lambda x: lambda layer=of(dense): layer(x), 0),
-        ("Linear bf16", lambda x: lambda w=of(half), h=x.bfloat16(): F.linear(h, w), 0),
-        ("Linear int8 dynamic", lambda x: lambda layer=of(small): layer(x), 0),
+        ("Linear fp32", over(dense, lambda x, layer: layer(x), split=False), 0),
+        ("Linear bf16", over(half, lambda x, weight: F.linear(x.bfloat16(), weight), split=False), 0),
+        ("Linear int8 dynamic", over(small, lambda x, layer: layer(x), split=False), 0),
         ("embedding_bag fp32 + torch hash", over(single, lambda z, t: bag(z, t.flatten(0, 1))), 4),
         ("official formulation fp32", over(single, lambda z, t: official(z, t.flatten(0, 1))), 4),
-        ("quantized byte bag, no hash", prepared_quantized, 1),
+        ("quantized byte bag, no hash", over_packed, 1),
         ("look-up fp32", over(single, raw.output), 4),
         ("look-up bf16", over(bfloat, raw.output), 2),
         ("look-up int8", over(int8, lambda z, t: raw.output(z, t, None, scales)), 1),
@@ -162,12 +158,11 @@ def training_arms(width: int) -> list[Arm]:
     """Forward and backward, with gradients for input and tables."""
     tables = torch.randn(width // TAU, ROWS, width, requires_grad=True)
 
-    def step(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Callable[[], object]]:
-        def prepare(x: Tensor) -> Callable[[], object]:
-            z, g = x.view(len(x), -1, TAU).requires_grad_(), torch.randn_like(x)
-            return lambda: torch.autograd.grad(function(z, tables), (z, tables), g)
+    def step(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Call]:
+        def both(z: Tensor, g: Tensor) -> object:
+            return torch.autograd.grad(function(z, tables), (z, tables), g)
 
-        return prepare
+        return lambda x: (both, (x.view(len(x), -1, TAU).requires_grad_(), torch.randn_like(x)))
 
     return [
         ("training: embedding_bag", step(lambda z, t: bag(z, t.flatten(0, 1))), 0),
@@ -179,18 +174,20 @@ def measure(arms: list[Arm], width: int, tokens: int, repeats: int, clock: Calla
     """Each arm in its turn, `repeats` times after three that do not count."""
     read = tokens * (width // TAU) * width
     rows = [Row(width, tokens, name, [], size * read or None) for name, _, size in arms]
+    count = max(1, min(16, 128 // tokens))
     for i in range(repeats + 3):
         for row, (_, prepare, _) in zip(rows, arms, strict=True):
-            call = prepare(torch.randn(tokens, width))
+            calls = [prepare(torch.randn(tokens, width)) for _ in range(count)]
             start = clock()
-            call()
+            for call, arguments in calls:
+                call(*arguments)
             if i >= 3:
-                row.times.append((clock() - start) * 1e6)
+                row.times.append((clock() - start) / count * 1e6)
     return rows
 
 
 def table(rows: list[Row], bandwidth: float) -> str:
-    """A line an arm: time, how many times faster than the first, bytes a second and their part of a copy's."""
+    """A line an arm: time, how many times faster than the first, bytes a second, their part of a copy's."""
     lines = []
     for row in rows:
         first = rows[0]

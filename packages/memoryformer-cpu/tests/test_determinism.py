@@ -144,7 +144,7 @@ def test_the_output_is_linear_in_tables_bounded_and_blind_to_the_order_of_chunks
 
 
 def test_offsets_go_beyond_31_bits() -> None:
-    """K·2**tau·h is 2**31 at d = h = 4096 with tau 10. Here the second table begins that far from the first."""
+    """K·2**tau·h is 2**31 at d = h = 4096 with tau 10. Here the second table begins that far behind."""
     storage = torch.zeros(2**31 + 64, dtype=torch.int8)  # pages that are only read take no memory
     storage[2**31 :] = 3
     tables = storage.as_strided((2, 2, 64), (2**31 - 64, 64, 1))

@@ -95,6 +95,16 @@ def test_a_missing_library_is_said_with_the_way_to_get_it(
         native.library_path()
 
 
+def test_huge_pages_change_no_number_and_small_tables_have_none() -> None:
+    tables = torch.arange(4 << 20, dtype=torch.int32).view(torch.float32).view(4, 256, -1)
+    before = tables.clone()
+    memoryformer_cpu.huge_pages(tables)  # the system may refuse
+    assert torch.equal(tables.view(torch.int32), before.view(torch.int32))
+    assert not memoryformer_cpu.huge_pages(tables[:1, :2].contiguous())
+    with pytest.raises(ValueError, match="expected contiguous tables on the CPU"):
+        memoryformer_cpu.huge_pages(tables[:, ::2])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="torch's OpenMP library is spoken to on Linux")
 def test_the_threads_are_torchs_own() -> None:
     assert native.torch_parallel_region() is not None

@@ -1,6 +1,6 @@
 """MemoryFormer's hashed table look-up for CPUs."""
 
-from memoryformer_cpu.native import available, instruction_set
+from memoryformer_cpu.native import available, huge_pages, instruction_set
 from memoryformer_cpu.ops import memory_lookup
 
-__all__ = ["available", "instruction_set", "memory_lookup"]
+__all__ = ["available", "huge_pages", "instruction_set", "memory_lookup"]

@@ -50,6 +50,7 @@ def library() -> ctypes.CDLL:
             f"{path} cannot be loaded ({error}). Install memoryformer-cpu again on this machine."
         ) from error
     loaded.memoryformer_forward.argtypes = loaded.memoryformer_backward.argtypes = (ctypes.c_char_p,)
+    loaded.memoryformer_huge_pages.argtypes = (ctypes.c_void_p, ctypes.c_int64)
     loaded.memoryformer_set_parallel_region.argtypes = (ctypes.c_void_p,)
     loaded.memoryformer_set_parallel_region.restype = None
     loaded.memoryformer_set_parallel_region(torch_parallel_region())
@@ -97,6 +98,20 @@ def torch_parallel_region() -> ctypes.c_void_p | None:
         return ctypes.cast(linked.GOMP_parallel, ctypes.c_void_p)
     except (OSError, AttributeError):
         return None
+
+
+def huge_pages(tables: torch.Tensor) -> bool:
+    """Move tables [K, 2**tau, h], where they are, into memory pages of 2 MiB; whether the system did.
+
+    Rows are looked up all over the tables, and with pages of 4 KiB finding the page is a part of the time. The
+    tensor keeps its address; the system copies once. Linux 6.1 and later, for tables of a few MiB and more;
+    elsewhere nothing happens and the answer is False. Raises `ValueError` for tables that are not contiguous.
+    """
+    if not tables.is_cpu or not tables.is_contiguous():
+        raise ValueError(
+            f"expected contiguous tables on the CPU; got {list(tables.shape)} on {tables.device}"
+        )
+    return library().memoryformer_huge_pages(tables.data_ptr(), tables.nbytes) == 0
 
 
 def available() -> bool:

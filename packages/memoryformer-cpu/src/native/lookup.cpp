@@ -136,16 +136,21 @@ void forward(const Problem& p) {
     });
 }
 
-// New memory comes in pages of 4 KiB, each of which costs a fault when it is first written: for large gradients more
-// than the gradients themselves. Linux gives pages of 2 MiB where it is asked to (and may refuse).
-void ask_for_huge_pages(void* begin, int64_t bytes) {
+// Memory comes in pages of 4 KiB. When large gradients are written for the first time, the faults of their pages take
+// longer than the gradients; and each row that is looked up needs its page found first. Linux gives pages of 2 MiB
+// where it is asked to, for new memory, and with `now` for what is there already. Returns 0 where it does.
+int ask_for_huge_pages(void* begin, int64_t bytes, bool now) {
 #if defined(__linux__)
     constexpr uintptr_t PAGE = uintptr_t(2) << 20;
+    constexpr int COLLAPSE = 25;  // MADV_COLLAPSE, which older headers lack; Linux 6.1
     const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + PAGE - 1) / PAGE * PAGE;
     const uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + uintptr_t(bytes)) / PAGE * PAGE;
-    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+    if (last <= first) return -1;
+    const int refused = madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+    return refused || !now ? refused : madvise(reinterpret_cast<void*>(first), last - first, COLLAPSE);
 #else
-    (void)begin, (void)bytes;
+    (void)begin, (void)bytes, (void)now;
+    return -1;
 #endif
 }
 
@@ -153,7 +158,7 @@ int backward(const Problem& p) {
     const Kernels& kernels = kernels_for(p);
     const int threads = int(p.threads);
     if (p.grad_tables)
-        ask_for_huge_pages(p.grad_tables, (p.chunks << p.tau) * p.width * bytes_of(p.table_dtype));
+        ask_for_huge_pages(p.grad_tables, (p.chunks << p.tau) * p.width * bytes_of(p.table_dtype), false);
     if (p.grad_tables || p.q) {
         // Tables differ in how evenly their rows are hit, so a thread that is done takes more.
         const int64_t part = part_of(p.chunks, 8 * threads, 1);
@@ -186,6 +191,8 @@ EXPORT int memoryformer_instruction_set() { return in_use; }
 EXPORT void memoryformer_use_instruction_set(int wanted) { in_use = wanted; }
 
 EXPORT void memoryformer_set_parallel_region(ParallelRegion region) { set_parallel_region(region); }
+
+EXPORT int memoryformer_huge_pages(void* begin, int64_t bytes) { return ask_for_huge_pages(begin, bytes, true); }
 
 // Both return a Status.
 EXPORT int memoryformer_forward(const Problem* p) {
