@@ -1,19 +1,15 @@
-"""The experiment: random quadratics of one condition number, descended with and without momentum."""
+"""The ToEdit experiment: theory, what a prior says of text, and tiny models trained on synthetic text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
-from toedit.descent import descend, gradient_descent, heavy_ball
+from tenfold import Estimate, Experiment, Run, Trial
 from toedit.reproduce.claims import CLAIMS
 from toedit.reproduce.figures import figures
-
-ARMS = {"gradient_descent": gradient_descent, "heavy_ball": heavy_ball}
+from toedit.reproduce.linear_model import LinearConfig, linear_metrics, linear_trial
 
 
 class ExperimentConfig(BaseModel):
@@ -21,50 +17,23 @@ class ExperimentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: tuple[int, ...] = Field(min_length=3)
-    dimension: int = Field(ge=2)
-    condition_number: float = Field(gt=1)
-    steps: int = Field(gt=0)
-    tolerance: float = Field(gt=0, lt=1)
+    linear: LinearConfig
 
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
-    """Return, for each arm, the steps to the tolerance and the contraction a step; a sample a seed."""
-    settings = config.model_dump(mode="json", exclude={"seeds"})
-    trials = [Trial(arm, seed, settings) for arm in ARMS for seed in config.seeds]
-    results = run.map(descend_one, trials)
-    return {
-        f"{key}_{arm}": Estimate.of([results[trial][key] for trial in trials if trial.arm == arm])
-        for arm in ARMS
-        for key in ("steps", "contraction")
-    }
-
-
-def descend_one(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """Descend one random quadratic and measure; the same quadratic for every arm of a seed."""
-    settings, random = trial.settings, np.random.default_rng(trial.seed)
-    inner = random.uniform(1.0, settings["condition_number"], settings["dimension"] - 2)
-    curvature = np.array([1.0, *inner, settings["condition_number"]])
-    start = random.standard_normal(settings["dimension"])
-    steps = ARMS[trial.arm](1.0, settings["condition_number"])
-    path = descend(lambda x: curvature * x, start, steps, count=settings["steps"])
-    error = np.linalg.norm(path, axis=1) / np.linalg.norm(start)
-    for step in range(0, settings["steps"] + 1, 25):
-        context.log(step, error=error[step])
-    reached = np.flatnonzero(error <= settings["tolerance"])
-    if not reached.size:
-        raise ValueError(f"{trial} did not reach {settings['tolerance']} in {settings['steps']} steps")
-    # The first half is left out: the slowest direction has to win before the rate can be seen.
-    last = int(reached[0])
-    contraction = (error[last] / error[last // 2]) ** (1 / (last - last // 2))
-    return {"steps": last, "contraction": contraction}
+    """Do all parts and return the metrics that the claims name."""
+    linear = Trial("linear model", 0, config.linear.model_dump(mode="json"), stage="theory")
+    return linear_metrics(run.map(linear_trial, [linear])[linear])
 
 
 EXPERIMENT = Experiment(
     name="toedit",
     title="ToEdit: synthesize text data without model collapse, by token-level editing",
-    paper="Polyak: Some methods of speeding up the convergence of iteration methods. 1964",
-    url="https://doi.org/10.1016/0041-5553(64)90137-5",
+    paper="Zhu, Cheng, Li, Zhang, Hua, Lv, Ding, Lin, Zheng, Zhou: How to Synthesize Text Data without Model "
+    "Collapse? ICML 2025, arXiv 2412.14689",
+    url="https://arxiv.org/abs/2412.14689",
+    summary="Draw anew only the tokens that a language model finds too easy: what is edited, does text "
+    "collapse where whole documents are synthetic, and does it not where they are edited?",
     config_model=ExperimentConfig,
     configs="toedit.reproduce.configs",
     run=run,

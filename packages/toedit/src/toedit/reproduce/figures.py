@@ -1,30 +1,62 @@
-"""The figures of the report."""
+"""The figures of the report. Where a claim of the paper does not hold, the title says so."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from tenfold import Estimate, Figure, Records
-from tenfold.figures import save, style
+from tenfold.figures import MUTED, PALETTE, save, style
+from toedit.theory import DISJOINT_BOUND
+
+if TYPE_CHECKING:
+    from toedit.reproduce.experiment import ExperimentConfig
+
+Metrics = Mapping[str, Estimate]
 
 
-def figures(config: Any, metrics: Mapping[str, Estimate], records: Records, folder: Path) -> list[Figure]:
-    """Draw the error against the step, a line a seed."""
+def figures(config: ExperimentConfig, metrics: Metrics, records: Records, folder: Path) -> list[Figure]:
+    """Draw every figure that the run's records allow into `folder`."""
+    found = {(trial.stage, trial.arm): result for trial, result in records.results().items()}
     with style():
-        canvas = Canvas(figsize=(7, 3.6))
-        axes = canvas.subplots()
-        for index, arm in enumerate(records.arms()):
-            for seed, curve in records.curves(arm).items():
-                label = arm.replace("_", " ") if seed == config.seeds[0] else None
-                axes.semilogy(curve["step"], curve["error"], color=f"C{index}", label=label)
-        axes.axhline(config.tolerance, color="black", linewidth=0.8, linestyle=":")
-        axes.set(xlabel="step", ylabel="error, relative to the start")
-        axes.legend()
-        caption = (
-            "The error along the way; a line a seed. Dotted: the tolerance that claim C1 counts steps to."
-        )
-        return [Figure(save(canvas, folder, "descent"), caption)]
+        return [theory_curves(found["theory", "linear model"], folder)]
+
+
+def theory_curves(found: dict[str, Any], folder: Path) -> Figure:
+    """The error against the generation: simulated, exact, and by the paper's formula."""
+    canvas = Canvas(figsize=(10, 4.2), layout="constrained")
+    short, long = canvas.subplots(1, 2)
+    for colour, (name, masks) in zip(PALETTE, found["masks"].items(), strict=False):
+        n = np.arange(1, len(masks["exact"]) + 1)
+        short.plot(n, masks["exact"], color=colour, label=f"{name} masks, exact")
+        short.plot(n, masks["paper"], "--", color=colour, linewidth=1)
+        short.errorbar(n, masks["mean"], 3 * np.array(masks["se"]), fmt=".", color=colour)
+    short.axhline(2, color=MUTED, linestyle=":", label="the paper's bound, 2")
+    short.set(xlabel="generation", ylabel="test error (σ²d/(T-d-1))")
+    for colour, (name, label) in zip(
+        PALETTE,
+        {
+            "disjoint": "ten disjoint tenths",
+            "constant": "a new 12.5% each time",
+            "shrinking": "a new share each time, 12.5% falling by 5.9%",
+        }.items(),
+        strict=False,
+    ):
+        long.plot(np.arange(1, len(found["long"][name]) + 1), found["long"][name], color=colour, label=label)
+    long.plot([1, 60], [1, 60], color=MUTED, label="full replacement, n")
+    long.axhline(2, color=MUTED, linestyle=":")
+    long.axhline(DISJOINT_BOUND, color=PALETTE[0], linestyle=":", label="2e - 1, disjoint edits")
+    long.set(xlabel="generation", xscale="log", yscale="log")
+    for axes in (short, long):
+        axes.legend(fontsize=8)
+    canvas.suptitle("The linear model: edits pass the paper's bound of 2", x=0.01, ha="left", fontsize=12)
+    caption = (
+        "Left: dots are simulations with 3 standard errors, lines the exact recursion, dashed lines the "
+        "paper's formula. Right: exact, over many generations; only edits that shrink, or never meet, stay "
+        "bounded."
+    )
+    return Figure(save(canvas, folder, "theory"), caption)
