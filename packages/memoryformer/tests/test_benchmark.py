@@ -61,6 +61,12 @@ def test_bytes_are_the_weights_or_the_fetched_rows(report: Report) -> None:
     assert copied.of_copy == pytest.approx(copied.bytes_read / copied.seconds / report.copy_bandwidth)
 
 
+def test_progress_counts_widths_and_batch_sizes() -> None:
+    seen: list[tuple[int, int]] = []
+    bench((64, 128), (1, 2), peers=False, on_progress=lambda *at: seen.append(at), **TINY)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def test_without_peers_only_linear_is_beside_ours() -> None:
     assert [t.arm for t in bench((64,), (2,), peers=False, **TINY).timings] == [BASE, *OURS]
 

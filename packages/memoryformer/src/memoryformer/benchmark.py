@@ -101,7 +101,7 @@ def bench(
     huge_pages: bool = False,
     seconds: float = 10.0,
     cache_bytes: int | None = None,
-    on_timings: Callable[[list[Timing]], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Measure Memory Layers (the kernel, and the modules) with float32, bfloat16 and int8 tables.
 
@@ -109,7 +109,8 @@ def bench(
     quantisation (CPU), `F.embedding_bag` behind a hash of torch operations, and the formulation of the
     authors' code. `huge_pages` puts all tables in huge pages (`use_huge_pages_`). Each width and batch size
     takes about `seconds`. `cache_bytes` is the last cache, asked of the machine if None. With more than one
-    thread, and on GPUs, time is wall-clock time.
+    thread, and on GPUs, time is wall-clock time. `on_progress` gets the pairs of width and batch size that are
+    done, and their number.
 
     Raises `MemoryFormerError` for sizes that cannot be, a device that is not there, and tables that the free
     memory does not hold.
@@ -121,13 +122,14 @@ def bench(
         clock = time.thread_time if threads == 1 and device == "cpu" else time.perf_counter
         copy = copy_bandwidth(device, clock)
         timings: list[Timing] = []
+        done = 0
         for width in widths:
             arms = _arms(width, tau, device, peers, cache_bytes or _last_cache(device), huge_pages)
             for count in tokens:
-                found = _measure(arms, width, count, device, clock, seconds, copy)
-                timings += found
-                if on_timings is not None:
-                    on_timings(found)
+                timings += _measure(arms, width, count, device, clock, seconds, copy)
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, len(widths) * len(tokens))
             del arms  # gigabytes, before those of the next width
         environment = _environment(device, threads) | {"huge_pages": huge_pages}
         return Report(environment, copy, tuple(timings))

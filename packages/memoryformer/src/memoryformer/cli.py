@@ -260,16 +260,18 @@ def bench(
     """Time Memory Layers beside nn.Linear and peers, with cold caches (section 8.2)."""
     from memoryformer.benchmark import bench as measure
 
-    report = measure(
-        _whole_numbers("--widths", widths),
-        _whole_numbers("--tokens", tokens),
-        tau=tau,
-        peers=peers,
-        device=device,
-        threads=threads,
-        huge_pages=huge_pages,
-        seconds=seconds,
-    )
+    with screen.progress("timing") as on_progress:
+        report = measure(
+            _whole_numbers("--widths", widths),
+            _whole_numbers("--tokens", tokens),
+            tau=tau,
+            peers=peers,
+            device=device,
+            threads=threads,
+            huge_pages=huge_pages,
+            seconds=seconds,
+            on_progress=on_progress,
+        )
     if output is not None:
         output.write_text(json.dumps(asdict(report), indent=2) + "\n", "utf-8")
     if as_json:

@@ -196,7 +196,7 @@ def timings(report: Report) -> list[str]:
     pairs = dict.fromkeys((t.width, t.arm) for t in report.timings if t.arm.startswith("module"))
     for width, arm in pairs:
         first = report.dense_wins_from(width, arm)
-        told = "never in these" if first is None else f"from {first} tokens on"
+        told = "at none of these batch sizes" if first is None else f"from {first} tokens on"
         lines.append(f"d {width}, {arm}: nn.Linear float32 is faster {told}")
     return lines
 
