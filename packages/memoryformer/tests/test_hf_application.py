@@ -22,7 +22,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
-from memoryformer.hf import apply_memoryformer
+from memoryformer.hf import application, apply_memoryformer
 from memoryformer.hf.sharing import KeyOrValue, QueryKeyValue
 from memoryformer.layers import MemoryBlock, MemoryLayer
 from memoryformer.quantization import quantize_tables_
@@ -191,6 +191,23 @@ def test_on_the_meta_device_nothing_is_allocated() -> None:
 def test_what_cannot_be_replaced_is_said(change: Any, message: str) -> None:
     with pytest.raises(MemoryFormerError, match=message):
         change()
+
+
+@pytest.mark.parametrize("settings", [{"tau": 5}, {"tau": 8, "expand_bits": 9}, {"tau": 4, "score": "none"}])
+def test_a_refused_model_is_as_it_was(settings: dict[str, Any]) -> None:
+    model, ids = build("qwen3"), tokens()
+    before, names = model(ids).logits, list(model.state_dict())
+    with pytest.raises(MemoryFormerError):
+        apply_memoryformer(model, **settings)
+    assert list(model.state_dict()) == names
+    assert torch.equal(model(ids).logits, before)
+
+
+def test_tables_larger_than_the_free_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "free_bytes", lambda device: 1_000_000)
+    # tau 8: 4 tables of 256 rows of 64 numbers, and a block of 4 * 256 * 40 + 4 * 1024 * 32; two layers
+    with pytest.raises(MemoryFormerError, match=r"need 0\.0 GB.*smaller tau or expand_bits"):
+        apply_memoryformer(build("llama"))
 
 
 def test_training_int8_tables_is_refused() -> None:

@@ -16,6 +16,7 @@ from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
 from memoryformer.hf import saving
 from memoryformer.hf.sharing import KeyOrValue, QueryKeyValue
 from memoryformer.layers import MemoryBlock, MemoryLayer
+from memoryformer.machine import free_bytes
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -68,7 +69,8 @@ def apply_memoryformer(
     `save_pretrained` and `from_pretrained`. Works on the meta device. Returns `model`.
 
     Raises `MemoryFormerError` if tau does not divide a width, if nothing is found to replace, if only some
-    layers have a feed-forward module that can be replaced (mixtures of experts), or for a quantised model.
+    layers have a feed-forward module that can be replaced (mixtures of experts), for a quantised model, and
+    for tables that the free memory does not hold; the model is then as it was.
     """
     _check_can_be_changed(model)
     settings: dict[str, Any] = {
@@ -82,14 +84,15 @@ def apply_memoryformer(
         "attention": attention,
         "mlp": mlp,
     }
-    for name, width in install(model, **settings):
+    kept = install(model, **settings)
+    if kept:
+        name, (width, out) = kept[0]
         warnings.warn(
-            f"{name} maps {width[0]} numbers to {width[1]}, so it cannot be dropped: a Memory Layer took its "
-            "place, here and in the layers like it",
+            f"{name} maps {width} numbers to {out}, so it cannot be dropped: a Memory Layer took its place "
+            f"(in {len(kept)} layers)",
             MemoryFormerWarning,
             stacklevel=2,
         )
-        break
     saving.record(model, applied=settings)
     return model
 
@@ -113,6 +116,7 @@ def install(
     attentions = list(attention_modules(model)) if attention else []
     blocks = feed_forward_modules(model) if mlp else {}
     _check_found(model, attentions, blocks, attention, mlp)
+    _check_room(model, attentions, blocks, layer, block)
     kept = []
     for found in attentions:
         _replace_inputs(model.get_submodule(found.name), found.inputs, layer)
@@ -231,6 +235,33 @@ def _check_found(
                 "experts. attention=False or mlp=False leaves one kind as it is, and "
                 "memoryformer.convert.replace_linear replaces single matrices by name"
             )
+
+
+def _check_room(
+    model: nn.Module,
+    attentions: list[Attention],
+    blocks: dict[str, int],
+    layer: dict[str, Any],
+    block: dict[str, Any],
+) -> None:
+    """See before anything is replaced that all can be built, and that its tables fit in the free memory."""
+    new: list[nn.Module] = [MemoryBlock(width, **block, device="meta") for width in blocks.values()]
+    for found in attentions:
+        module = model.get_submodule(found.name)
+        shapes = [_shape(module.get_submodule(name)) for name in found.inputs]
+        new.append(MemoryLayer(shapes[0][0], sum(out for _, out in shapes), **layer, device="meta"))
+        width, out = _shape(module.get_submodule(found.output))
+        if width != out:
+            new.append(MemoryLayer(width, out, **layer, device="meta"))
+    first = next(model.parameters())
+    numbers = sum(values.numel() for module in new for values in module.parameters())
+    needed, free = numbers * first.dtype.itemsize, free_bytes(first.device)
+    if free is not None and needed > free:
+        raise MemoryFormerError(
+            f"the tables would need {needed / 1e9:.1f} GB, and {first.device} has {free / 1e9:.1f} GB free. "
+            "Choose a smaller tau or expand_bits, replace attention or mlp alone, or convert the model to "
+            "bfloat16 first"
+        )
 
 
 def _is_matrix(module: nn.Module) -> bool:
