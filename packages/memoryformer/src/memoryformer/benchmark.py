@@ -109,8 +109,8 @@ def bench(
     quantisation (CPU), `F.embedding_bag` behind a hash of torch operations, and the formulation of the
     authors' code. `huge_pages` puts all tables in huge pages (`use_huge_pages_`). Each width and batch size
     takes about `seconds`. `cache_bytes` is the last cache, asked of the machine if None. With more than one
-    thread, and on GPUs, time is wall-clock time. `on_progress` gets the pairs of width and batch size that are
-    done, and their number.
+    thread, and on GPUs, time is wall-clock time. `on_progress` gets how many pairs of width and batch size
+    are done, and how many there are.
 
     Raises `MemoryFormerError` for sizes that cannot be, a device that is not there, and tables that the free
     memory does not hold.
