@@ -103,7 +103,7 @@ def torch_parallel_region() -> ctypes.c_void_p | None:
 def huge_pages(tables: torch.Tensor) -> bool:
     """Move tables [K, 2**tau, h], where they are, into memory pages of 2 MiB; whether the system did.
 
-    Rows are looked up all over the tables, and with pages of 4 KiB finding the page is a part of the time. The
+    Rows are looked up all over the tables: with pages of 4 KiB, finding the page is a part of the time. The
     tensor keeps its address; the system copies once. Linux 6.1 and later, for tables of a few MiB and more;
     elsewhere nothing happens and the answer is False. Raises `ValueError` for tables that are not contiguous.
     """
