@@ -1,25 +1,209 @@
+"""The `toedit` command as a user meets it."""
+
 from __future__ import annotations
 
-import sys
+import errno
+import json
+import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from toedit import EditConfig, Editor
 from toedit.cli import main
+from toedit.files import find_sources, read_rows
+
+ROWS = [{"id": f"d{n}", "text": f"the cat sat on mat {n}, hello world", "n": n} for n in range(9)]
+FLAGS = ("--threshold", "1e-4", "--temperature", "3", "--top-k", "6", "--seed", "5")
+CONFIG = EditConfig(threshold=1e-4, temperature=3.0, top_k=6, seed=5)
 
 
-def test_rates(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["toedit", "rates", "9"])
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Any, tokenizer: Any) -> str:
+    """A folder with a saved model."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
+    """(stdout, stderr) of a command that ends with `code`; never a traceback."""
     with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.split() == ["gradient_descent", "0.8000", "heavy_ball", "0.5000"]
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert (ended.value.code or 0) == code, err
+    assert "Traceback" not in err
+    return out, err
 
 
-def test_a_mistake_is_told_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def texts(folder: Path) -> list[str]:
+    rows = [row for source in find_sources([folder]) for row in read_rows(source, ("text",))]
+    return [row.values["text"] for row in rows]  # type: ignore[union-attr]
+
+
+def test_edit_gives_what_the_editor_gives_and_stats_and_diff_show_it(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["toedit", "rates", "0.5"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("toedit: the curvature goes from mu=1.0 to lipschitz=0.5")
+    out = tmp_path / "out"
+    printed, told = run(capsys, "edit", corpus, "--out", out, "--model", model, *FLAGS, "--json")
+    editor = Editor.from_pretrained(model, CONFIG)
+    results = editor.edit_batch([row["text"] for row in ROWS], [str(row["id"]) for row in ROWS])
+    assert texts(out) == [result.text for result in results]
+    counts = json.loads(printed)
+    assert counts["n_changed"] == sum(result.n_changed for result in results) > 0
+    assert counts["n_candidates"] == sum(result.n_candidates for result in results)
+    assert f"{counts['n_tokens']:,} tokens in" in told
+    assert json.loads(run(capsys, "stats", out, "--json")[0]) == counts
+    table = run(capsys, "stats", out)[0]
+    assert f"{counts['n_changed']:,}" in table
+    assert "drawn anew" in table
+    shown, told = run(capsys, "diff", corpus, out, "--limit", 1)
+    first = next(result for result in results if result.edits)
+    assert shown.startswith(f"{first.doc_id}\n")
+    assert "[-" in shown
+    n_changed = sum(result.text != row["text"] for result, row in zip(results, ROWS, strict=True))
+    assert told == f"toedit: {n_changed} changed, {9 - n_changed} the same, 0 only in A, 0 only in B\n"
+    told = run(capsys, "edit", corpus, "--out", out, "--model", model, *FLAGS, "--resume")[1]
+    assert "is complete already" in told
+
+
+def test_rows_that_were_left_out_make_the_exit_code_one(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with corpus.open("a") as file:
+        file.write('{"id": "broken\n')
+    told = run(capsys, "edit", corpus, "--out", tmp_path / "out", "--model", model, code=1)[1]
+    assert "1 rows were left out; see" in told
+    assert len(texts(tmp_path / "out")) == 9
+
+
+def test_score_prints_the_perplexity_of_each_document(
+    corpus: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        json.loads(line)
+        for line in run(capsys, "score", corpus, "--model", model, "--tokens")[0].splitlines()
+    ]
+    scored = Editor.from_pretrained(model).score([str(row["text"]) for row in ROWS])
+    assert [line["id"] for line in lines] == [row["id"] for row in ROWS]
+    for line, expected in zip(lines, scored, strict=True):
+        assert line["log_p"] == [None, *map(float, expected.log_p[1:])]
+        assert line["perplexity"] == pytest.approx(math.exp(-expected.log_p[1:].mean()), rel=1e-5)
+
+
+def test_calibrate_prints_the_threshold_that_edit_takes(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", model, "--top-k", 320)
+    out, told = run(capsys, "calibrate", corpus, "--target-rate", 0.2, "--of", "candidates", *flags, "--json")
+    found = json.loads(out)
+    assert f"--threshold {found['threshold']!r} (from {found['n_tokens']} tokens)" in told
+    edited = (
+        "edit",
+        corpus,
+        "--out",
+        tmp_path / "out",
+        *flags,
+        "--threshold",
+        repr(found["threshold"]),
+        "--json",
+    )
+    counts = json.loads(run(capsys, *edited)[0])
+    assert counts["n_candidates"] / counts["n_tokens"] == found["candidate_rate"]
+    assert counts["expected_changes"] == pytest.approx(found["change_rate"] * found["n_tokens"], rel=1e-6)
+    assert "expected changes" in run(capsys, "calibrate", corpus, "--target-rate", 0.2, *flags[:4])[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threshold", "0"), "threshold is 0.0; it must be a number above 0"),
+        (("--threshold", "-1"), "threshold is -1.0"),
+        (("--top-k", "0"), "top_k is 0; it must be a whole number, at least 1"),
+        (("--top-k", "321"), "top_k is 321, more than the 320 tokens of the model"),
+        (("--temperature", "0"), "temperature is 0.0; it must be a number above 0"),
+        (("--preset", "best"), "there is no preset 'best'; there are: official, paper"),
+        (("--set", "sampler"), "--set sampler: write key=value"),
+        (("--set", "sampler=nucleus"), "sampler is 'nucleus'; it must be one of 'top_k'"),
+        (("--set", "speed=3"), "'speed' is not a setting of EditConfig"),
+        (("--text-column", "body"), "there is no column 'body'; there are: 'id', 'text', 'n'"),
+        (("--id-column", "key"), "there is no column 'key'"),
+        (("--id-from", "row"), "--id-from row: it may be column or hash"),
+        (("--layout", "chatml"), "there is no layout 'chatml'; there are: text, messages"),
+        (("--layout", "alpaca", "--text-column", "x"), "the columns of the layout 'alpaca' have fixed names"),
+        (("--backend", "onnx"), "there is no backend 'onnx'; there are: transformers"),
+        (("--shard-rows", "0"), "shard_rows is 0; it must be at least 1"),
+        (("--overlap", "4096"), "overlap is 4096 and window is 2048; overlap must be smaller"),
+    ],
+)
+def test_a_mistake_is_told_without_a_traceback_and_with_exit_code_two(
+    corpus: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    told = run(capsys, "edit", corpus, "--out", tmp_path / "out", "--model", model, *arguments, code=2)[1]
+    assert message in told
+
+
+def test_inputs_and_folders_that_do_not_fit_are_told(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    edit = ("edit", corpus, "--out", out, "--model", model)
+    assert "there is no such file" in run(capsys, "edit", "no.jsonl", "--out", out, code=2)[1]
+    assert "cannot load" in run(capsys, *edit[:-1], tmp_path / "none", code=2)[1]
+    run(capsys, *edit, "--resume")  # the failed start left nothing that is in the way
+    assert "--resume goes on" in run(capsys, *edit, code=2)[1]
+    told = run(capsys, *edit, "--threshold", 0.5, "--resume", code=2)[1]
+    assert "settings.config.threshold: 0.99 there, 0.5 now" in told
+    assert "holds no results of `toedit edit`" in run(capsys, "stats", tmp_path, code=2)[1]
+    assert (
+        "row 1: there is no column 'body'"
+        in run(capsys, "diff", corpus, out, "--text-column", "body", code=2)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command with --resume goes on where it stopped"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device; mend it, then"),
+    ],
+)
+def test_an_interrupt_and_a_full_disk_end_with_their_codes_and_can_be_resumed(
+    corpus: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    edit = ("edit", corpus, "--model", model, *FLAGS, "--shard-rows", 4, "--out")
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("toedit.commits.Commits.finish", broken)
+        assert message in run(capsys, *edit, tmp_path / "out", code=code)[1]
+    run(capsys, *edit, tmp_path / "out", "--resume")
+    run(capsys, *edit, tmp_path / "whole")
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert (
+            path.is_dir()
+            or path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes()
+        )

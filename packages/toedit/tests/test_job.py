@@ -15,7 +15,7 @@ from toedit import Document, EditConfig, EditFailure, Editor, EditResult, EditSt
 from toedit.files import find_sources, read_rows
 from toedit.job import EditJob, JobSettings, JobSummary, resilient
 from toedit.layouts import layout_named
-from toedit.manifest import differences, read_manifest
+from toedit.manifest import Manifest, differences, read_manifest
 
 CONFIG = EditConfig(threshold=1e-4, temperature=3.0, seed=5)
 SETTINGS = JobSettings(CONFIG, "tiny", shard_rows=4)
@@ -201,9 +201,11 @@ def test_a_folder_of_other_settings_is_refused_and_the_difference_shown(
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, editor: Editor) -> None:
     file = write(tmp_path / "a.jsonl")
-    job = EditJob([file], tmp_path / "out", SETTINGS)
+    job = EditJob([file], tmp_path / "out", SETTINGS, resume=True)
+    other = Manifest(tmp_path / "out", job.header, resume=True)
     with pytest.raises(ToEditError, match="another process is writing to"):
-        EditJob([file], tmp_path / "out", SETTINGS, resume=True)
+        job.run(editor)
+    other.close()
     job.run(editor)
     with pytest.raises(ToEditError, match="complete results of the same settings; --resume goes on"):
         EditJob([file], tmp_path / "out", SETTINGS)

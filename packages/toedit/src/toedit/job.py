@@ -17,7 +17,7 @@ All but the journal are the same, byte for byte, however often the job was inter
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -32,7 +32,7 @@ from toedit.errors import ToEditError
 from toedit.files import BadRow, Row, find_sources, read_rows
 from toedit.job_report import write_report
 from toedit.layouts import Layout, Task, TextLayout, content_id
-from toedit.manifest import Manifest
+from toedit.manifest import Manifest, check_folder, read_manifest
 from toedit.outcomes import Outcome
 from toedit.randomness import document_name
 from toedit.statistics import EditStats
@@ -56,13 +56,14 @@ _GIVE_UP = 3
 class JobSettings:
     """All that the results depend on, but the inputs.
 
-    `model` and `backend` are names, kept in the manifest; `id_column` None makes ids of the content.
+    `model`, `backend` and its `options` are kept in the manifest; `id_column` None makes ids of the content.
     `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits`.
     """
 
     config: EditConfig
     model: str
     backend: str = "transformers"
+    options: Mapping[str, Any] = field(default_factory=dict)
     layout: Layout = field(default_factory=TextLayout)
     id_column: str | None = "id"
     provenance: bool = False
@@ -74,6 +75,7 @@ class JobSettings:
             "config": self.config.to_dict(),
             "model": self.model,
             "backend": self.backend,
+            "options": dict(self.options),
             "layout": self.layout.name,
             "columns": list(self.layout.columns),
             "id_column": self.id_column,
@@ -97,10 +99,10 @@ class EditJob:
     """A corpus of files to be edited into a folder; made before the model is loaded, since it may refuse.
 
     `inputs` are files, folders, patterns and URLs, as `toedit.files.find_sources` takes them. With `resume` a
-    job goes on that was interrupted.
+    job goes on that was interrupted; `complete` says that nothing of it is left to do.
 
     Raises `ToEditError` for inputs without the columns, with an id twice, or in the folder of results, and
-    for a folder of results with other contents; see `toedit.manifest.Manifest`.
+    for a folder of results with other contents; see `toedit.manifest.check_folder`.
     """
 
     def __init__(
@@ -115,20 +117,12 @@ class EditJob:
             if "://" not in source.path and self.out.resolve() in Path(source.path).resolve().parents:
                 raise ToEditError(f"the input {source.path} is in the folder of results, {out}")
         self.files: list[Surveyed] = survey(sources, settings.layout, settings.id_column)
-        header = {
+        self.resume = resume
+        self.header = {
             "settings": settings.to_dict(),
             "inputs": {str(index): file.to_dict() for index, file in enumerate(self.files)},
         }
-        self.manifest = Manifest(self.out, header, resume)
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.manifest.state.complete
-
-    def close(self) -> None:
-        """Let other processes write to the folder; `run` does so itself."""
-        self.manifest.close()
+        self.complete = check_folder(self.out, self.header, resume).complete
 
     def run(self, editor: Editor, on_progress: Callable[[int, int], None] | None = None) -> JobSummary:
         """Edit what is left. `on_progress(rows that are done, rows)` is called now and then.
@@ -137,22 +131,24 @@ class EditJob:
         memory), `OSError` for a full disk, `KeyboardInterrupt` after the documents that are edited were
         saved. In all cases the job can be resumed.
         """
-        started = perf_counter()
-        try:
-            n_tokens = 0 if self.complete else self._run(editor, on_progress or (lambda done, total: None))
-        finally:
-            self.close()
-        state = self.manifest.state
+        started, n_tokens = perf_counter(), 0
+        if not self.complete:
+            manifest = Manifest(self.out, self.header, self.resume)
+            try:
+                n_tokens = self._run(editor, manifest, on_progress or (lambda done, total: None))
+            finally:
+                manifest.close()
+        state = read_manifest(self.out)
         seconds = perf_counter() - started
         return JobSummary(state.stats, len(state.shards), state.n_quarantined, n_tokens, seconds)
 
-    def _run(self, editor: Editor, on_progress: Callable[[int, int], None]) -> int:
+    def _run(self, editor: Editor, manifest: Manifest, on_progress: Callable[[int, int], None]) -> int:
         tokenizer = editor.tokenizer.base
         if self.settings.layout.name == "messages" and not tokenizer.chat_template:
             raise ToEditError(f"the tokenizer of {self.settings.model} has no chat template for messages")
         n_tokens = 0
         before = list(accumulate((file.n_rows for file in self.files), initial=0))
-        with Commits(self.out, self.manifest, self.files, self.settings) as commits:
+        with Commits(self.out, manifest, self.files, self.settings) as commits:
             items = self._items(tokenizer, commits)
             with WritingBehind(commits.take, _AHEAD) as writer, reading_ahead(items, _AHEAD) as ahead:
                 for item in _edited(ahead, editor, self.settings.provenance):
@@ -162,7 +158,7 @@ class EditJob:
                     on_progress(before[item.source] + item.row.number, before[-1])
             commits.finish()
             write_report(self.out)
-            self.manifest.finish()
+            manifest.finish()
         return n_tokens
 
     def _items(self, tokenizer: PreTrainedTokenizerBase, commits: Commits) -> Iterator[Item]:

@@ -91,31 +91,49 @@ def read_manifest(folder: str | Path) -> JobState:
     return JobState(first, tuple(records), complete)
 
 
+def check_folder(folder: Path, header: Mapping[str, Any], resume: bool) -> JobState:
+    """The state of the job that `folder` holds; an empty one where it holds nothing yet.
+
+    Raises `ToEditError` if the folder has other contents or other settings, showing the differences, and if
+    it has results and `resume` is not set.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ToEditError(f"{folder} is a file; --out is a folder")
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ToEditError(f"{folder} is not empty and holds no results of toedit; give another folder")
+        return JobState({}, (), False)
+    state = read_manifest(folder)
+    different = differences(state.header, _header(header)) if state.header else []
+    if different:
+        raise ToEditError(
+            f"{folder} holds results of other settings; give another folder, or delete this one. "
+            "Different are:\n" + "\n".join(f"  {line}" for line in different)
+        )
+    if state.header and not resume:
+        done = "complete results" if state.complete else f"{len(state.shards)} finished shards"
+        raise ToEditError(f"{folder} holds {done} of the same settings; --resume goes on with them")
+    return state
+
+
 class Manifest:
     """The manifest of a job that is running; while it is open, no other process can open it.
 
-    Raises `ToEditError` if the folder has other contents or other settings, showing the differences, if it
-    has results and `resume` is not set, and if another process writes to it.
+    Raises `ToEditError` as `check_folder` does, and if another process writes to the folder.
     """
 
     def __init__(self, folder: Path, header: Mapping[str, Any], resume: bool) -> None:
-        self.path = folder / MANIFEST
-        if folder.exists() and not folder.is_dir():
-            raise ToEditError(f"{folder} is a file; --out is a folder")
-        if not self.path.exists() and folder.exists() and any(folder.iterdir()):
-            raise ToEditError(f"{folder} is not empty and holds no results of toedit; give another folder")
-        header = {"toedit": _FORMAT, **json.loads(json_line(header))}
-        if self.path.exists():
-            self._check(folder, header, resume)
+        check_folder(folder, header, resume)
+        path = folder / MANIFEST
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab")  # noqa: SIM115
+        self._file = open(path, "ab")  # noqa: SIM115
         _lock(self._file, folder)
         self.state = read_manifest(folder)
-        self._file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
         if not self.state.header:
-            self._append(header)
+            self._append(_header(header))
             sync_folder(folder)
-            self.state = JobState(header, (), False)
+            self.state = JobState(_header(header), (), False)
 
     def add(self, record: ShardRecord) -> None:
         """Note a finished shard."""
@@ -136,19 +154,10 @@ class Manifest:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _check(self, folder: Path, header: Mapping[str, Any], resume: bool) -> None:
-        state = read_manifest(folder)
-        if not state.header:
-            return
-        different = differences(state.header, header)
-        if different:
-            raise ToEditError(
-                f"{folder} holds results of other settings; give another folder, or delete this one. "
-                f"Different are:\n" + "\n".join(f"  {line}" for line in different)
-            )
-        if not resume:
-            done = "complete results" if state.complete else f"{len(state.shards)} finished shards"
-            raise ToEditError(f"{folder} holds {done} of the same settings; --resume goes on with them")
+
+def _header(header: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is when it was written and read."""
+    return {"toedit": _FORMAT, **json.loads(json_line(header))}
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,64 @@
+"""The differences of two texts, word by word."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Words `old` that became `new`, with a few words of both texts around them."""
+
+    before: str
+    old: str
+    new: str
+    after: str
+
+
+def word_changes(old: str, new: str, context: int = 6) -> Iterator[Change]:
+    """The changes from `old` to `new`; `context` words and spaces are given on both sides."""
+    a, b = _WORDS.findall(old), _WORDS.findall(new)
+    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    for kind, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+        if kind != "equal":
+            before, after = a[max(0, a_start - 2 * context) : a_start], a[a_end : a_end + 2 * context]
+            old_words, new_words = "".join(a[a_start:a_end]), "".join(b[b_start:b_end])
+            yield Change("".join(before), old_words, new_words, "".join(after))
+
+
+@dataclass(frozen=True)
+class ChangedDocument:
+    """A document in both corpora."""
+
+    doc_id: str
+    old: str
+    new: str
+
+
+class CorpusDiff:
+    """The differences of two corpora whose documents have the same ids; the old texts are held in memory.
+
+    n_same, n_changed, n_new, n_gone count the documents; they are complete when `documents` is exhausted.
+    """
+
+    def __init__(self, old: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]]) -> None:
+        self._old = dict(old)
+        self.n_same = self.n_changed = self.n_new = self.n_gone = 0
+        self.documents = self._compared(new)
+
+    def _compared(self, new: Iterable[tuple[str, str]]) -> Iterator[ChangedDocument]:
+        for doc_id, text in new:
+            before = self._old.pop(doc_id, None)
+            if before is None:
+                self.n_new += 1
+            elif before == text:
+                self.n_same += 1
+            else:
+                self.n_changed += 1
+                yield ChangedDocument(doc_id, before, text)
+        self.n_gone = len(self._old)
