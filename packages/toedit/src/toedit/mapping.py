@@ -37,9 +37,10 @@ def map_dataset(
                 raise ToEditError(f"there is no column {column!r}; there are: {', '.join(columns)}")
     edit = _batch_editor(editor, text_column, id_column, provenance)
     options: dict[str, Any] = {"batched": True, "batch_size": batch_size, "with_indices": True}
+    # Said beforehand, since a first batch without edits would leave their type open.
+    options["features"] = _features(dataset, provenance)
     if isinstance(dataset, IterableDataset):
-        features = None if provenance else dataset.features
-        return dataset.map(edit, features=features, **options)
+        return dataset.map(edit, **options)
     # A fingerprint by content would pickle the whole model.
     return dataset.map(edit, new_fingerprint=generate_random_fingerprint(), desc="toedit", **options)
 
@@ -47,6 +48,18 @@ def map_dataset(
 def text_id(text: str) -> str:
     """The id of a text without one: a hash of its content, so that equal texts get equal edits."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _features(dataset: Any, provenance: bool) -> Any:
+    if dataset.features is None or not provenance:
+        return dataset.features
+    from datasets import List, Value
+
+    kinds = {"start": "int64", "end": "int64", "old": "string", "new": "string"}
+    edit = {name: Value(kind) for name, kind in {**kinds, "p_old": "float64", "p_new": "float64"}.items()}
+    features = dataset.features.copy()
+    features.update(zip(PROVENANCE, (Value("int64"), Value("int64"), List(edit)), strict=True))
+    return features
 
 
 def _batch_editor(
