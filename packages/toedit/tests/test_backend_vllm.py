@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama, tokenizer: PreT
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     random = np.random.default_rng(0)
-    return [" ".join(random.choice(WORDS, length)) for length in (200, 150, 60, 20, 5, 1)]
+    return [" ".join(random.choice(WORDS, length)) for length in (330, 200, 90, 20, 5, 1)]
 
 
 @pytest.fixture(scope="module")

@@ -196,11 +196,11 @@ class FakeLlama:
     """The part of `llama_cpp.Llama` that is used, around a model of transformers."""
 
     def __init__(self, model, n_ctx=64, logits_all=True):
-        self.model, self._n_ctx, self.n_tokens = model, n_ctx, 99
-        self.scores = np.full((n_ctx if logits_all else 8, 320), np.nan, np.float32)
+        self.model, self.logits_all, self.n_tokens = model, logits_all, 99
+        self.scores = np.full((n_ctx, 320), 7, np.float32)
 
     def n_ctx(self):
-        return self._n_ctx
+        return 256  # rounded up
 
     def n_vocab(self):
         return 320
@@ -210,9 +210,10 @@ class FakeLlama:
 
     def eval(self, tokens):
         assert self.n_tokens == 0
-        with torch.inference_mode():
-            self.scores[: len(tokens)] = self.model(torch.tensor([tokens])).logits[0].numpy()
         self.n_tokens = len(tokens)
+        if self.logits_all:
+            with torch.inference_mode():
+                self.scores[: len(tokens)] = self.model(torch.tensor([tokens])).logits[0].numpy()
 
 
 def test_llama_cpp_scores_are_read_from_the_rows_before_the_tokens(tiny_llama):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HEAD_ROWS = 128
+_PROBE = 2
 
 
 class LlamaCppBackend:
@@ -33,12 +34,16 @@ class LlamaCppBackend:
     """
 
     def __init__(self, llama: Any) -> None:
-        if len(llama.scores) < llama.n_ctx():
+        self.llama = llama
+        llama.reset()
+        llama.scores[:_PROBE] = np.nan
+        llama.eval([0] * _PROBE)
+        if np.isnan(llama.scores[:_PROBE]).any():
             raise ToEditError(
                 "the model keeps only the last token's logits; make it with Llama(..., logits_all=True)"
             )
-        self.llama = llama
-        self.max_window: int | None = llama.n_ctx()
+        # n_ctx() can be larger: llama.cpp rounds it up, the array has what was asked for.
+        self.max_window: int | None = len(llama.scores)
         self.vocab_size: int = llama.n_vocab()
         self.dtype = "llama.cpp's quantized arithmetic"
         self.workload = Workload()
