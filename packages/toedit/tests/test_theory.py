@@ -8,7 +8,7 @@ from math import e, exp
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toedit
@@ -43,6 +43,7 @@ def test_full_masks_add_one_first_error_a_generation(error: object) -> None:
     np.testing.assert_allclose(error(X, np.ones((5, 12)), 2.0), first * n, rtol=1e-10)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 4), st.integers(0, 4), st.integers(0, 6), st.floats(0.1, 3.0), st.integers(0, 2**32 - 1)
 )
@@ -114,6 +115,7 @@ def test_disjoint_limits_by_hand_and_their_least_upper_bound() -> None:
     assert theory.disjoint_limit([]) == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_no_disjoint_edits_pass_the_bound(weights: list[float]) -> None:
     fractions = np.array(weights) / max(1.0, sum(weights))
