@@ -33,16 +33,18 @@ constexpr int64_t WORTH_A_THREAD = 128 << 10;
 
 enum InstructionSet : int { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 
-// The best that processor and operating system have.
+// The best that the processor has and the operating system keeps the registers of.
 InstructionSet best() {
 #if defined(MEMORYFORMER_X86)
-    unsigned a, b, c = 0, d;
-    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-    if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return PORTABLE;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return AVX512;
-    return AVX2;
+    constexpr unsigned FMA = 1u << 12, OSXSAVE = 1u << 27, F16C = 1u << 29;       // leaf 1, ecx
+    constexpr unsigned OF_AVX2 = 1u << 5;                                         // leaf 7, ebx
+    constexpr unsigned OF_AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;     // F, DQ, BW, VL
+    constexpr unsigned YMM = 6, ZMM = 0xe6;                                       // register 0 of xgetbv
+    unsigned a, b, c, d, saved;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (FMA | OSXSAVE | F16C)) != (FMA | OSXSAVE | F16C)) return PORTABLE;
+    __asm__("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
+    if ((saved & YMM) != YMM || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & OF_AVX2)) return PORTABLE;
+    return (saved & ZMM) == ZMM && (b & OF_AVX512) == OF_AVX512 ? AVX512 : AVX2;
 #else
     return PORTABLE;
 #endif
