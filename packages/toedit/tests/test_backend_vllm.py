@@ -21,6 +21,7 @@ ENGINE = {
     "max_model_len": 128,
     "max_num_seqs": 8,
     "disable_log_stats": True,
+    "gpu_memory_utilization": 0.2,  # of the machine's memory, which others use too
 }
 
 

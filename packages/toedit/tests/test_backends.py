@@ -71,9 +71,22 @@ def test_batches_of_unequal_windows_score_as_each_alone(tiny_llama, first):
                 final_logit_softcapping=2.0,
             ),
         ),
+        (
+            CohereForCausalLM,
+            CohereConfig(
+                vocab_size=320,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                initializer_range=0.5,
+                logit_scale=0.25,
+            ),
+        ),
     ],
 )
-def test_learned_positions_and_capped_logits_are_scored_in_chunks_too(kind, config):
+def test_learned_positions_and_capped_or_scaled_logits_are_scored_in_chunks_too(kind, config):
     torch.manual_seed(0)
     model = kind(config).eval()
     with warnings.catch_warnings():
@@ -82,20 +95,17 @@ def test_learned_positions_and_capped_logits_are_scored_in_chunks_too(kind, conf
     assert_scores_are_those_of_the_model(model, backend, windows([40, 21]))
 
 
-def test_a_model_that_does_more_after_its_head_is_run_as_a_whole_with_a_warning():
-    torch.manual_seed(0)
-    config = CohereConfig(
-        vocab_size=320,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.5,
-        logit_scale=0.25,
-    )
-    model = CohereForCausalLM(config).eval()
-    with pytest.warns(ToEditWarning, match="CohereForCausalLM does more to its logits"):
+def test_a_model_that_does_more_after_its_head_is_run_as_a_whole_with_a_warning(tiny_llama, monkeypatch):
+    model = tiny_llama()
+    forward = model.forward
+
+    def shifted(input_ids):
+        output = forward(input_ids)
+        output.logits[..., :9] += 3
+        return output
+
+    monkeypatch.setattr(model, "forward", shifted)
+    with pytest.warns(ToEditWarning, match="LlamaForCausalLM does more to its logits"):
         backend = TransformersBackend(model)
     assert_scores_are_those_of_the_model(model, backend, windows([40, 21]))
 

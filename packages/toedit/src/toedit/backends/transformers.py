@@ -28,6 +28,7 @@ Tensors: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 _HEAD_ROWS = {"cpu": 128, "cuda": 2048}
 _PROBE = 8
+_CLOSE = 1e-3
 
 
 class TransformersBackend:
@@ -138,8 +139,13 @@ class TransformersBackend:
             pair = self._decoder_and_head()
             if pair is not None:
                 hidden, head = pair
-                if torch.allclose(head(hidden(probe)).float(), logits.float(), rtol=1e-3, atol=1e-3):
-                    return hidden, head, logits.shape[-1]
+                raw = head(hidden(probe))
+                # Some models multiply their logits by a constant.
+                scale = float((logits.double() * raw.double()).sum() / raw.double().square().sum())
+                if abs(scale - 1) < _CLOSE:
+                    scale = 1.0
+                if torch.allclose(raw.float() * scale, logits.float(), rtol=_CLOSE, atol=_CLOSE):
+                    return hidden, head if scale == 1.0 else lambda rows: head(rows) * scale, logits.shape[-1]
                 warnings.warn(
                     f"{type(self.model).__name__} does more to its logits than its head; all logits of a "
                     "batch are kept in memory",
