@@ -39,7 +39,8 @@ class EditConfig:
     What is edited. A token x_i is a candidate if P(x_i | x_<i) >= `threshold` (`condition="ge"`), or <= it
     (`"le"`, the paper's ablation); `inclusive=False` makes the comparison strict, as in the official script.
     A threshold above 1 turns editing off. `low="drop"` deletes tokens with P < `low_threshold`.
-    `protect` names what is never touched: regular expressions and token ids.
+    `protect` names what is never touched: regular expressions, token ids, and "code", "emails", "math",
+    "numbers" and "urls" (`protection.PATTERNS`).
     `max_edit_fraction` is the largest share of a document's tokens that may be changed or dropped.
 
     How it is drawn. `sampler` cuts the candidate set out of the `top_k` most probable tokens: "top_k" takes
