@@ -158,6 +158,14 @@ def test_a_document_longer_than_the_model_takes_is_scored_to_its_end(tokenizer, 
         Editor(tiny_llama(max_position_embeddings=64), tokenizer)
 
 
+def test_a_model_in_double_precision_is_scored_in_it(tokenizer, tiny_llama):
+    editor = Editor(tiny_llama().double(), tokenizer, EditConfig(**LOOSE))
+    (scored,) = editor.score([WORDS * 9])
+    assert scored.log_p.dtype == np.float64
+    assert len(scored.scores.rows) > 20
+    assert editor.edit(WORDS * 9, "a").n_candidates > 20
+
+
 def test_the_number_of_changes_is_the_expected_one(tokenizer, counting):
     editor = Editor(counting(), tokenizer, EditConfig(temperature=3.0))
     text = DIGITS * 100

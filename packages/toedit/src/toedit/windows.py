@@ -62,7 +62,9 @@ def merge(length: int, windows: Sequence[Window], scores: Sequence[Scores]) -> S
 
     Raises `ToEditError` where a token that should have a score is NaN: the model computed no number.
     """
-    log_p = np.full(length, np.nan, dtype=np.float32)
+    # Their own precision: rounded anew, a token at the threshold could cross it.
+    kind = scores[0].log_p.dtype if scores else np.float32
+    log_p = np.full(length, np.nan, dtype=kind)
     rows: list[NDArray[np.int64]] = []
     for window, part in zip(windows, scores, strict=True):
         wanted = part.log_p[window.first :]
