@@ -34,7 +34,7 @@ def test_rates_are_the_counts_of_an_edit_with_that_threshold(
     rates = sample.rates(threshold)
     assert sample.n_tokens == n_tokens
     assert rates.candidate_rate == sum(result.n_candidates for result in results) / n_tokens
-    assert rates.change_rate == pytest.approx(sum(editor.expected_changes(TEXTS)) / n_tokens, rel=1e-6)
+    assert rates.change_rate == pytest.approx(sum(editor.expected_changes(TEXTS)) / n_tokens, rel=1e-4)
 
 
 @pytest.mark.parametrize("target", [0.01, 0.1, 0.3])

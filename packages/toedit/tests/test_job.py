@@ -59,6 +59,11 @@ def results(out: Path, columns: tuple[str, ...] = ("id", "text", "source")) -> l
     return found
 
 
+def counts(stats: EditStats) -> dict[str, Any]:
+    """What is counted; of the sums of probabilities the last bits depend on what is computed together."""
+    return {name: value for name, value in stats.to_dict().items() if not name.endswith("_units")}
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -75,7 +80,7 @@ def test_files_hold_what_the_editor_gives_in_shards_of_the_same_kind(
     assert sorted(path.name for path in (tmp_path / "out" / "data").iterdir()) == [
         f"a-{n:05d}{suffix}" for n in range(3)
     ]
-    assert summary.stats == EditStats().merge(*(result.stats for result in expected))
+    assert counts(summary.stats) == counts(EditStats().merge(*(result.stats for result in expected)))
     assert (summary.n_shards, summary.n_quarantined) == (3, 0)
     assert summary.n_tokens_now == summary.stats.n_tokens
 
@@ -105,7 +110,11 @@ def test_provenance_columns_hold_every_edit(
         for row, result in zip(results(file.parent / "out", columns), expected, strict=True):
             assert row["toedit_candidates"] == result.n_candidates
             assert row["toedit_changed"] == result.n_changed
-            assert row["toedit_edits"] == [vars(edit) for edit in result.edits]
+            assert len(row["toedit_edits"]) == len(result.edits)
+            for found, edit_ in zip(row["toedit_edits"], result.edits, strict=True):
+                for name, value in vars(edit_).items():
+                    same = value if isinstance(value, str) else pytest.approx(value, rel=1e-4)
+                    assert found[name] == same
 
 
 def test_bad_rows_go_to_quarantine_with_reasons_and_the_rest_is_edited(
@@ -230,6 +239,35 @@ def test_differences_name_keys_that_only_one_side_has() -> None:
     ]
 
 
+def test_a_job_resumed_with_a_real_model_has_the_same_texts_and_counts(
+    tmp_path: Path, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toedit.commits.CHUNK", 3)
+    monkeypatch.setattr(editor.backend, "batch_tokens", 60)
+    settings = JobSettings(CONFIG, "tiny", shard_rows=8)
+    whole, broken = write(tmp_path / "whole" / "a.jsonl"), write(tmp_path / "broken" / "a.jsonl")
+    edit(whole, editor, settings)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at(row: int) -> Any:
+        def stop(done: int, total: int) -> None:
+            if done == row:
+                raise Stopped
+
+        return stop
+
+    for row in (1, 5, 9, 10):
+        with pytest.raises(Stopped):
+            EditJob([broken], broken.parent / "out", settings, resume=True).run(editor, stop_at(row))
+    edit(broken, editor, settings, resume=True)
+    first, second = whole.parent / "out", broken.parent / "out"
+    for name in ("a-00000.jsonl", "a-00001.jsonl"):
+        assert (first / "data" / name).read_bytes() == (second / "data" / name).read_bytes()
+    assert counts(read_manifest(first).stats) == counts(read_manifest(second).stats)
+
+
 CHAT = [
     {"role": "user", "content": "the cat sat on the mat?"},
     {"role": "assistant", "content": "hello the hat "},
@@ -284,7 +322,9 @@ def test_a_model_without_a_chat_template_does_not_take_messages(
 class Moody:
     """An editor whose batches fail at certain documents: "once" in company only, "never" always."""
 
-    def edit_stream(self, documents: Iterable[Document]) -> Iterator[EditResult | EditFailure]:
+    def edit_stream(
+        self, documents: Iterable[Document], buffer: int = 9
+    ) -> Iterator[EditResult | EditFailure]:
         batch = list(documents)
         for at, document in enumerate(batch):
             if document.text == "never" or (document.text == "once" and len(batch) > 1):

@@ -34,6 +34,10 @@ JOURNAL = "journal.jsonl"
 # Edits of a shard that the report may show.
 _EXAMPLES = 20
 
+# Documents that are edited together. The last bits of a probability depend on them, so a resumed job edits
+# the same ones together again, from the beginning of a chunk; chunks do not reach over shards.
+CHUNK = 256
+
 
 @dataclass(eq=False)
 class Item:
@@ -50,7 +54,7 @@ class Commits:
     """Takes the items in order, makes shards of them and notes them in the manifest.
 
     position  (source, row) up to which finished shards reach
-    replayed  the outcomes after it that an earlier process had in its journal
+    replayed  the outcomes of whole chunks after it that an earlier process had in its journal
 
     Raises `ToEditError` if a finished shard was changed since.
     """
@@ -147,11 +151,15 @@ class Commits:
     def _read_journal(self, path: Path) -> dict[tuple[int, int], Outcome]:
         """The outcomes that it holds beyond the finished shards; a line that was cut off is none."""
         content = path.read_bytes() if path.exists() else b""
-        whole, _, _ = content.rpartition(b"\n")
-        entries = [json.loads(line) for line in whole.split(b"\n")] if whole else []
-        found = {(entry["source"], entry["row"]): entry["outcome"] for entry in entries}
-        self._journal = _cut(path, len(whole) + 1 if whole else 0)
-        return {at: Outcome.from_dict(outcome) for at, outcome in found.items() if at > self.position}
+        *lines, _ = content.split(b"\n")
+        entries = [json.loads(line) for line in lines]
+        if entries and (entries[0]["source"], entries[0]["row"]) <= self.position:
+            entries = []  # of a shard that was finished when the process ended
+        n_kept = len(entries) - len(entries) % CHUNK
+        self._journal = _cut(path, sum(len(line) + 1 for line in lines[:n_kept]))
+        return {
+            (entry["source"], entry["row"]): Outcome.from_dict(entry["outcome"]) for entry in entries[:n_kept]
+        }
 
 
 class _Shard:

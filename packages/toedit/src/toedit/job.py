@@ -11,7 +11,8 @@ The folder of results:
     journal.jsonl                 the outcomes of the shard that is being made; empty in the end
     report.html                   the statistics, for people
 
-All but the journal are the same, byte for byte, however often the job was interrupted.
+All but the journal are the same, byte for byte, however often the job was interrupted; the texts in any case,
+the probabilities where the prior gives the same bits for the same batch.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from toedit import commits
 from toedit.background import WritingBehind, reading_ahead
 from toedit.commits import Commits, Item
 from toedit.config import EditConfig
@@ -148,29 +150,35 @@ class EditJob:
             raise ToEditError(f"the tokenizer of {self.settings.model} has no chat template for messages")
         n_tokens = 0
         before = list(accumulate((file.n_rows for file in self.files), initial=0))
-        with Commits(self.out, manifest, self.files, self.settings) as commits:
-            items = self._items(tokenizer, commits)
-            with WritingBehind(commits.take, _AHEAD) as writer, reading_ahead(items, _AHEAD) as ahead:
-                for item in _edited(ahead, editor, self.settings.provenance):
+        with Commits(self.out, manifest, self.files, self.settings) as results:
+            items = self._items(tokenizer, results)
+            with WritingBehind(results.take, _AHEAD) as writer, reading_ahead(items, _AHEAD) as ahead:
+                for item in self._edited(ahead, editor):
                     writer.put(item)
                     if item.outcome is not None and item.outcome.stats and not item.replayed:
                         n_tokens += item.outcome.stats.n_tokens
                     on_progress(before[item.source] + item.row.number, before[-1])
-            commits.finish()
+            results.finish()
             write_report(self.out)
             manifest.finish()
         return n_tokens
 
-    def _items(self, tokenizer: PreTrainedTokenizerBase, commits: Commits) -> Iterator[Item]:
+    def _edited(self, items: Iterable[Item], editor: Editor) -> Iterator[Item]:
+        """The items in order, each with its outcome; no two shards are edited together."""
+        rows = self.settings.shard_rows
+        for _, shard in groupby(items, lambda item: (item.source, (item.row.number - 1) // rows)):
+            yield from _edited(shard, editor, self.settings.provenance)
+
+    def _items(self, tokenizer: PreTrainedTokenizerBase, results: Commits) -> Iterator[Item]:
         """All rows that no finished shard covers, in order."""
-        source, number = commits.position
+        source, number = results.position
         columns = [*self.settings.layout.columns, *filter(None, [self.settings.id_column])]
         if self.settings.layout.name == "alpaca":
             columns.append("input")
         for index in range(source, len(self.files)):
             for row in read_rows(self.files[index].source, columns):
                 if index > source or row.number > number:
-                    yield self._item(index, row, tokenizer, commits.replayed.pop((index, row.number), None))
+                    yield self._item(index, row, tokenizer, results.replayed.pop((index, row.number), None))
 
     def _item(
         self, source: int, row: Row | BadRow, tokenizer: PreTrainedTokenizerBase, replayed: Outcome | None
@@ -234,7 +242,7 @@ def resilient(editor: Editor, documents: Iterable[Document]) -> Iterator[EditRes
 
     while True:
         try:
-            for result in editor.edit_stream(handed()):
+            for result in editor.edit_stream(handed(), commits.CHUNK):
                 waiting.popleft()
                 yield result
             return
