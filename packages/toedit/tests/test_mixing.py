@@ -89,8 +89,8 @@ def test_texts_are_cut_so_that_they_have_just_the_tokens(tokenizer: Any, alpha: 
         assert (human if is_human else synthetic)[row].startswith(text)
 
 
-def test_a_text_that_cannot_be_cut_to_size_is_left_out(tokenizer: Any) -> None:
-    # Four tokens a character: no beginning has six of them, so the rest comes from the short texts.
+def test_a_text_that_cannot_be_cut_to_size_leaves_the_rest_to_others(tokenizer: Any) -> None:
+    # Four tokens a character: no beginning has six of them, so two come from the short texts.
     texts = ["🙂🙂", "🙂🙂", *["at"] * 6]
     assert len(tokenizer("🙂🙂")["input_ids"]) == 8
     mixture = mix(texts, [], 1.0, tokens=6, tokenizer=tokenizer)

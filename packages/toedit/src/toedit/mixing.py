@@ -21,7 +21,7 @@ _NEAR = 32  # characters around a cut that are tried until the tokens are as man
 class Mixture(Sequence[Any]):
     """A mixture, in the order in which to train; a sequence of its n documents.
 
-    documents  as they were given, but the last one taken of each source is cut
+    documents  as they were given, but the last ones taken of each source are cut
     human      bool [n], whether it is human
     rows       int64 [n], its place in its source
     sizes      int64 [n], its tokens
@@ -52,7 +52,8 @@ def mix(
 
     Documents are sequences of token ids (an array [n, length] has n of them), or texts with a `tokenizer`.
     Each source is drawn in an order of its own without repeating, and the last document cut, so that the
-    budget is met to the token; a cut text has the tokens that the tokenizer gives it. Only documents that
+    budget is met to the token, as the tokenizer counts a cut text. (A text that has no beginning of so many
+    tokens is cut shorter, and the next document brings the rest.) Only documents that
     are drawn are read. The same arguments give the same mixture, and mixtures of one seed draw alike: with a
     larger share come more documents of a source, after the same first ones, in the same places.
     Raises `ToEditError` for a share outside [0, 1], a budget below 1, and sources with too few tokens.
@@ -97,10 +98,7 @@ def _draw(
 
 
 def _cut(document: Any, most: int, tokenizer: Any, name: str) -> tuple[Any, int]:
-    """The document with its number of tokens; if it has more than `most`, its beginning of just as many.
-
-    An empty document, of size 0, if no beginning of a text has just as many.
-    """
+    """The document, or its beginning of at most `most` tokens, and how many it has."""
     if not isinstance(document, str):
         if not hasattr(document, "__len__"):
             raise ToEditError(f"{name} is {document!r}; documents are texts or sequences of token ids")
@@ -113,7 +111,11 @@ def _cut(document: Any, most: int, tokenizer: Any, name: str) -> tuple[Any, int]
         return document, len(ends)
     # The beginning up to the last token wanted may split into others, where it ends within a word.
     middle = ends[most - 1]
+    best = ("", 0)
     for end in sorted(range(max(1, middle - _NEAR), middle + _NEAR), key=lambda end: abs(end - middle)):
-        if len(tokenizer(document[:end], add_special_tokens=False)["input_ids"]) == most:
-            return document[:end], most
-    return "", 0
+        size = len(tokenizer(document[:end], add_special_tokens=False)["input_ids"])
+        if best[1] < size <= most:
+            best = (document[:end], size)
+        if size == most:
+            break
+    return best
