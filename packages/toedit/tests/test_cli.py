@@ -124,6 +124,34 @@ def test_calibrate_prints_the_threshold_that_edit_takes(
     assert "expected changes" in run(capsys, "calibrate", corpus, "--target-rate", 0.2, *flags[:4])[0]
 
 
+def test_theory_prints_the_exact_error_beside_the_paper_s(capsys: pytest.CaptureFixture[str]) -> None:
+    out, told = run(capsys, "theory", "-T", 200, "-d", 4, "--generations", 10, "--runs", 500, "--json")
+    found = json.loads(out)
+    last = found["generations"][-1]
+    assert found["paper_bound"] == 2.0
+    assert last["exact"] > 3 > last["paper"]
+    assert abs(last["simulated"] - last["exact"]) < 4 * last["standard_error"]
+    assert "the paper's bound is 2" in told
+    assert "simulated" in run(capsys, "theory", "--masks", "full", "--runs", 9)[0]
+    assert "it may be disjoint, fresh or full" in run(capsys, "theory", "--masks", "some", code=2)[1]
+    assert "disjoint masks have fractions" in run(capsys, "theory", "--fraction", 0.5, code=2)[1]
+
+
+def test_mix_writes_exactly_the_tokens_asked_for(
+    corpus: Path, model: str, tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, out = tmp_path / "synth.jsonl", tmp_path / "mixed.jsonl"
+    other.write_text("".join(json.dumps({"text": f"hello mat {n}"}) + "\n" for n in range(30)))
+    mix = ("mix", corpus, other, "--alpha", 0.25, "--tokens", 80, "--tokenizer", model, "--out", out)
+    assert json.loads(run(capsys, *mix, "--json")[0])["human_tokens"] == 20
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    sizes = {"human": 0, "synthetic": 0}
+    for row in rows:
+        sizes[row["source"]] += len(tokenizer(row["text"])["input_ids"])
+    assert sizes == {"human": 20, "synthetic": 60}
+    assert "mixed.jsonl is there already" in run(capsys, *mix, code=2)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

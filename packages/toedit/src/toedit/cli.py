@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from toedit import screen
+from toedit import cli_studies, screen
 from toedit.config import EditConfig
 from toedit.errors import ToEditError
 
@@ -245,6 +245,10 @@ def calibrate(
     head = ("threshold", "candidates", "expected changes")
     screen.show(report, as_json, lambda: screen.table(head, rows))
     screen.tell(f"toedit: --threshold {found.rates.threshold!r} (from {found.n_tokens:,} tokens)")
+
+
+app.command()(cli_studies.theory)
+app.command()(cli_studies.mix)
 
 
 @app.command()

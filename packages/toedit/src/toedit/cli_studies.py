@@ -1,0 +1,126 @@
+"""The verbs of the `toedit` command that study a corpus or the theory, and edit nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from toedit import screen
+from toedit.errors import ToEditError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Human = Annotated[str, typer.Argument(metavar="HUMAN", help="Human text: a file, folder, pattern or URL.")]
+Synthetic = Annotated[str, typer.Argument(metavar="SYNTH", help="Synthetic text, likewise.")]
+TextColumn = Annotated[str, typer.Option(help="The column with the text.")]
+
+
+def theory(
+    samples: Annotated[int, typer.Option("--samples", "-T", help="Samples T.", min=3)] = 100,
+    dimension: Annotated[int, typer.Option("--dimension", "-d", help="Dimension d.", min=1)] = 10,
+    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise.")] = 1.0,
+    generations: Annotated[int, typer.Option(help="Edits.", min=1)] = 10,
+    masks: Annotated[
+        str, typer.Option(help="disjoint (parts one after the other), fresh (drawn anew) or full.")
+    ] = "disjoint",
+    fraction: Annotated[
+        Optional[float],  # noqa: UP045  # typer reads it at run time
+        typer.Option(help="Share of the labels that an edit replaces; by default one part of all."),
+    ] = None,
+    decay: Annotated[float, typer.Option(help="Each edit's share is this times the one before.")] = 1.0,
+    runs: Annotated[int, typer.Option(help="Simulated runs.", min=2)] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the samples, masks and runs.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Test error of linear regression on edited labels: exact, simulated, and by the paper's formula.
+
+    In units of b = sigma^2 d/(T-d-1). The paper's bound is 2; the process as the paper defines it passes it.
+    """
+    import numpy as np
+
+    from toedit import theory as linear
+
+    share = 1 / generations if fraction is None else fraction
+    fractions = [1.0] * generations if masks == "full" else [share * decay**i for i in range(generations)]
+    drawn = _masks(masks, samples, fractions, seed)
+    X = np.random.default_rng(seed).standard_normal((samples, dimension))
+    unit = linear.collapse_error(1, dimension, samples, sigma)
+    exact = linear.exact_error(X, drawn, sigma) / unit
+    paper = linear.paper_error(X, drawn, sigma) / unit
+    simulated = linear.simulate(X, drawn, sigma, runs=runs, seed=seed) / unit
+    mean, error = simulated.mean(axis=0), simulated.std(axis=0, ddof=1) / runs**0.5
+    table = [
+        {"generation": n, "exact": e, "simulated": m, "standard_error": s, "paper": p}
+        for n, e, m, s, p in zip(
+            range(1, generations + 2), *(v.tolist() for v in (exact, mean, error, paper)), strict=True
+        )
+    ]
+    bound = linear.paper_bound(dimension, samples, sigma) / unit
+    value: dict[str, Any] = {"unit": unit, "paper_bound": bound, "generations": table}
+    if masks == "disjoint":
+        value["disjoint_limit"] = float(linear.disjoint_limit(fractions))
+    rows = [
+        (
+            str(r["generation"]),
+            f"{r['exact']:.4f}",
+            f"{r['simulated']:.4f} ± {r['standard_error']:.4f}",
+            f"{r['paper']:.4f}",
+        )
+        for r in table
+    ]
+    screen.show(value, as_json, lambda: screen.table(("generation", "exact", "simulated", "paper"), rows))
+    screen.tell(f"toedit: in units of {unit:.6g}; the paper's bound is {bound:.4g}")
+
+
+def _masks(kind: str, samples: int, fractions: list[float], seed: int) -> np.ndarray:
+    import numpy as np
+
+    from toedit import theory as linear
+
+    if kind == "disjoint":
+        return linear.disjoint_masks(samples, fractions)
+    if kind == "fresh":
+        return linear.fresh_masks(samples, fractions, seed)
+    if kind == "full":
+        return np.ones((len(fractions), samples), dtype=bool)
+    raise ToEditError(f"--masks {kind}: it may be disjoint, fresh or full")
+
+
+def mix(
+    human: Human,
+    synthetic: Synthetic,
+    alpha: Annotated[float, typer.Option(help="Share of human tokens, from 0 to 1.")],
+    tokens: Annotated[int, typer.Option(help="Tokens of the mixture, exactly.")],
+    out: Annotated[Path, typer.Option(help="The file of JSON lines to write.")],
+    tokenizer: Annotated[str, typer.Option(help="The tokenizer that counts: a hub id or a folder.")],
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    text_column: TextColumn = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Mix human and synthetic text in a given share, to an exact number of tokens."""
+    from toedit.backends.loading import load_tokenizer
+    from toedit.mixing import mix as mixed
+    from toedit.texts import read_texts
+
+    if out.exists():
+        raise ToEditError(f"{out} is there already; give another name")
+    corpora = [list(read_texts([corpus], text_column)) for corpus in (human, synthetic)]
+    texts = [[text for _, text in corpus] for corpus in corpora]
+    mixture = mixed(*texts, alpha, tokens=tokens, tokenizer=load_tokenizer(tokenizer), seed=seed)
+    part = out.with_name(f"{out.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        for text, is_human, row in zip(mixture, mixture.human.tolist(), mixture.rows.tolist(), strict=True):
+            source = "human" if is_human else "synthetic"
+            doc_id = corpora[source == "synthetic"][row][0]
+            line = {"id": f"{source}/{doc_id}", "text": text, "source": source}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(part, out)
+    n_human = int(mixture.sizes[mixture.human].sum())
+    counts = {"documents": len(mixture), "tokens": int(mixture.sizes.sum()), "human_tokens": n_human}
+    screen.show(counts, as_json, lambda: screen.table(("", ""), ((k, f"{v:,}") for k, v in counts.items())))
