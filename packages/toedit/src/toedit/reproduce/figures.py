@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from matplotlib.figure import Figure as Canvas
+from typing import TYPE_CHECKING
 
 from tenfold import Estimate, Figure, Records
-from tenfold.figures import MUTED, PALETTE, save, style
-from toedit.theory import DISJOINT_BOUND
+from tenfold.figures import style
+from toedit.reproduce.model_figures import bucket_response, generations, mixing, training_effect
+from toedit.reproduce.prior_figures import candidate_shares, edit_examples, histograms, perplexities
+from toedit.reproduce.theory_figure import theory_curves
 
 if TYPE_CHECKING:
     from toedit.reproduce.experiment import ExperimentConfig
@@ -22,41 +21,22 @@ Metrics = Mapping[str, Estimate]
 def figures(config: ExperimentConfig, metrics: Metrics, records: Records, folder: Path) -> list[Figure]:
     """Draw every figure that the run's records allow into `folder`."""
     found = {(trial.stage, trial.arm): result for trial, result in records.results().items()}
+    priors = [result for (stage, _), result in found.items() if stage == "prior"]
+    corpora = {name: read for result in priors for name, read in result["corpora"].items()}
     with style():
-        return [theory_curves(found["theory", "linear model"], folder)]
-
-
-def theory_curves(found: dict[str, Any], folder: Path) -> Figure:
-    """The error against the generation: simulated, exact, and by the paper's formula."""
-    canvas = Canvas(figsize=(10, 4.2), layout="constrained")
-    short, long = canvas.subplots(1, 2)
-    for colour, (name, masks) in zip(PALETTE, found["masks"].items(), strict=False):
-        n = np.arange(1, len(masks["exact"]) + 1)
-        short.plot(n, masks["exact"], color=colour, label=f"{name} masks, exact")
-        short.plot(n, masks["paper"], "--", color=colour, linewidth=1)
-        short.errorbar(n, masks["mean"], 3 * np.array(masks["se"]), fmt=".", color=colour)
-    short.axhline(2, color=MUTED, linestyle=":", label="the paper's bound, 2")
-    short.set(xlabel="generation", ylabel="test error (σ²d/(T-d-1))")
-    for colour, (name, label) in zip(
-        PALETTE,
-        {
-            "disjoint": "ten disjoint tenths",
-            "constant": "a new 12.5% each time",
-            "shrinking": "a new share each time, 12.5% falling by 5.9%",
-        }.items(),
-        strict=False,
-    ):
-        long.plot(np.arange(1, len(found["long"][name]) + 1), found["long"][name], color=colour, label=label)
-    long.plot([1, 60], [1, 60], color=MUTED, label="full replacement, n")
-    long.axhline(2, color=MUTED, linestyle=":")
-    long.axhline(DISJOINT_BOUND, color=PALETTE[0], linestyle=":", label="2e - 1, disjoint edits")
-    long.set(xlabel="generation", xscale="log", yscale="log")
-    for axes in (short, long):
-        axes.legend(fontsize=8)
-    canvas.suptitle("The linear model: edits pass the paper's bound of 2", x=0.01, ha="left", fontsize=12)
-    caption = (
-        "Left: dots are simulations with 3 standard errors, lines the exact recursion, dashed lines the "
-        "paper's formula. Right: exact, over many generations; only edits that shrink, or never meet, stay "
-        "bounded."
-    )
-    return Figure(save(canvas, folder, "theory"), caption)
+        drawn = [theory_curves(found["theory", "linear model"], folder)]
+        if corpora:
+            drawn += [histograms(corpora, metrics, folder), candidate_shares(corpora, folder)]
+            drawn += edit_examples(corpora, folder)
+        for result in priors:
+            if "synthetic_ppl" in result:
+                drawn.append(perplexities(corpora, result["synthetic_ppl"], folder))
+        drawn += bucket_response(found["features", "n-grams"], folder)
+        drawn += [
+            mixing(corpus, metrics, folder)
+            for corpus in ("docs", "books")
+            if f"ppl_ratio_{corpus}" in metrics
+        ]
+        drawn += generations(records, folder)
+        drawn += training_effect(metrics, folder)
+    return drawn
