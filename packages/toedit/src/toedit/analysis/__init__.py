@@ -3,6 +3,7 @@
 from toedit.analysis.embedding import embed_2d
 from toedit.analysis.ngrams import Concentration, concentration, hashed_ngrams, top_ngrams
 from toedit.analysis.perplexity import coverage, ppl_histogram
+from toedit.analysis.report import write_report
 from toedit.analysis.selection import DSIR
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "hashed_ngrams",
     "ppl_histogram",
     "top_ngrams",
+    "write_report",
 ]
