@@ -137,6 +137,17 @@ def test_theory_prints_the_exact_error_beside_the_paper_s(capsys: pytest.Capture
     assert "disjoint masks have fractions" in run(capsys, "theory", "--fraction", 0.5, code=2)[1]
 
 
+def test_analyze_writes_a_page_with_the_perplexities_of_a_prior(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, page = tmp_path / "synth.jsonl", tmp_path / "page.html"
+    other.write_text("".join(json.dumps({"text": f"hello mat {n} the hat"}) + "\n" for n in range(9)))
+    assert run(capsys, "analyze", corpus, other, "--report", page, "--model", model)[0] == f"{page}\n"
+    html = page.read_text()
+    assert "9 human and 9 synthetic texts" in html
+    assert "<h2>Perplexities</h2>" in html
+
+
 def test_mix_writes_exactly_the_tokens_asked_for(
     corpus: Path, model: str, tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

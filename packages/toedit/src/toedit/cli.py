@@ -247,6 +247,7 @@ def calibrate(
     screen.tell(f"toedit: --threshold {found.rates.threshold!r} (from {found.n_tokens:,} tokens)")
 
 
+app.command()(cli_studies.analyze)
 app.command()(cli_studies.theory)
 app.command()(cli_studies.mix)
 
@@ -298,6 +299,10 @@ def _default_model() -> str:
 def _editor(model: str | None, config: EditConfig, backend: str, options: Sequence[str] | None) -> Editor:
     from toedit.editor import Editor
 
+    if not sys.stderr.isatty():  # bars of others, which do not look whether there is a terminal
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
     name = model or _default_model()
     if name == SMALL_PRIOR:
         from toedit.reproduce.verb import small_prior

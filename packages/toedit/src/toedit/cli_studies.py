@@ -92,6 +92,47 @@ def _masks(kind: str, samples: int, fractions: list[float], seed: int) -> np.nda
     raise ToEditError(f"--masks {kind}: it may be disjoint, fresh or full")
 
 
+def analyze(
+    human: Human,
+    synthetic: Synthetic,
+    report: Annotated[str, typer.Option(help="The page to write; html is short for analysis.html.")] = "html",
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A prior, for the perplexities: a hub id, a folder, a GGUF file."),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="transformers, vllm or llama_cpp.")] = "transformers",
+    seed: Annotated[int, typer.Option(help="Of the map.")] = 0,
+    text_column: TextColumn = "text",
+) -> None:
+    """Compare synthetic with human text: n-grams, a map, and with a prior the perplexities."""
+    from toedit.analysis.report import write_report
+    from toedit.texts import read_texts
+
+    corpora = [[text for _, text in read_texts([corpus], text_column)] for corpus in (human, synthetic)]
+    perplexities = [None, None] if model is None else _perplexities(corpora, model, backend)
+    path = write_report(
+        "analysis.html" if report == "html" else report,
+        *corpora,
+        human_ppl=perplexities[0],
+        synthetic_ppl=perplexities[1],
+        seed=seed,
+    )
+    typer.echo(path)
+
+
+def _perplexities(corpora: list[list[str]], model: str, backend: str) -> list[Any]:
+    from toedit.config import OFF, EditConfig
+    from toedit.editor import Editor, score
+    from toedit.texts import document_score
+
+    editor = Editor.from_pretrained(model, EditConfig(threshold=OFF), backend)
+    found = []
+    for texts in corpora:
+        scores = [document_score(log_p)["perplexity"] for log_p in score(texts, editor)]
+        found.append([perplexity for perplexity in scores if perplexity is not None])
+    return found
+
+
 def mix(
     human: Human,
     synthetic: Synthetic,
@@ -110,15 +151,23 @@ def mix(
 
     if out.exists():
         raise ToEditError(f"{out} is there already; give another name")
-    corpora = [list(read_texts([corpus], text_column)) for corpus in (human, synthetic)]
-    texts = [[text for _, text in corpus] for corpus in corpora]
-    mixture = mixed(*texts, alpha, tokens=tokens, tokenizer=load_tokenizer(tokenizer), seed=seed)
+    corpora = {
+        "human": list(read_texts([human], text_column)),
+        "synthetic": list(read_texts([synthetic], text_column)),
+    }
+    mixture = mixed(
+        [text for _, text in corpora["human"]],
+        [text for _, text in corpora["synthetic"]],
+        alpha,
+        tokens=tokens,
+        tokenizer=load_tokenizer(tokenizer),
+        seed=seed,
+    )
     part = out.with_name(f"{out.name}.part")
     with part.open("w", encoding="utf-8") as file:
         for text, is_human, row in zip(mixture, mixture.human.tolist(), mixture.rows.tolist(), strict=True):
             source = "human" if is_human else "synthetic"
-            doc_id = corpora[source == "synthetic"][row][0]
-            line = {"id": f"{source}/{doc_id}", "text": text, "source": source}
+            line = {"id": f"{source}/{corpora[source][row][0]}", "text": text, "source": source}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     os.replace(part, out)
     n_human = int(mixture.sizes[mixture.human].sum())

@@ -37,7 +37,7 @@ def console() -> Console:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table; the columns after the first are numbers or short words."""
-    drawn = Table(*head)
+    drawn = Table(*head, show_header=any(head))
     for row in rows:
         drawn.add_row(*row)
     return drawn
