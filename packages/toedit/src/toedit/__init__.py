@@ -12,6 +12,7 @@ from toedit.config import EditConfig
 from toedit.errors import ToEditError, ToEditWarning
 
 if TYPE_CHECKING:
+    from toedit import analysis, theory
     from toedit.documents import Document, EditFailure, EditResult
     from toedit.editing import Scores, edit_scores, swap_probabilities
     from toedit.editor import Editor, score
