@@ -160,14 +160,17 @@ def check(wheel: Wheel, scratch: Path) -> int:
 
 
 def check_contents(wheel: Wheel) -> None:
-    """See that the wheel has every file, its licence, version and README, and is marked as typed."""
+    """See that the wheel has every file, its licence, version and README, and is marked as typed.
+
+    What is in C++ (src/native) is in the wheel as a library.
+    """
     with zipfile.ZipFile(wheel.path) as archive:
         inside = set(archive.namelist())
     source = wheel.package / "src"
     files = {
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "native"} & set(path.relative_to(source).parts)
     }
     if missing := files - inside:
         raise CheckError(f"the wheel lacks {', '.join(sorted(missing))}")
