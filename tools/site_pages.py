@@ -49,7 +49,8 @@ class Package:
         declared = project.get("entry-points", {})
         if "tenfold.experiments" in declared:
             return "Papers"
-        return "Kernels" if "tenfold.kernels" in declared else "Ground"
+        compiled = "tenfold.kernels" in declared or (self.folder / "src" / "native").is_dir()
+        return "Kernels" if compiled else "Ground"
 
     @property
     def page(self) -> str:
