@@ -159,9 +159,7 @@ def convert(
     train_length: Annotated[int, typer.Option(help="The length that it will be trained at from now on.")],
     init_gain: Annotated[float, typer.Option(help="σ, the noise gain of the coefficients.")] = 0.3,
     zero_sin: Annotated[float, typer.Option(help="ζ, the sine of clipped pairs: 0 or 1.")] = 0.0,
-    preserve: Annotated[
-        bool, typer.Option(help="With ζ = 1: rescale the weights so that the model keeps its loss.")
-    ] = True,
+    preserve: Annotated[bool, typer.Option(help="With ζ = 1, rescale the weights to keep the loss.")] = True,
     seed: Annotated[int, typer.Option(help="Of the coefficients.")] = 0,
     scaling: Annotated[
         str, typer.Option(help='Of the frequencies, JSON: {"type": "yarn", "factor": 16, ...} or "linear".')
