@@ -1,6 +1,6 @@
 """Edit a corpus on a Slurm cluster by datatrove, one GPU a task: the paper's Dolma sample with Llama-3-8B.
 
-    pip install 'toedit[datatrove,vllm]' 'datatrove[io,s3]'
+    pip install 'toedit[datatrove,vllm]' 'datatrove[s3]'
     python launch/edit_slurm.py hf://datasets/OWNER/DOLMA_SAMPLE s3://bucket/edited --tasks 256 --workers 32
 
 The paper's sample is 6 billion tokens of Dolma v6. Run again, it goes on with the tasks that have no
