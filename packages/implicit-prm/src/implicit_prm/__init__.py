@@ -1,5 +1,41 @@
-"""Heavy-ball descent: gradient descent with momentum."""
+"""Implicit process reward models: train on response labels, get a reward for every step and token.
 
-from implicit_prm.descent import Steps, descend, gradient_descent, heavy_ball
+Importing the package is light; what needs torch or transformers is imported when it is first used.
+"""
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerMismatchError
+
+if TYPE_CHECKING:
+    from implicit_prm import functional
+    from implicit_prm.functional import ImplicitRewards
+
+__all__ = [
+    "ImplicitPRMError",
+    "ImplicitPRMWarning",
+    "ImplicitRewards",
+    "TokenizerMismatchError",
+    "functional",
+]
+
+# Public name -> the module it lives in: one line a name.
+_HOME = {
+    "ImplicitRewards": "functional",
+}
+_SUBMODULES = ("functional",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"implicit_prm.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'implicit_prm' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"implicit_prm.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

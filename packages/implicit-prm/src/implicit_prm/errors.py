@@ -1,0 +1,13 @@
+"""What goes wrong for reasons that the user can mend: the message says what, where and what to do."""
+
+
+class ImplicitPRMError(ValueError):
+    """Something about the data, the settings, the model or a file does not fit; the command exits with 2."""
+
+
+class TokenizerMismatchError(ImplicitPRMError):
+    """The model and its reference read text differently, so their log-probs are of different tokens."""
+
+
+class ImplicitPRMWarning(UserWarning):
+    """Allowed, but probably not what was meant."""
