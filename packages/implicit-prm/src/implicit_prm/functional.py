@@ -207,6 +207,7 @@ def _labels(outcome: Tensor, labels: Tensor) -> Tensor:
     labels = labels.to(_wide(outcome))
     outside = ~((labels >= 0) & (labels <= 1))  # NaN is not inside either
     if outside.any():
-        where = int(outside.nonzero()[0, 0])
-        raise ImplicitPRMError(f"label {where} of the batch is {float(labels[where])}; labels lie in [0, 1]")
+        where = int(outside.flatten().nonzero()[0])
+        value = float(labels.flatten()[where])
+        raise ImplicitPRMError(f"label {where} of the batch is {value:g}; labels lie in [0, 1]")
     return labels
