@@ -12,6 +12,7 @@ from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerM
 
 if TYPE_CHECKING:
     from implicit_prm import functional
+    from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.functional import ImplicitRewards
 
 __all__ = [
@@ -19,12 +20,16 @@ __all__ = [
     "ImplicitPRMWarning",
     "ImplicitRewards",
     "TokenizerMismatchError",
+    "aggregate",
+    "aggregate_all",
     "functional",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
     "ImplicitRewards": "functional",
+    "aggregate": "aggregation",
+    "aggregate_all": "aggregation",
 }
 _SUBMODULES = ("functional",)
 
