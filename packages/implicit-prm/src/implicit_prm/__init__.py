@@ -13,6 +13,7 @@ from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerM
 if TYPE_CHECKING:
     from implicit_prm import functional
     from implicit_prm.aggregation import aggregate, aggregate_all
+    from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "aggregate",
     "aggregate_all",
     "functional",
+    "to_frame",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
     "ImplicitRewards": "functional",
+    "to_frame": "frames",
     "aggregate": "aggregation",
     "aggregate_all": "aggregation",
 }
