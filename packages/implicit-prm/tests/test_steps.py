@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -44,7 +45,7 @@ def tokenised(draw: st.DrawFn) -> tuple[str, list[tuple[int, int]]]:
     text = draw(TEXTS)
     bounds = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
     bounds = [0, *bounds, len(text)]
-    return text, [*zip(bounds, bounds[1:], strict=False), (len(text), len(text))]
+    return text, [*pairwise(bounds), (len(text), len(text))]
 
 
 def pieces(text: str, how: object, **more: object) -> list[str]:
@@ -59,8 +60,8 @@ def test_steps_partition_the_text(how: str, text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitPRMWarning)
         spans = split_steps(text, how)
-    assert spans[0][0] == 0 and spans[-1][1] == len(text)
-    assert all(left[1] == right[0] for left, right in zip(spans, spans[1:], strict=False))
+    assert (spans[0][0], spans[-1][1]) == (0, len(text))
+    assert all(left[1] == right[0] for left, right in pairwise(spans))
     assert all(start < end for start, end in spans) or text == ""
 
 
@@ -74,14 +75,11 @@ def test_step_rewards_sum_to_the_outcome_and_texts_join_to_the_response(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitPRMWarning)
         steps, ends = token_steps(text, offsets, how)
-    rewards = [
-        (seed * (2 * token + 1)) % 1009 - 504 for token in range(len(offsets))
-    ]  # integers: sums are exact
-    per_step = [
-        sum(rewards[start:end]) for start, end in zip([0, *(e + 1 for e in ends)], [e + 1 for e in ends])
-    ]
-    assert sum(per_step) == sum(rewards)
-    assert len(steps) == len(ends) and ends == sorted(set(ends)) and ends[-1] == len(offsets) - 1
+    rewards = [(seed * (2 * token + 1)) % 1009 - 504 for token in range(len(offsets))]  # exact sums
+    bounds = [0, *(end + 1 for end in ends)]
+    assert bounds == sorted(set(bounds))
+    assert (len(steps), bounds[-1]) == (len(ends), len(offsets))
+    assert sum(sum(rewards[start:end]) for start, end in pairwise(bounds)) == sum(rewards)
     assert "".join(step.text for step in steps) == text
     assert all(step.text == text[step.start : step.end] for step in steps)
 
@@ -111,7 +109,7 @@ def test_a_token_is_in_the_step_in_which_its_span_begins(
         ("step_header", "Plan.\nStep 1: a\nStep 2: b", ["Plan.\n", "Step 1: a\n", "Step 2: b"]),
         ("step_header", "## Step 1: a\n**Step 2:** b", ["## Step 1: a\n", "**Step 2:** b"]),
         ("step_header", "Step 1:\n\nStep 2: b\nStep 3: c", ["Step 1:\n\nStep 2: b\n", "Step 3: c"]),
-        ("paragraph", "Step 1:\n\na\n\nStep 2:\n\nStep 3:\n\nb", ["Step 1:\n\na\n\n", "Step 2:\n\nStep 3:\n\nb"]),
+        ("paragraph", "Step 1:\n\na\n\nStep 2:\n\n3.\n\nb", ["Step 1:\n\na\n\n", "Step 2:\n\n3.\n\nb"]),
         ("paragraph", "a\n\nb\n\nStep 3:", ["a\n\n", "b\n\nStep 3:"]),
         ("sentence", 'It is 3.5. He said "so!" Then x', ["It is 3.5. ", 'He said "so!" ', "Then x"]),
         ("sentence", "1. Add.\n2. Sum\nAll", ["1. Add.\n", "2. Sum\n", "All"]),
@@ -151,7 +149,7 @@ def test_text_without_a_boundary_is_one_step_and_says_so_once() -> None:
         warnings.resetwarnings()
         warnings.simplefilter("default")
         spans = [split_steps(text) for text in ("one", "another") for _ in range(3)]
-    assert spans[0] == [(0, 3)] and spans[-1] == [(0, 7)]
+    assert (spans[0], spans[-1]) == ([(0, 3)], [(0, 7)])
     assert [warning.category for warning in caught] == [ImplicitPRMWarning]
 
 

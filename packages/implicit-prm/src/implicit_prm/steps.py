@@ -176,8 +176,8 @@ def _checked_starts(text: str, spans: Sequence[Span]) -> list[int]:
     for start, end in spans:
         if not reached <= start < end <= len(text):
             raise ImplicitPRMError(
-                f"step span ({start}, {end}) does not fit: spans are (start, end) with start < end, in order and "
-                f"without overlap; this one may begin at {reached} or later and end by {len(text)}"
+                f"step span ({start}, {end}) does not fit: spans are (start, end) with start < end, in order "
+                f"and without overlap; this one may begin at {reached} or later and end by {len(text)}"
             )
         reached = end
     return [start for start, _ in spans]
