@@ -112,7 +112,8 @@ CLAIMS = (
     ),
     Claim(
         id="C7",
-        statement="A majority vote of 16 that is weighted by the reward beats the plain one by 5 points or more.",
+        statement="A majority vote of 16 that is weighted by the reward beats the plain one by 5 points or "
+        "more.",
         source=f"{PAPER}, study of majority votes",
         metric="weighted16_minus_majority16",
         criterion=AtLeast(5.0),
@@ -121,8 +122,8 @@ CLAIMS = (
     ),
     Claim(
         id="C8",
-        statement="Math-Shepherd (8 completions a step) takes at least 8 times the FLOPs of the implicit model "
-        "at equal responses, data and training together; its best-of-16 is at most 2 points better.",
+        statement="Math-Shepherd (8 completions a step) takes at least 8 times the FLOPs of the implicit "
+        "model at equal responses, data and training together; its best-of-16 is at most 2 points better.",
         source=f"{PAPER}, Figure 2 and Table 1",
         metric="shepherd_flops_ratio",
         criterion=AllOf(AtLeast(8.0), On("bon16_minus_shepherd16", AtLeast(-2.0))),

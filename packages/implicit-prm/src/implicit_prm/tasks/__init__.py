@@ -1,0 +1,1 @@
+"""Small verifiable tasks whose every step has a known truth, and generators that are right only sometimes."""
