@@ -13,6 +13,7 @@ from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerM
 if TYPE_CHECKING:
     from implicit_prm import functional
     from implicit_prm.aggregation import aggregate, aggregate_all
+    from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
     from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
 
@@ -23,16 +24,24 @@ __all__ = [
     "TokenizerMismatchError",
     "aggregate",
     "aggregate_all",
+    "extract_answer",
     "functional",
+    "grade",
+    "group_answers",
+    "same_answer",
     "to_frame",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
     "ImplicitRewards": "functional",
-    "to_frame": "frames",
     "aggregate": "aggregation",
     "aggregate_all": "aggregation",
+    "extract_answer": "answers",
+    "grade": "answers",
+    "group_answers": "answers",
+    "same_answer": "answers",
+    "to_frame": "frames",
 }
 _SUBMODULES = ("functional",)
 
