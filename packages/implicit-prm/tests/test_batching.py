@@ -36,7 +36,7 @@ def test_every_row_is_scored_once_whole_and_in_batches_of_the_given_size(pairs, 
             lengths = [len(piece.fed) for piece in batch]
             assert lengths == sorted(lengths, reverse=True)
             for piece in batch:
-                past = () if piece.prompt is None else block.prompts[piece.prompt]
+                past = () if piece.prompt < 0 else block.prompts[piece.prompt]
                 assert past + piece.fed == piece.row.ids[:-1]
                 asked = [token for token in piece.targets if token != -100]
                 assert asked == list(piece.row.ids[piece.row.first :])

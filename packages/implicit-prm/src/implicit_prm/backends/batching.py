@@ -33,15 +33,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A row in a batch: it follows `prompt` of its block, whose tokens are not fed again (None: none is)."""
+    """A row in a batch. In a block with prompts it follows number `prompt`, which is not fed again."""
 
     row: Row
-    prompt: int | None = None
+    prompt: int = -1
 
     @property
     def past(self) -> int:
         """How many of the row's tokens the prompt already covers."""
-        return 0 if self.prompt is None else len(self.row.prompt)
+        return 0 if self.prompt < 0 else len(self.row.prompt)
 
     @property
     def fed(self) -> tuple[int, ...]:
