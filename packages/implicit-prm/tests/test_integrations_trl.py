@@ -34,12 +34,12 @@ def test_sampled_tokens_are_scored_as_they_are_with_the_one_that_ended_them(toke
     ids = [*reversed(tokenizer("4 is")["input_ids"]), tokenizer.eos_token_id]
     text = tokenizer.decode(ids, skip_special_tokens=True)
     assert ids != tokenizer(text)["input_ids"]  # the policy's own way to write this text
-    ImplicitRewardFunc(prm)(["so"], [text], [ids])
-    assert prm.rows == [{"id": "0", "prompt_ids": tokenizer("so")["input_ids"], "completion_ids": ids}]
-    ImplicitRewardFunc(prm)([MESSAGES], [[{"role": "assistant", "content": text}]], [ids])
-    prompt = "<|im_start|>user\nwhat is 2+2?<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(prm.rows[0]["prompt_ids"]) == prompt
-    assert prm.rows[0]["completion_ids"] == ids
+    reply = [{"role": "assistant", "content": text}]
+    ImplicitRewardFunc(prm)(["so", MESSAGES], [text, reply], [ids, ids])
+    assert prm.rows == [
+        {"id": "0", "prompt": "so", "completion_ids": ids},
+        {"id": "1", "prompt": MESSAGES, "completion_ids": ids},
+    ]
 
 
 def test_the_text_is_scored_where_the_policy_has_another_tokenizer(tokenizer: Any) -> None:

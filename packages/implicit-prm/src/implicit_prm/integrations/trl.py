@@ -68,18 +68,10 @@ class ImplicitRewardFunc:
         tokenizer = self.prm.tokenizer
         text = _only_text(completion)
         if tokens and text == tokenizer.decode(tokens, skip_special_tokens=True):
-            return {"prompt_ids": self._prompt_ids(prompt), "completion_ids": list(tokens)}
-        if not text and isinstance(completion, str):
-            return {"prompt_ids": self._prompt_ids(prompt), "completion_ids": [tokenizer.eos_token_id]}
+            return {"prompt": prompt, "completion_ids": tokens}
+        if text == "":
+            return {"prompt": prompt, "completion_ids": [tokenizer.eos_token_id]}
         return {"prompt": prompt, "completion": completion}
-
-    def _prompt_ids(self, prompt: Text) -> list[int]:
-        """As TRL's trainers encode a prompt."""
-        if isinstance(prompt, str):
-            return self.prm.tokenizer(prompt)["input_ids"]
-        return self.prm.tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
-        )["input_ids"]
 
 
 def _only_text(completion: Text) -> str | None:
