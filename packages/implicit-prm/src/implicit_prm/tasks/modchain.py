@@ -18,7 +18,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from implicit_prm.errors import ImplicitPRMError
-from implicit_prm.tasks.grading import Grade, grade_steps
+from implicit_prm.tasks.base import Grade, grade_steps
 from implicit_prm.tasks.vocabulary import word_tokenizer
 
 Integers = npt.NDArray[np.int64]
@@ -87,14 +87,12 @@ class ModChain:
         return (self.table + shift) % self.mod
 
     def prompts(self, count: int, seed: int) -> list[str]:
-        """Prompts drawn with a seed: uniform start states and operations."""
-        random = np.random.default_rng([self.seed, 3, seed])
-        starts = random.integers(self.mod, size=count)
-        chains = random.integers(self.operations, size=(count, self.steps))
-        return [
-            " ".join([f"s{start}", *(f"f{k}" for k in chain)])
-            for start, chain in zip(starts.tolist(), chains.tolist(), strict=True)
-        ]
+        """Uniform start states and operations."""
+        return self._draw(count, [self.seed, 3, seed])
+
+    def test_prompts(self, count: int, seed: int) -> list[str]:
+        """The same from other random numbers: of some m k^steps prompts two are hardly ever the same."""
+        return self._draw(count, [self.seed, 5, seed])
 
     def solve(self, prompt: str) -> str:
         """The right response."""
@@ -124,14 +122,14 @@ class ModChain:
 
     def grade(self, prompt: str, completion: str) -> Grade:
         """Judge each state against its own predecessor, and the last one against the right response."""
-        state, chain = self._parse(prompt)
+        start, chain = self._parse(prompt)
         words = completion.split()
-        right: list[bool] = []
-        for word, k in zip(words, [*chain, *[None] * len(words)], strict=False):
-            found = _STATE.fullmatch(word)
-            known = found is not None and state is not None and k is not None
-            right.append(bool(known and int(found[1]) == self.table[k, state]))  # type: ignore[index]
-            state = int(found[1]) if found and int(found[1]) < self.mod else None
+        states = [start, *map(self._state, words)]
+        right = [
+            before is not None and after == self.table[k, before]
+            for k, before, after in zip(chain, states, states[1:], strict=False)
+        ]
+        right += [False] * (len(words) - len(right))
         correct = len(words) == self.steps and words[-1] == self.solve(prompt).split()[-1]
         return grade_steps(right, self.steps, correct)
 
@@ -144,6 +142,15 @@ class ModChain:
         words = [f"s{state}" for state in range(self.mod)] + [f"f{k}" for k in range(self.operations)]
         return word_tokenizer(words, between=" ")
 
+    def _draw(self, count: int, seeds: list[int]) -> list[str]:
+        random = np.random.default_rng(seeds)
+        starts = random.integers(self.mod, size=count)
+        chains = random.integers(self.operations, size=(count, self.steps))
+        return [
+            " ".join([f"s{start}", *(f"f{k}" for k in chain)])
+            for start, chain in zip(starts.tolist(), chains.tolist(), strict=True)
+        ]
+
     def _teach(self, chain: Integers, states: Integers, random: np.random.Generator) -> Integers:
         right, confounded = self.table[chain, states], self.confounder[chain, states]
         hard = self.hard[chain, states]
@@ -152,7 +159,11 @@ class ModChain:
         wrong = np.where(hard & (luck < self.hard_right + self.hard_confounded), confounded, anything)
         return np.where(luck < np.where(hard, self.hard_right, self.easy_right), right, wrong)
 
-    def _parse(self, prompt: str) -> tuple[int | None, list[int]]:
+    def _state(self, word: str) -> int | None:
+        found = _STATE.fullmatch(word)
+        return int(found[1]) if found and int(found[1]) < self.mod else None
+
+    def _parse(self, prompt: str) -> tuple[int, list[int]]:
         words = prompt.split()
         try:
             state, chain = (
