@@ -39,14 +39,23 @@ class Package:
 
     @property
     def name(self) -> str:
-        """The package's name, for example `implicit-prm`."""
+        """The package's folder, for example `implicit-prm`."""
         return self.folder.name
+
+    @property
+    def project(self) -> dict[str, Any]:
+        """What pyproject.toml says of the project."""
+        return tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    @property
+    def module(self) -> str:
+        """The name that is imported: that of the distribution, which the folder may shorten."""
+        return str(self.project["name"]).replace("-", "_")
 
     @property
     def floor(self) -> str:
         """`Papers` declare an experiment, `Kernels` what is compiled; the rest is `Ground`."""
-        project = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        declared = project.get("entry-points", {})
+        declared = self.project.get("entry-points", {})
         if "tenfold.experiments" in declared:
             return "Papers"
         compiled = "tenfold.kernels" in declared or (self.folder / "src" / "native").is_dir()
@@ -64,16 +73,15 @@ class Package:
 
     def reference(self) -> str:
         """Return the reference in Markdown: what can be imported, a section a module."""
-        module = self.name.replace("-", "_")
-        source = self.folder / "src" / module
+        source = self.folder / "src" / self.module
         names = [
-            f"{module}.{path.stem}"
+            f"{self.module}.{path.stem}"
             for path in sorted(source.iterdir())
             if (path.suffix == ".py" or (path / "__init__.py").exists())
             and not path.name.startswith("_")
             and path.stem not in NOT_PUBLIC
         ]
-        parts = [f"# {self.name}: reference\n", public_names(module, source.parent)]
+        parts = [f"# {self.name}: reference\n", public_names(self.module, source.parent)]
         return "\n".join(parts + [f"::: {name}\n" for name in names])
 
 
