@@ -108,9 +108,9 @@ def test_only_marked_tokens_come_back(backend, rows) -> None:
 @pytest.mark.vllm
 def test_a_row_that_does_not_fit_is_named(backend) -> None:
     assert backend.max_length == 63
-    with pytest.raises(ImplicitPRMError, match="row 1 has 64 tokens; at most 63 fit"):
+    with pytest.raises(ImplicitPRMError, match="row 1 has 64 tokens, and 63 fit"):
         backend.token_log_probs([[1, 2], [3] * 64], masks([[1, 2], [3] * 64]))
-    with pytest.raises(ImplicitPRMError, match="row 0 has the token id 48, but the model has 48 tokens"):
+    with pytest.raises(ImplicitPRMError, match="row 0 has the token id 48, and the model has 48 tokens"):
         backend.token_log_probs([[1, 48]], masks([[1, 48]]))
 
 
@@ -129,8 +129,8 @@ def test_an_engine_whose_log_probs_are_not_the_models_own_is_refused() -> None:
 def test_rows_and_masks_that_do_not_fit_each_other_are_named() -> None:
     backend = VLLMBackend(engine("raw_logprobs"))
     for ids, mask, message in [
-        ([[1, 2]], [], "there are 1 rows of tokens but 0 masks"),
-        ([[1, 2]], [[False]], "row 0 has 2 tokens but a mask of 1"),
+        ([[1, 2]], [], "1 rows and 0 masks"),
+        ([[1, 2]], [[False]], "row 0 has 2 tokens and a mask of 1"),
         ([[1, 2], [3]], [[False, True], [True]], "row 1 asks for its first token"),
     ]:
         with pytest.raises(ImplicitPRMError, match=message):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from implicit_prm.backends.checking import check_rows
+from implicit_prm.backends.batching import Row
+from implicit_prm.backends.reading import read_rows
 from implicit_prm.errors import ImplicitPRMError
 
 # For a prompt's log-probs vLLM makes the float32 log-softmax of all tokens of a step, which its plan of
@@ -67,20 +68,22 @@ class VLLMBackend:
         self, input_ids: Sequence[Sequence[int]], completion_mask: Sequence[Sequence[bool]]
     ) -> list[npt.NDArray[np.float32]]:
         """See `LogProbBackend.token_log_probs`. Raises `ImplicitPRMError` for rows that do not fit."""
-        check_rows(input_ids, completion_mask, vocab_size=self.vocab_size, max_length=self.max_length)
+        rows = read_rows(input_ids, completion_mask, vocab_size=self.vocab_size, max_length=self.max_length)
         from vllm import SamplingParams, TokensPrompt
 
-        found = [np.empty(0, dtype=np.float32)] * len(input_ids)
-        wanted = [row for row, mask in enumerate(completion_mask) if any(mask)]
-        outputs = self.llm.generate(
-            [TokensPrompt(prompt_token_ids=list(input_ids[row])) for row in wanted],
-            SamplingParams(
-                max_tokens=1, temperature=0.0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
-            ),
-            use_tqdm=False,
+        outputs = iter(
+            self.llm.generate(
+                [TokensPrompt(prompt_token_ids=list(row.ids)) for row in rows if row is not None],
+                SamplingParams(
+                    max_tokens=1, temperature=0.0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
+                ),
+                use_tqdm=False,
+            )
         )
-        for row, output in zip(wanted, outputs, strict=True):
-            # One number a token, the token's own; none for the first.
-            log_probs = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
-            found[row] = log_probs[np.asarray(completion_mask[row], dtype=bool)[1:]]
-        return found
+        return [np.empty(0, dtype=np.float32) if row is None else _marked(row, next(outputs)) for row in rows]
+
+
+def _marked(row: Row, output: Any) -> npt.NDArray[np.float32]:
+    """vLLM gives one number a token, the token's own, and none for the first."""
+    log_probs = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+    return log_probs[np.asarray(row.marks[1:])]

@@ -1,0 +1,182 @@
+"""A server's log-probs are those of the model it serves, in either form; what a wrong server gives is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from implicit_prm.backends.base import LogProbBackend
+from implicit_prm.backends.hf import HFBackend
+from implicit_prm.backends.openai import CompletionsServer, OpenAIBackend
+from implicit_prm.errors import ImplicitPRMError
+
+Reply = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
+
+
+class StandIn(ThreadingHTTPServer):
+    """A server on this machine that answers a completions request by calling `reply` with its JSON."""
+
+    reply: Reply
+    requests: list[dict[str, Any]]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: StandIn
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(request)
+        status, answer = self.server.reply(request)
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[StandIn]:
+    server = StandIn(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def connect(server: StandIn) -> Callable[..., OpenAIBackend]:
+    def connect(reply: Reply, **options: Any) -> OpenAIBackend:
+        server.reply, server.requests = reply, []
+        return OpenAIBackend(CompletionsServer.connect(server.url, "tiny", max_retries=0), **options)
+
+    return connect
+
+
+def completion(choice: dict[str, Any], prompt_tokens: int) -> tuple[int, dict[str, Any]]:
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 1, "total_tokens": prompt_tokens + 1}
+    choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": None} | choice
+    return 200, {"id": "1", "object": "text_completion", "created": 1, "model": "tiny", "usage": usage} | {
+        "choices": [choice]
+    }
+
+
+def log_probs_of(model: Any, ids: list[int]) -> list[float | None]:
+    mask = [False] + [True] * (len(ids) - 1)
+    return [None, *HFBackend(model).token_log_probs([ids], [mask])[0].tolist()]
+
+
+def echo(values: list[float | None], prompt_tokens: int) -> tuple[int, dict[str, Any]]:
+    logprobs = {
+        "token_logprobs": values,
+        "tokens": ["?"] * len(values),
+        "text_offset": [],
+        "top_logprobs": [],
+    }
+    return completion({"logprobs": logprobs}, prompt_tokens)
+
+
+ROWS = [[5, 9, 8, 7, 3], [5, 6], [4, 4, 4, 300, 2, 17, 40]]
+MASKS = [[False, False, True, True, True], [False, False], [False, True, False, True, True, True, False]]
+
+
+@pytest.mark.parametrize("form", ["echo", "prompt_logprobs"])
+def test_both_forms_give_the_log_probs_of_the_model_that_is_served(connect, tiny_llama, server, form) -> None:
+    model = tiny_llama()
+
+    def reply(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        ids, values = request["prompt"], log_probs_of(model, request["prompt"])
+        if request.get("echo"):
+            return echo([*values, -0.5], len(ids))
+        named = [
+            {str(token): {"logprob": value, "rank": 1}, "9": {"logprob": -9.0}} if value else None
+            for token, value in zip(ids, values, strict=True)
+        ]
+        return completion({"prompt_logprobs": named}, len(ids))
+
+    backend = connect(reply, form=form)
+    assert isinstance(backend, LogProbBackend)
+    found = backend.token_log_probs(ROWS, MASKS)
+    expected = HFBackend(model).token_log_probs(ROWS, MASKS)
+    assert [row.shape for row in found] == [(3,), (0,), (4,)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == np.float32
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    sent = sorted((request["prompt"] for request in server.requests), key=len)
+    assert sent == [
+        ROWS[0],
+        ROWS[2][:-1],
+    ]  # nothing marked, nothing asked; no token after the last marked one
+    assert all(request["max_tokens"] == 1 for request in server.requests)
+
+
+def test_a_server_that_reads_other_tokens_is_refused(connect) -> None:
+    with_bos = connect(lambda request: echo([None, *[-1.0] * 5], 6))
+    with pytest.raises(ImplicitPRMError, match="row 0 has 5 tokens, but the server read 6.*add no BOS"):
+        with_bos.token_log_probs(ROWS[:1], MASKS[:1])
+    other = connect(
+        lambda request: completion({"prompt_logprobs": [None, *[{"1": {"logprob": -1.0}}] * 4]}, 5),
+        form="prompt_logprobs",
+    )
+    with pytest.raises(ImplicitPRMError, match="row 0 are of other tokens than were sent"):
+        other.token_log_probs(ROWS[:1], MASKS[:1])
+
+
+@pytest.mark.parametrize(
+    ("form", "choice", "message"),
+    [
+        ("echo", {}, "row 0 has 5 tokens, but the server echoed none"),
+        ("echo", {"logprobs": {"token_logprobs": [-1.0]}}, "the server echoed 1 log-probs"),
+        ("echo", {"logprobs": {"token_logprobs": [None] * 6}}, "no finite log-prob for each token of row 0"),
+        ("prompt_logprobs", {}, 'row 0 has no prompt_logprobs of its 5 tokens.*form="echo"'),
+    ],
+)
+def test_an_answer_without_the_prompts_log_probs_is_refused(connect, form, choice, message) -> None:
+    with pytest.raises(ImplicitPRMError, match=message):
+        connect(lambda request: completion(choice, 5), form=form).token_log_probs(ROWS[:1], MASKS[:1])
+
+
+def test_what_the_server_says_and_its_address_are_in_the_error(connect, server) -> None:
+    refusing = connect(lambda request: (404, {"error": {"message": "The model `tiny` does not exist."}}))
+    with pytest.raises(ImplicitPRMError, match=r"127.0.0.1:\d+/v1/ refused row 0.*`tiny` does not exist"):
+        refusing.token_log_probs(ROWS[:1], MASKS[:1])
+    nobody = CompletionsServer.connect("http://127.0.0.1:9/v1", "tiny", max_retries=0)
+    with pytest.raises(ImplicitPRMError, match="no answer from http://127.0.0.1:9/v1/"):
+        OpenAIBackend(nobody).token_log_probs(ROWS[:1], MASKS[:1])
+
+
+def test_settings_that_cannot_be_are_named() -> None:
+    with pytest.raises(ImplicitPRMError, match="form='chat' is unknown"):
+        OpenAIBackend(CompletionsServer(None, "tiny"), form="chat")  # type: ignore[arg-type]
+    with pytest.raises(ImplicitPRMError, match="concurrency must be at least 1"):
+        CompletionsServer(None, "tiny", concurrency=0)
+
+
+def test_answers_keep_the_order_of_the_rows_whatever_comes_back_first(connect) -> None:
+    late = threading.Event()
+
+    def reply(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        first = request["prompt"][1] == 1
+        assert not first or late.wait(10)
+        if request["prompt"][1] == 4:
+            late.set()
+        return echo([None, -float(request["prompt"][1])], 2)
+
+    rows = [[0, value] for value in (1, 2, 3, 4)]
+    found = connect(reply).token_log_probs(rows, [[False, True]] * 4)
+    assert [row.tolist() for row in found] == [[-1.0], [-2.0], [-3.0], [-4.0]]
