@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
     from implicit_prm.frames import to_frame
+    from implicit_prm.backends.base import LogProbBackend
     from implicit_prm.functional import ImplicitRewards
+    from implicit_prm.model import ImplicitPRM
+    from implicit_prm.responses import ScoredResponse
+    from implicit_prm.voting import majority_vote, weighted_vote
 
 __all__ = [
+    "ImplicitPRM",
     "ImplicitPRMError",
     "ImplicitPRMWarning",
     "ImplicitRewards",
+    "LogProbBackend",
+    "ScoredResponse",
     "TokenizerMismatchError",
     "aggregate",
     "aggregate_all",
@@ -28,20 +35,27 @@ __all__ = [
     "functional",
     "grade",
     "group_answers",
+    "majority_vote",
     "same_answer",
     "to_frame",
+    "weighted_vote",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
+    "ImplicitPRM": "model",
     "ImplicitRewards": "functional",
+    "LogProbBackend": "backends.base",
+    "ScoredResponse": "responses",
     "aggregate": "aggregation",
     "aggregate_all": "aggregation",
     "extract_answer": "answers",
     "grade": "answers",
     "group_answers": "answers",
+    "majority_vote": "voting",
     "same_answer": "answers",
     "to_frame": "frames",
+    "weighted_vote": "voting",
 }
 _SUBMODULES = ("functional",)
 
