@@ -1,4 +1,4 @@
-"""A server's log-probs are those of the model it serves, in either form; what a wrong server gives is refused."""
+"""A server's log-probs are those of the model it serves, in either form; wrong answers are refused."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_both_forms_give_the_log_probs_of_the_model_that_is_served(connect, tiny
 
 def test_a_server_that_reads_other_tokens_is_refused(connect) -> None:
     with_bos = connect(lambda request: echo([None, *[-1.0] * 5], 6))
-    with pytest.raises(ImplicitPRMError, match="row 0 has 5 tokens, but the server read 6.*add no BOS"):
+    with pytest.raises(ImplicitPRMError, match=r"row 0 has 5 tokens, but the server read 6.*add no BOS"):
         with_bos.token_log_probs(ROWS[:1], MASKS[:1])
     other = connect(
         lambda request: completion({"prompt_logprobs": [None, *[{"1": {"logprob": -1.0}}] * 4]}, 5),
@@ -156,7 +156,7 @@ def test_what_the_server_says_and_its_address_are_in_the_error(connect, server) 
     with pytest.raises(ImplicitPRMError, match=r"127.0.0.1:\d+/v1/ refused row 0.*`tiny` does not exist"):
         refusing.token_log_probs(ROWS[:1], MASKS[:1])
     nobody = CompletionsServer.connect("http://127.0.0.1:9/v1", "tiny", max_retries=0)
-    with pytest.raises(ImplicitPRMError, match="no answer from http://127.0.0.1:9/v1/"):
+    with pytest.raises(ImplicitPRMError, match=r"no answer from http://127\.0\.0\.1:9/v1/"):
         OpenAIBackend(nobody).token_log_probs(ROWS[:1], MASKS[:1])
 
 

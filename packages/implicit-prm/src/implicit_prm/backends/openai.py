@@ -147,6 +147,6 @@ def _named(ids: Sequence[int], choice: Any, where: int) -> list[float | None]:
     named = [(entry or {}).get(str(token)) for token, entry in zip(ids, entries, strict=True)]
     if None in named[1:]:
         raise ImplicitPRMError(
-            f"the server's log-probs for row {where} are of other tokens than were sent; serve this model itself"
+            f"the server's log-probs for row {where} are of other tokens than were sent; serve this model"
         )
     return [None if entry is None else entry["logprob"] for entry in named]
