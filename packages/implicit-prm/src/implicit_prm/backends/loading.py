@@ -1,0 +1,83 @@
+"""An implicit PRM by names alone, whatever computes its log-probs: what the command takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.model import BASE, ImplicitPRM
+from implicit_prm.pretrained import check_same_tokenizer, load_tokenizer
+
+BACKENDS = ("hf", "vllm", "openai")
+SERVER = "http://localhost:8000/v1"
+
+# Two engines share a GPU; vLLM's own default would give all of it to the first.
+_SHARE_OF_TWO = 0.45
+
+
+def load_prm(
+    model: str,
+    ref: str | None,
+    beta: float = 0.05,
+    backend: str = "hf",
+    options: Mapping[str, Any] | None = None,
+) -> ImplicitPRM:
+    """An `ImplicitPRM` whose log-probs come from `backend`; `ref` None is no reference.
+
+    hf      transformers; `options` as those of `ImplicitPRM.from_pretrained`
+    vllm    an engine for each model in this process; `options` as those of `vllm.LLM`
+    openai  completions servers; `options`: url, ref_url (by default the same server), form, concurrency,
+            api_key, and tokenizer, where the model's name on the server is not that of its tokenizer
+
+    Raises `ImplicitPRMError` for another backend, an option that it does not have, and what cannot be loaded.
+    """
+    if backend not in BACKENDS:
+        raise ImplicitPRMError(f"there is no backend {backend!r}; there are: {', '.join(BACKENDS)}")
+    if not beta > 0:
+        raise ImplicitPRMError(f"beta must be above 0, not {beta}; the paper uses 0.05")
+    given = dict(options or {})
+    try:
+        if backend == "hf":
+            return ImplicitPRM.from_pretrained(model, ref, beta, **given)
+        if ref == BASE:
+            raise ImplicitPRMError(
+                f'the reference "{BASE}" needs the backend hf; name the base model instead'
+            )
+        return (_on_vllm if backend == "vllm" else _on_servers)(model, ref, beta, **given)
+    except TypeError as error:
+        if "argument" not in str(error):  # not that of an option that nobody takes
+            raise
+        raise ImplicitPRMError(f"an option does not fit the backend {backend}: {error}") from error
+
+
+def _on_vllm(model: str, ref: str | None, beta: float, **options: Any) -> ImplicitPRM:
+    from implicit_prm.backends.vllm import VLLMBackend
+
+    tokenizer = load_tokenizer(model)
+    if ref is None:
+        return ImplicitPRM(VLLMBackend.from_pretrained(model, **options), tokenizer, None, beta)
+    check_same_tokenizer(tokenizer, load_tokenizer(ref))
+    options.setdefault("gpu_memory_utilization", _SHARE_OF_TWO)
+    backends = [VLLMBackend.from_pretrained(name, **options) for name in (model, ref)]
+    return ImplicitPRM(backends[0], tokenizer, backends[1], beta)
+
+
+def _on_servers(
+    model: str,
+    ref: str | None,
+    beta: float,
+    *,
+    url: str = SERVER,
+    ref_url: str | None = None,
+    form: Any = "echo",
+    tokenizer: str | None = None,
+    **options: Any,
+) -> ImplicitPRM:
+    from implicit_prm.backends.openai import CompletionsServer, OpenAIBackend
+
+    def server(name: str, where: str) -> OpenAIBackend:
+        return OpenAIBackend(CompletionsServer.connect(where, name, **options), form=form)
+
+    reference = None if ref is None else server(ref, ref_url or url)
+    return ImplicitPRM(server(model, url), load_tokenizer(tokenizer or model), reference, beta)
