@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from implicit_prm.chat import chat_texts
+from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.offsets import Tokens, decode_responses, encode_texts, special_ids
+from implicit_prm.steps import STEP_HEADER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,7 +21,7 @@ class Encoded:
 
     id              the row's id; its position among the rows, as text, where it has none
     prompt_ids      tokens of the prompt, special tokens and chat template included
-    completion_ids  tokens of the response: the ones that are scored
+    completion_ids  tokens of the response: the ones that are scored, at least one
     completion      the response's text
     offsets         (start, end) in `completion` of every completion token, in characters; tokens that end
                     the response (EOS, end of turn) have the empty span at its end
@@ -50,5 +55,249 @@ def encode_rows(
     truncate: Literal["error", "right"] = "error",
     render: Literal["original", "official"] = "original",
 ) -> list[Encoded]:
-    """Encode rows, in their order."""
-    raise NotImplementedError
+    """Encode rows, in their order.
+
+    A row has "prompt" (text as it is, or messages for the chat template) or "prompt_ids", and "completion"
+    (text, or after messages also messages) or "completion_ids"; further "id" and "truncated", if it likes.
+    Text is read with the BOS that the tokenizer puts first itself. A completion is split into tokens
+    together with its prompt, unless a token would then reach over the border: a sampler does not see those,
+    so the completion is split by itself. Responses given as tokens are scored as these very tokens.
+
+    add_eos     append the EOS token to completions that were not cut off and do not end in a special token
+    max_length  most tokens of prompt and completion together
+    truncate    completions that are too long: an error, or cut at the right and marked as truncated
+    render      "official": the text that the official evaluation scores instead of the response's own (2.4)
+
+    A response is truncated if the row says so or it was cut here; one given as tokens, of which the row says
+    nothing, also if no special token ends it and `add_eos` does not either.
+
+    Raises `ImplicitPRMError`, naming the row, for rows of another form, empty prompts and completions, ids
+    outside the vocabulary, a doubled BOS or chat template, and what is longer than `max_length`.
+    """
+    if add_eos and tokenizer.eos_token_id is None:
+        raise ImplicitPRMError("add_eos=True, but the tokenizer has no EOS token; set tokenizer.eos_token")
+    if truncate not in ("error", "right"):
+        raise ImplicitPRMError(f"truncate={truncate!r} is unknown; allowed: 'error', 'right'")
+    if render not in ("original", "official"):
+        raise ImplicitPRMError(f"render={render!r} is unknown; allowed: 'original', 'official'")
+    special = special_ids(tokenizer)
+    names = tuple(tokenizer.convert_ids_to_tokens(sorted(special)))
+    sources = [_source(index, row, tokenizer, names, render) for index, row in enumerate(rows)]
+    encoded = _encode(sources, tokenizer, special)
+    finished = []
+    for source, row in zip(sources, encoded, strict=True):
+        ends = row.completion_ids[-1:] and row.completion_ids[-1] in special
+        if source.truncated is None and source.completion_ids is not None:
+            row = replace(row, truncated=not (ends or add_eos))
+        if add_eos and not ends and not row.truncated:
+            row = _with_end(row, tokenizer.eos_token_id)
+        _check(row, tokenizer)
+        finished.append(row if max_length is None else _fitted(row, max_length, truncate))
+    return finished
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A row as texts or tokens, one of both for the prompt and for the completion."""
+
+    id: str
+    truncated: bool | None  # None where the row does not say
+    chat: bool  # the texts are of a chat template, with its BOS and its end of turn
+    prompt: str | None = None
+    completion: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    completion_ids: tuple[int, ...] | None = None
+
+
+def official_text(text: str) -> str:
+    """A response as the official evaluation rewrites it: steps numbered anew, a blank line between them.
+
+    It cuts at `Step n:`, wherever that stands, and writes every other "Step" small. `split_steps` gives its
+    steps back with "step_header", also where a step has blank lines of its own.
+    """
+    pieces = (piece.strip().replace("Step", "step") for piece in STEP_HEADER.split(text))
+    steps = [piece for piece in pieces if piece]
+    return "\n\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, start=1))
+
+
+def _source(
+    index: int, row: Any, tokenizer: PreTrainedTokenizerBase, special: tuple[str, ...], render: str
+) -> _Source:
+    if not isinstance(row, Mapping):
+        raise ImplicitPRMError(f"row {index}: {type(row).__name__} is no mapping with prompt and completion")
+    name = str(row.get("id", index))
+    truncated = row.get("truncated")
+    prompt, completion = row.get("prompt"), row.get("completion")
+    prompt_ids, completion_ids = _ids(name, row, "prompt_ids"), _ids(name, row, "completion_ids")
+    if (prompt is None and prompt_ids is None) or (completion is None and completion_ids is None):
+        raise ImplicitPRMError(
+            f"row {name!r} has the keys {sorted(row)}: it needs prompt and completion, "
+            "or prompt_ids and completion_ids"
+        )
+    if prompt_ids is not None and completion_ids is None:
+        raise ImplicitPRMError(
+            f"row {name!r}: prompt_ids go with completion_ids, not with a completion's text"
+        )
+    if completion_ids is not None:
+        completion = None
+    elif not completion or not isinstance(completion, str | Sequence):
+        raise ImplicitPRMError(
+            f"row {name!r}: the completion is {completion!r}; give text, or leave the row out"
+        )
+    elif render == "official":
+        prompt, completion = _official(name, prompt, completion)
+    chat = prompt_ids is None and not isinstance(prompt, str)
+    if chat:
+        prompt, completion = chat_texts(name, prompt, completion, tokenizer, special)
+    elif completion is not None and not isinstance(completion, str):
+        raise ImplicitPRMError(f"row {name!r}: a completion of messages needs a prompt of messages")
+    return _Source(
+        id=name,
+        truncated=None if truncated is None else bool(truncated),
+        chat=chat,
+        prompt=prompt if prompt_ids is None else None,
+        completion=completion,
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+    )
+
+
+def _ids(name: str, row: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
+    if row.get(key) is None:
+        return None
+    try:
+        return tuple(int(token) for token in row[key])
+    except (TypeError, ValueError) as error:
+        raise ImplicitPRMError(f"row {name!r}: {key} are not whole numbers: {error}") from error
+
+
+def _official(name: str, prompt: Any, completion: Any) -> tuple[Any, str]:
+    """A user's message and the assistant's reply, as the official evaluation puts them into the template."""
+    if not isinstance(completion, str):
+        if len(completion) != 1 or not isinstance(completion[0].get("content"), str):
+            raise ImplicitPRMError(
+                f'row {name!r}: render="official" needs one reply, as text or as one message'
+            )
+        completion = completion[0]["content"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return messages, official_text(completion)
+
+
+def _encode(
+    sources: Sequence[_Source], tokenizer: PreTrainedTokenizerBase, special: frozenset[int]
+) -> list[Encoded]:
+    """The rows as tokens, all texts in one call of the tokenizer; nothing is checked yet."""
+    texts = [text for source in sources for text in (source.prompt, _joint(source)) if text is not None]
+    tokens = encode_texts(texts, tokenizer)
+    apart = [source for source in sources if _joint(source) is not None and _after(source, tokens) is None]
+    alone = encode_texts((source.completion or "" for source in apart), tokenizer)
+    sampled = [source.completion_ids for source in sources if source.completion_ids is not None]
+    decoded = iter(decode_responses(sampled, tokenizer))
+    bos = _own_bos(tokenizer)
+    rows = []
+    for source in sources:
+        prompt_ids = source.prompt_ids
+        if prompt_ids is None:
+            prompt_ids = (() if source.chat else bos) + tokens[source.prompt or ""][0]
+        truncated = bool(source.truncated)
+        if source.completion_ids is not None:
+            text, offsets = next(decoded)
+            rows.append(Encoded(source.id, prompt_ids, source.completion_ids, text, offsets, truncated))
+            continue
+        text = source.completion or ""
+        ids, offsets = _after(source, tokens) or alone[text]
+        row = Encoded(source.id, prompt_ids, ids, text, offsets, truncated)
+        rows.append(_without_decoration(row, special) if source.chat else row)
+    return rows
+
+
+def _joint(source: _Source) -> str | None:
+    if source.prompt is None or source.completion is None:
+        return None
+    return source.prompt + source.completion
+
+
+def _after(source: _Source, tokens: Mapping[str, Tokens]) -> Tokens | None:
+    """The completion's tokens as they follow the prompt's; None if a token reaches over the border."""
+    before, _ = tokens[source.prompt or ""]
+    ids, spans = tokens[_joint(source) or ""]
+    if ids[: len(before)] != before:
+        return None
+    border = len(source.prompt or "")
+    inside = [(max(start - border, 0), max(end - border, 0)) for start, end in spans[len(before) :]]
+    return ids[len(before) :], tuple(inside)
+
+
+def _own_bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the tokenizer itself puts before a text: its BOS, or nothing."""
+    first = tuple(tokenizer("")["input_ids"][:1])
+    return first if first == (tokenizer.bos_token_id,) else ()
+
+
+def _without_decoration(row: Encoded, special: frozenset[int]) -> Encoded:
+    """A templated reply up to its end of turn, which is no text; without it where the reply was cut off.
+
+    What templates write after the end of turn (ChatML: a line end) no model has sampled.
+    """
+    last = max((at for at, token in enumerate(row.completion_ids) if token in special), default=None)
+    if last is None or row.completion[row.offsets[last][1] :].strip():
+        return row
+    border = row.offsets[last][0]
+    kept = replace(
+        row,
+        completion_ids=row.completion_ids[:last],
+        completion=row.completion[:border],
+        offsets=row.offsets[:last],
+    )
+    return kept if row.truncated else _with_end(kept, row.completion_ids[last])
+
+
+def _with_end(row: Encoded, token: int) -> Encoded:
+    end = len(row.completion)
+    return replace(row, completion_ids=(*row.completion_ids, token), offsets=(*row.offsets, (end, end)))
+
+
+def _check(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> None:
+    if not row.prompt_ids:
+        raise ImplicitPRMError(
+            f"row {row.id!r}: the prompt has no tokens, so the response's first token has no past to be "
+            "scored from; give a prompt, or the BOS token as one"
+        )
+    if not row.completion_ids:
+        raise ImplicitPRMError(f"row {row.id!r}: the completion has no tokens; leave the row out")
+    if row.prompt_ids[:2] == (tokenizer.bos_token_id,) * 2:
+        raise ImplicitPRMError(
+            f"row {row.id!r}: the prompt begins with the BOS token {tokenizer.bos_token!r} twice; its text "
+            "has one already (from a chat template?): give messages, or text without it"
+        )
+    if not 0 <= min(row.input_ids) <= max(row.input_ids) < len(tokenizer):
+        wrong = next(token for token in row.input_ids if not 0 <= token < len(tokenizer))
+        raise ImplicitPRMError(
+            f"row {row.id!r}: token {wrong} is not in the tokenizer's vocabulary of {len(tokenizer)}; "
+            "were the ids made by another tokenizer?"
+        )
+
+
+def _fitted(row: Encoded, max_length: int, truncate: str) -> Encoded:
+    length = len(row.prompt_ids) + len(row.completion_ids)
+    if length <= max_length:
+        return row
+    room = max_length - len(row.prompt_ids)
+    if room < 1:
+        raise ImplicitPRMError(
+            f"row {row.id!r}: the prompt alone has {len(row.prompt_ids)} tokens, which leaves no room for a "
+            f"completion in max_length={max_length}; raise it, or leave the row out"
+        )
+    if truncate == "error":
+        raise ImplicitPRMError(
+            f"row {row.id!r} has {length} tokens, more than max_length={max_length}; raise it, or cut "
+            'completions with truncate="right", which marks them as truncated'
+        )
+    offsets = row.offsets[:room]
+    return replace(
+        row,
+        completion_ids=row.completion_ids[:room],
+        completion=row.completion[: offsets[-1][1]],
+        offsets=offsets,
+        truncated=True,
+    )
