@@ -91,7 +91,7 @@ class HFBackend:
         self.workload.rows += len(rows)
         self.workload.tokens += sum(len(row.ids) for row in rows if row is not None)
         scores: dict[Row, npt.NDArray[np.float32]] = {}
-        with _evaluating(self.model), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             self._score(list(unique), self.batch_size, scores)
         return [np.zeros(0, np.float32) if row is None else scores[row] for row in rows]
 
@@ -153,7 +153,7 @@ class HFBackend:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Every module in evaluation mode (no dropout), and back in the mode that it had."""
     training = [module for module in model.modules() if module.training]
     model.eval()
