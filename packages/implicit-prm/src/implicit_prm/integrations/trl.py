@@ -67,7 +67,7 @@ class ImplicitRewardFunc:
     def _row(self, prompt: Text, completion: Text, tokens: Sequence[int]) -> dict[str, Any]:
         tokenizer = self.prm.tokenizer
         text = _only_text(completion)
-        if tokens and text == tokenizer.decode(tokens, skip_special_tokens=True):
+        if tokens and text == tokenizer.decode(list(tokens), skip_special_tokens=True):
             return {"prompt": prompt, "completion_ids": tokens}
         if text == "":
             return {"prompt": prompt, "completion_ids": [tokenizer.eos_token_id]}
