@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from implicit_prm.backends.batching import Block, Piece, Row, plan, read_row
+from implicit_prm.backends.batching import Block, Piece, Row, plan
 from implicit_prm.backends.prompts import PromptCache, can_share_prompts, padded
+from implicit_prm.backends.reading import read_rows
 from implicit_prm.errors import ImplicitPRMError
 from implicit_prm.functional import token_log_probs
 
@@ -77,32 +78,16 @@ class HFBackend:
         Raises `ImplicitPRMError` for rows without a mask of their length, a marked first token, token ids
         that the model does not have, and a single row that does not fit into memory.
         """
-        if len(input_ids) != len(completion_mask):
-            raise ImplicitPRMError(
-                f"{len(input_ids)} rows and {len(completion_mask)} masks: every row needs one"
-            )
-        rows = [
-            read_row(ids, marks, where)
-            for where, (ids, marks) in enumerate(zip(input_ids, completion_mask, strict=True))
-        ]
+        vocab_size = len(self.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        rows = read_rows(input_ids, completion_mask, vocab_size=vocab_size)
         # Samples of one prompt are often equal: equal rows are computed once.
         unique = dict.fromkeys(row for row in rows if row is not None)
-        self._check_ids(unique)
         self.workload.rows += len(rows)
         self.workload.tokens += sum(len(row.ids) for row in rows if row is not None)
         scores: dict[Row, npt.NDArray[np.float32]] = {}
         with evaluating(self.model), torch.no_grad():
             self._score(list(unique), self.batch_size, scores)
         return [np.zeros(0, np.float32) if row is None else scores[row] for row in rows]
-
-    def _check_ids(self, rows: Iterable[Row]) -> None:
-        vocab = len(self.model.get_input_embeddings().weight)  # type: ignore[arg-type]
-        for row in rows:
-            if not 0 <= min(row.ids) <= max(row.ids) < vocab:
-                raise ImplicitPRMError(
-                    f"token ids from {min(row.ids)} to {max(row.ids)} do not fit a model of {vocab} tokens; "
-                    "was the text encoded with another model's tokenizer?"
-                )
 
     def _score(self, rows: list[Row], batch_size: int, scores: dict[Row, npt.NDArray[np.float32]]) -> None:
         for block in plan(rows, batch_size, self.share_prompts):
