@@ -14,14 +14,23 @@ if TYPE_CHECKING:
     from implicit_prm import functional
     from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
-    from implicit_prm.frames import to_frame
     from implicit_prm.backends.base import LogProbBackend
+    from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
     from implicit_prm.model import ImplicitPRM
     from implicit_prm.responses import ScoredResponse
+    from implicit_prm.selection import (
+        BonRow,
+        best_of_n,
+        best_of_n_accuracy,
+        bon_table,
+        expected_best_of_n,
+        vote_accuracy,
+    )
     from implicit_prm.voting import majority_vote, weighted_vote
 
 __all__ = [
+    "BonRow",
     "ImplicitPRM",
     "ImplicitPRMError",
     "ImplicitPRMWarning",
@@ -31,6 +40,10 @@ __all__ = [
     "TokenizerMismatchError",
     "aggregate",
     "aggregate_all",
+    "best_of_n",
+    "best_of_n_accuracy",
+    "bon_table",
+    "expected_best_of_n",
     "extract_answer",
     "functional",
     "grade",
@@ -38,23 +51,30 @@ __all__ = [
     "majority_vote",
     "same_answer",
     "to_frame",
+    "vote_accuracy",
     "weighted_vote",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
+    "BonRow": "selection",
     "ImplicitPRM": "model",
     "ImplicitRewards": "functional",
     "LogProbBackend": "backends.base",
     "ScoredResponse": "responses",
     "aggregate": "aggregation",
     "aggregate_all": "aggregation",
+    "best_of_n": "selection",
+    "best_of_n_accuracy": "selection",
+    "bon_table": "selection",
+    "expected_best_of_n": "selection",
     "extract_answer": "answers",
     "grade": "answers",
     "group_answers": "answers",
     "majority_vote": "voting",
     "same_answer": "answers",
     "to_frame": "frames",
+    "vote_accuracy": "selection",
     "weighted_vote": "voting",
 }
 _SUBMODULES = ("functional",)
