@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerMismatchError
 
 if TYPE_CHECKING:
-    from implicit_prm import functional
+    from implicit_prm import functional, logprobs
     from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
     from implicit_prm.backends.base import LogProbBackend
+    from implicit_prm.config import ImplicitPRMConfig
     from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
+    from implicit_prm.logprobs import causal_log_probs, linear_log_probs
     from implicit_prm.model import ImplicitPRM
+    from implicit_prm.processbench import best_threshold, first_error, processbench_f1
+    from implicit_prm.records import read_responses, read_rows
     from implicit_prm.responses import ScoredResponse
     from implicit_prm.selection import (
         BonRow,
@@ -27,28 +31,42 @@ if TYPE_CHECKING:
         expected_best_of_n,
         vote_accuracy,
     )
+    from implicit_prm.steps import Step, StepSplitter
+    from implicit_prm.trainer import ImplicitPRMTrainer
     from implicit_prm.voting import majority_vote, weighted_vote
 
 __all__ = [
     "BonRow",
     "ImplicitPRM",
+    "ImplicitPRMConfig",
     "ImplicitPRMError",
+    "ImplicitPRMTrainer",
     "ImplicitPRMWarning",
     "ImplicitRewards",
     "LogProbBackend",
     "ScoredResponse",
+    "Step",
+    "StepSplitter",
     "TokenizerMismatchError",
     "aggregate",
     "aggregate_all",
     "best_of_n",
     "best_of_n_accuracy",
+    "best_threshold",
     "bon_table",
+    "causal_log_probs",
     "expected_best_of_n",
     "extract_answer",
+    "first_error",
     "functional",
     "grade",
     "group_answers",
+    "linear_log_probs",
+    "logprobs",
     "majority_vote",
+    "processbench_f1",
+    "read_responses",
+    "read_rows",
     "same_answer",
     "to_frame",
     "vote_accuracy",
@@ -59,25 +77,36 @@ __all__ = [
 _HOME = {
     "BonRow": "selection",
     "ImplicitPRM": "model",
+    "ImplicitPRMConfig": "config",
+    "ImplicitPRMTrainer": "trainer",
     "ImplicitRewards": "functional",
     "LogProbBackend": "backends.base",
     "ScoredResponse": "responses",
+    "Step": "steps",
+    "StepSplitter": "steps",
     "aggregate": "aggregation",
     "aggregate_all": "aggregation",
     "best_of_n": "selection",
     "best_of_n_accuracy": "selection",
+    "best_threshold": "processbench",
     "bon_table": "selection",
+    "causal_log_probs": "logprobs",
     "expected_best_of_n": "selection",
     "extract_answer": "answers",
+    "first_error": "processbench",
     "grade": "answers",
     "group_answers": "answers",
+    "linear_log_probs": "logprobs",
     "majority_vote": "voting",
+    "processbench_f1": "processbench",
+    "read_responses": "records",
+    "read_rows": "records",
     "same_answer": "answers",
     "to_frame": "frames",
     "vote_accuracy": "selection",
     "weighted_vote": "voting",
 }
-_SUBMODULES = ("functional",)
+_SUBMODULES = ("functional", "logprobs")
 
 
 def __getattr__(name: str) -> Any:

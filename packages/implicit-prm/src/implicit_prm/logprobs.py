@@ -1,0 +1,265 @@
+"""Log-probs of chosen tokens without their logits: of a head by chunks, and of a whole causal model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeGuard
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.functional import token_log_probs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Models that do more to their logits than a linear head does; found out at their first call.
+_REWORKED_LOGITS: WeakSet[nn.Module] = WeakSet()
+
+
+def causal_log_probs(
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    chunk_size: int = 1024,
+    completion_mask: Tensor | None = None,
+) -> Tensor:
+    """log p(input_ids[:, t] | input_ids[:, :t]) under a causal language model, [B, T], differentiable.
+
+    `input_ids` and `attention_mask` are [B, T]; the mask is 0 at padding, on either side, and positions count
+    from the first real token, so that both sides give the same numbers. The result is float32 (float64 of a
+    float64 model) and 0 where there is nothing to predict from: at padding and at the first token of a row.
+    `completion_mask` [B, T] asks for the marked tokens only: the others are 0 and their part of the head is
+    not computed.
+
+    `model` is a `transformers` causal model, bare or inside DDP, FSDP2 or PEFT: it is called as it stands,
+    with the forward of its output embedding replaced for the call by one that returns log-probs, `chunk_size`
+    tokens at a time. No [B, T, V] tensor is made. Where the head is not a plain linear layer, or the model
+    caps, scales or cuts its logits (Gemma 2, Cohere, Granite), the logits are made whole; the result is the
+    same. Two threads must not call one model at once.
+
+    Raises `ImplicitPRMError` for a model without output embeddings and for shapes that do not fit.
+    """
+    for name, mask in (("attention_mask", attention_mask), ("completion_mask", completion_mask)):
+        if mask is not None and (input_ids.ndim != 2 or mask.shape != input_ids.shape):
+            raise ImplicitPRMError(
+                f"input_ids {tuple(input_ids.shape)} and {name} {tuple(mask.shape)} must be [rows, tokens]"
+            )
+    base, head = _causal_model(model)
+    inputs = _inputs(base, input_ids, attention_mask)
+    real = attention_mask.bool()
+    wanted = real[:, 1:] & real[:, :-1]
+    if completion_mask is not None:
+        wanted = wanted & completion_mask[:, 1:].bool()
+    if _is_plain(head) and base not in _REWORKED_LOGITS:
+        found = _through_the_head(model, base, head, inputs, wanted, chunk_size)
+        if found is not None:
+            return found
+        _REWORKED_LOGITS.add(base)
+    logits = model(**inputs).logits[:, :-1]
+    return _spread(wanted, token_log_probs(logits[wanted], input_ids[:, 1:][wanted]))[..., 0]
+
+
+def _causal_model(model: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
+    """The model of `transformers` inside whatever wraps it, and its output embedding."""
+    from transformers import PreTrainedModel
+
+    base = next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
+    head = None if base is None else base.get_output_embeddings()
+    if base is None or head is None:
+        raise ImplicitPRMError(
+            f"{type(base or model).__name__} has no output embedding: an implicit PRM is a causal language "
+            "model of transformers; load it with AutoModelForCausalLM"
+        )
+    return base, head
+
+
+def _inputs(base: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    # Models without positions of their own (ALiBi, state spaces) read the mask alone.
+    if "position_ids" in inspect.signature(base.forward).parameters:
+        inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
+    return inputs
+
+
+def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether the head is hidden @ weight.T + bias: no adapter, no quantisation, no hook in its forward."""
+    return (
+        isinstance(head, nn.Linear)
+        and type(head).forward is nn.Linear.forward
+        and "forward" not in vars(head)
+    )
+
+
+def _through_the_head(
+    model: nn.Module,
+    base: nn.Module,
+    head: nn.Linear,
+    inputs: dict[str, Any],
+    wanted: Tensor,
+    chunk_size: int,
+) -> Tensor | None:
+    """The log-probs as the head's output; None where the model returns something else than that output."""
+    targets = inputs["input_ids"][:, 1:][wanted]
+    returned: list[bool] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        # The weight is read here, where FSDP has gathered it.
+        chosen = linear_log_probs(hidden[:, :-1][wanted], head.weight, targets, chunk_size, head.bias)
+        head_output.append(_spread(wanted, chosen))
+        return head_output[-1]
+
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        returned.append(getattr(output, "logits", None) is head_output[-1])
+
+    head_output: list[Tensor] = []
+    with _replaced_forward(head, forward), base.register_forward_hook(look, prepend=True):
+        model(**inputs)
+    # What the wrappers return is not used: FSDP2 under mixed precision casts it to bfloat16.
+    return head_output[-1][..., 0] if returned == [True] and len(head_output) == 1 else None
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    module.forward = forward  # an attribute of the instance hides the method of its class
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _spread(wanted: Tensor, values: Tensor) -> Tensor:
+    """`values` [n] at the n `wanted` [B, T - 1] places, each one to the right of its predictor: [B, T, 1].
+
+    The last axis stands for the vocabulary, so that what a model does to its logits runs. No view, which
+    FSDP2 warns of.
+    """
+    places = nn.functional.pad(wanted, (1, 0))[..., None]
+    return values.new_zeros(places.shape).masked_scatter(places, values)
+
+
+def linear_log_probs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_size: int = 1024, bias: Tensor | None = None
+) -> Tensor:
+    """log_softmax(hidden @ weight.T + bias) at `targets`, `chunk_size` rows at a time (section 8).
+
+    `hidden` [N, d], `weight` [V, d], `targets` [N] whole numbers, `bias` [V] or None: [N], float32 (float64
+    for float64). The products are taken in the dtype of the tensors, or in autocast's, and the softmax in
+    float32. No [N, V] tensor is kept: the backward pass computes the logits of a chunk again, which costs a
+    third more products than keeping them. Gradients go to `hidden`, `weight` and `bias`, once differentiable.
+
+    Raises `ImplicitPRMError` for shapes that do not fit and for `chunk_size` below 1.
+    """
+    if chunk_size < 1:
+        raise ImplicitPRMError(f"chunk_size must be at least 1 row, not {chunk_size}")
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ImplicitPRMError(
+            f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} must be [N, d] and [V, d]"
+        )
+    if targets.shape != hidden.shape[:1]:
+        raise ImplicitPRMError(f"targets {tuple(targets.shape)} must be [{len(hidden)}], one a row of hidden")
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    result: Tensor = LinearLogProb.apply(hidden, weight, bias, targets, chunk_size, dtype)
+    return result
+
+
+class LinearLogProb(torch.autograd.Function):
+    """The head's log-probs; keeps the logsumexp of every row and no logits."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        chunk_size: int,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
+        chosen = hidden.new_empty(len(hidden), dtype=_wide_dtype(hidden))
+        normaliser = torch.empty_like(chosen)
+        head = _Head(hidden, weight, bias, chunk_size, dtype)
+        for rows, logits in head.chunks():
+            chosen[rows] = logits.gather(1, targets[rows, None])[:, 0]
+            highest = logits.amax(1, keepdim=True)
+            # In place: torch.logsumexp would hold a second chunk.
+            normaliser[rows] = logits.sub_(highest).exp_().sum(1).log_().add_(highest[:, 0])
+        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+        ctx.chunk_size, ctx.dtype = chunk_size, dtype
+        return chosen - normaliser
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        wide = _wide_dtype(hidden)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        # Summed over chunks in float32 whatever the dtype of the weights, as one product would be.
+        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
+        head = _Head(hidden, weight, bias, ctx.chunk_size, ctx.dtype)
+        for rows, logits in head.chunks():
+            # d log p_y / d logits = onehot(y) - softmax
+            slope = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
+            slope.scatter_add_(1, targets[rows, None], grad[rows, None])
+            if grad_bias is not None:
+                grad_bias += slope.sum(0)
+            slope = slope.to(head.weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = slope @ head.weight
+            if grad_weight is not None:
+                _add_product(grad_weight, slope.T, head.hidden[rows])
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+class _Head:
+    """hidden @ weight.T + bias in one dtype, a chunk at a time in one buffer."""
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        chunk_size: int,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.hidden, self.weight = hidden.to(dtype or hidden.dtype), weight.to(dtype or weight.dtype)
+        self.bias = None if bias is None else bias.to(self.weight.dtype)
+        self.chunk_size = chunk_size
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their logits, float32 or float64; the caller may write over them, the next chunk does."""
+        count = len(self.hidden)
+        buffer = self.hidden.new_empty(min(self.chunk_size, count), len(self.weight))
+        with torch.autocast(self.hidden.device.type, enabled=False):
+            for start in range(0, count, self.chunk_size):
+                rows = slice(start, min(start + self.chunk_size, count))
+                logits = torch.mm(self.hidden[rows], self.weight.T, out=buffer[: rows.stop - start])
+                if self.bias is not None:
+                    logits += self.bias
+                yield rows, logits.to(_wide_dtype(logits))
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def _wide_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
