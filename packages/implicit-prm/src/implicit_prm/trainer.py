@@ -88,6 +88,8 @@ class ImplicitPRMTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        for dataset in self._datasets():
+            _check_tokens(dataset, model)
         self.reference = Reference(model, ref_model, args, self.accelerator)
         self.reference.precompute(self._datasets())
         self._weights = sum(parameter.numel() for parameter in model.parameters())
@@ -116,6 +118,7 @@ class ImplicitPRMTrainer(Trainer):
         """`Trainer.evaluate`; rows that are given here are prepared as those of `__init__`."""
         if eval_dataset is not None and not isinstance(eval_dataset, (str, dict)):
             eval_dataset = self._prepared(eval_dataset)
+            _check_tokens(eval_dataset, cast(nn.Module, self.model))
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- the loss
@@ -265,6 +268,18 @@ def _check_model(model: nn.Module, ref_model: nn.Module | None, args: ImplicitPR
         raise ImplicitPRMError("model and ref_model are one object; leave ref_model out for a frozen copy")
     if ref_model is not None and args.reference == "none":
         raise ImplicitPRMError("reference='none' takes no ref_model; leave one of them out")
+
+
+def _check_tokens(dataset: RewardDataset, model: nn.Module) -> None:
+    """An id outside the vocabulary ends the process on a GPU, without a word about the row."""
+    tokens, size = dataset.store.tokens, cast(Any, model).get_input_embeddings().num_embeddings
+    outside = np.flatnonzero((tokens < 0) | (tokens >= size))
+    if len(outside):
+        row = np.searchsorted(dataset.store.starts, outside[0], side="right") - 1
+        raise ImplicitPRMError(
+            f"token {tokens[outside[0]]} of row {dataset.store.ids[row]!r} is outside the model's vocabulary "
+            f"of {size} tokens: the rows were tokenised for another model"
+        )
 
 
 def _disable_dropout(model: nn.Module) -> None:
