@@ -144,6 +144,14 @@ def test_a_step_without_a_token_of_its_own_is_merged_into_the_one_before() -> No
     )
 
 
+def test_spans_of_a_text_that_was_cut_off_end_where_it_ends() -> None:
+    spans = [(0, 2), (2, 6), (6, 8)]
+    steps, ends = token_steps("a;bb", [(0, 2), (2, 4)], spans, truncated=True)
+    assert (steps, ends) == ([Step("a;", 0, 2), Step("bb", 2, 4)], [0, 1])
+    with pytest.raises(ImplicitPRMError, match="does not fit"):
+        token_steps("a;bb", [(0, 2), (2, 4)], spans)
+
+
 def test_text_without_a_boundary_is_one_step_and_says_so_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.resetwarnings()

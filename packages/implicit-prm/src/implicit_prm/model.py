@@ -225,7 +225,7 @@ class ImplicitPRM:
         theirs = None if ref_log_probs is None else torch.from_numpy(ref_log_probs).double()[None]
         rewards = implicit_rewards(ours, theirs, torch.ones_like(ours), self.beta)
         try:
-            steps, ends = token_steps(row.completion, row.offsets, how)
+            steps, ends = token_steps(row.completion, row.offsets, how, truncated=row.truncated)
         except ImplicitPRMError as error:
             raise ImplicitPRMError(f"row {row.id!r}: {error}") from error
         return ScoredResponse(

@@ -111,13 +111,16 @@ def step_token_ends(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]
 
 
 def token_steps(
-    text: str, offsets: Sequence[Span], how: SplitBy = "paragraph"
+    text: str, offsets: Sequence[Span], how: SplitBy = "paragraph", *, truncated: bool = False
 ) -> tuple[list[Step], list[int]]:
     """The steps of a tokenised response, and the inclusive index of the last token of each: S of both.
 
     As `split_steps` and `step_token_ends`; a step in which no token begins is merged into the one before it
     (the first one into the one after it), so that every step has tokens and the texts still join to `text`.
+    Spans given for a text that was `truncated` end where it ends.
     """
+    if truncated and not isinstance(how, str) and not callable(how):
+        how = [(start, min(end, len(text))) for start, end in how if start < len(text)]
     spans = split_steps(text, how, offsets)
     found = _tokens_of_steps(offsets, spans)
     starts = [0, *(start for _, start in found[1:])]
