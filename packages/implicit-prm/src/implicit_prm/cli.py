@@ -2,37 +2,251 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from implicit_prm.descent import gradient_descent, heavy_ball
+from implicit_prm import cli_judging, screen
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
+
+if TYPE_CHECKING:
+    from implicit_prm.jobs import Row
 
 app = typer.Typer(
-    help="Implicit PRM: free process rewards without process labels.",
+    name="implicit-prm",
+    help="Implicit process reward models: train on response labels, get a reward for every step and token.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
+NO_REFERENCE = "none"
 
-@app.callback()
-def _app() -> None:
-    """Keep `rates` a verb: with only one command typer would drop its name."""
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+    typer.Option("--set", help="Change a value of the file: table.key=value; repeatable."),
+]
+Model = Annotated[str, typer.Option(help="A causal LM: a hub id, a folder, a GGUF file, an adapter of PEFT.")]
+Options = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--option",
+        help="For the backend: key=value, such as dtype=bfloat16, tensor_parallel_size=4 or "
+        "url=http://localhost:8000/v1; repeatable.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ShardOf = Annotated[
+    str, typer.Option("--shard", help="This part of the file alone, such as 1/4; give each part its own OUT.")
+]
 
 
 @app.command()
-def rates(condition_number: Annotated[float, typer.Argument(help="L/μ, at least 1.")]) -> None:
-    """Print by how much one step shrinks the error, without momentum and with it."""
-    for method in (gradient_descent, heavy_ball):
-        typer.echo(f"{method.__name__:<18}{method(1.0, condition_number).contraction:.4f}")
+def train(
+    config: Annotated[Path, typer.Option(help="The run's TOML file: [model], [data], [training], [lora].")],
+    settings: Settings = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in output_dir.")
+    ] = False,
+) -> None:
+    """Train an implicit PRM on labels of responses.
+
+    On several GPUs: accelerate launch -m implicit_prm train --config run.toml
+    """
+    from implicit_prm.recipe import read_recipe
+
+    recipe = read_recipe(config, assignments("--set", settings))
+    from implicit_prm.training_run import train_recipe
+
+    _quiet_bars()
+    with interruptible("the same command with --resume goes on from the last checkpoint"):
+        folder = train_recipe(recipe, resume=resume)
+    screen.tell(f"implicit-prm: the model is in {folder}, what was measured in {folder}/all_results.json")
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is shown as its message alone."""
+@app.command()
+def score(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help="JSON lines with prompt and completion; see implicit_prm.records."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines: each row with its rewards.")],
+    model: Model,
+    ref: Annotated[
+        str,
+        typer.Option(
+            help="The reference, the model that training began from; base for an adapter's own base model; "
+            "none to do without."
+        ),
+    ],
+    beta: Annotated[float, typer.Option(help="The scale of the rewards, as in training.")] = 0.05,
+    steps: Annotated[
+        str,
+        typer.Option(help="Where steps end: paragraph, line, step_header, sentence, token or regex:PATTERN."),
+    ] = "paragraph",
+    backend: Annotated[str, typer.Option(help="hf (transformers), vllm or openai (a server).")] = "hf",
+    options: Options = None,
+    batch_size: Annotated[int, typer.Option(help="Responses in one forward pass (hf).", min=1)] = 8,
+    add_eos: Annotated[
+        bool, typer.Option("--add-eos", help="Append the EOS token to completions that were not cut off.")
+    ] = False,
+    max_length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Most tokens of prompt and completion; by default the models' own limit.", min=1),
+    ] = None,
+    truncate: Annotated[
+        str, typer.Option(help="Longer ones are an error, or are cut at the right and marked as truncated.")
+    ] = "error",
+    render: Annotated[
+        str, typer.Option(help="original, or official: the text that the paper's script scores.")
+    ] = "original",
+    shard: ShardOf = "1/1",
+) -> None:
+    """Score responses: a reward for every token, every step and the whole.
+
+    An interrupted run is gone on from by the same command: rows that are in OUT are skipped.
+    """
+    from implicit_prm.jobs import LineJob, Shard
+    from implicit_prm.records import read_responses
+
+    check_steps(steps)
+    given = assignments("--option", options)
+    how = {"add_eos": add_eos, "max_length": max_length, "truncate": truncate, "render": render}
+    how |= {"steps": steps, "batch_size": batch_size}
+    fixed = {"model": model, "ref": ref, "beta": beta, "backend": backend, "options": given, **how}
+    job = LineJob(source, out, read_responses, fixed, Shard.parse(shard))
+    if job.complete:
+        screen.tell(f"implicit-prm: all {job.n_rows} rows are in {out} already")
+        return
+    from implicit_prm.backends.loading import load_prm
+
+    _quiet_bars()
+    prm = load_prm(model, None if ref == NO_REFERENCE else ref, beta, backend, given)
+    n_tokens = 0
+
+    def work(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+        nonlocal n_tokens
+        for row, scored in zip(rows, prm.score(rows, **how), strict=True):  # type: ignore[arg-type]
+            n_tokens += len(scored.token_ids)
+            yield {**row, **scored.to_dict()}
+
+    started = perf_counter()
+    with interruptible(), screen.progress("scoring") as on_progress:
+        done = job.run(work, on_progress)
+    seconds = perf_counter() - started
+    screen.tell(
+        f"implicit-prm: {done.n_new} of {done.n_rows} responses scored now; {n_tokens:,} tokens in "
+        f"{seconds:,.1f} s, {n_tokens / seconds:,.0f} a second"
+    )
+
+
+app.command(cls=cli_judging.ManySizes)(cli_judging.bon)
+app.command()(cli_judging.vote)
+
+
+@app.command()
+def reproduce(
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
+    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run implicit-prm`."""
+    from implicit_prm.reproduce.verb import reproduce_claims
+
+    scale = "quick" if quick else scale
+    claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
+    screen.show(claims, as_json, lambda: table)
+
+
+def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:
+    """key=value, the value as JSON or else as it is. Raises `ImplicitPRMError` for an entry without =."""
+    found: dict[str, Any] = {}
+    for entry in entries or ():
+        key, sign, value = entry.partition("=")
+        if not sign:
+            raise ImplicitPRMError(f"{option} {entry}: write key=value")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def check_steps(how: str) -> None:
+    """Raise `ImplicitPRMError` for an unknown way to split, before a model is loaded."""
+    from implicit_prm.steps import split_steps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplicitPRMWarning)  # that this word is one step
+        split_steps("word", how, [(0, 4)])
+
+
+@contextmanager
+def interruptible(goes_on: str = "the same command goes on where it stopped") -> Iterator[None]:
+    """Ctrl-C ends with exit code 130, and says what the user can do."""
     try:
-        app()
-    except ValueError as error:
-        typer.echo(f"implicit-prm: {error}", err=True)
-        sys.exit(2)
+        yield
+    except KeyboardInterrupt:
+        screen.tell(f"implicit-prm: interrupted; {goes_on}")
+        raise typer.Exit(130) from None
+
+
+def _quiet_bars() -> None:
+    """Without a terminal no bars, also of others that do not look whether there is one."""
+    if not sys.stderr.isatty():
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+
+
+# The extra that brings a package, where it is not `reproduce`.
+EXTRAS = {
+    "accelerate": "train",
+    "datasets": "train",
+    "gguf": "gguf",
+    "matplotlib": "analysis",
+    "openai": "openai",
+    "pandas": "analysis",
+    "peft": "peft",
+    "sklearn": "analysis",
+    "trl": "trl",
+    "vllm": "vllm",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    warnings.showwarning = lambda message, *_, **__: screen.tell(f"implicit-prm: {message}")
+    try:
+        app(arguments)
+    except ImplicitPRMError as error:
+        _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("implicit_prm", ""):
+            raise
+        extra = EXTRAS.get(package, "reproduce")
+        _end(f"this needs {package}, which is not installed: pip install 'implicit-prm[{extra}]'", 2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(f"{error}; mend it, then the same command goes on where it stopped", 1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's and lmlab's errors for people
+        if exit_code is None:
+            raise
+        _end(str(error), exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    screen.tell(f"implicit-prm: {message}")
+    sys.exit(code)

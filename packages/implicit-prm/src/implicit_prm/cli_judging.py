@@ -47,7 +47,7 @@ def bon(
     n: Annotated[
         Optional[list[int]],  # noqa: UP045  # typer reads it at run time
         typer.Option(
-            "--n", help="Numbers of responses to choose from, such as --n 4 16 64 (the default).", min=1
+            "--n", help="Numbers of responses to choose from, such as --n 4 16 64, the default.", min=1
         ),
     ] = None,
     aggregate: Annotated[
@@ -76,7 +76,8 @@ def bon(
     from implicit_prm.selection import bon_table
 
     found = candidates(read_scored(scored))
-    sizes = n or [size for size in (4, 16, 64) if size <= min(map(len, found.ids))]
+    fewest = min(map(len, found.ids))
+    sizes = n or [size for size in (4, 16, 64) if size <= fewest] or [fewest]
     scores = {how: found.scores(how) for how in aggregate or ["min"]}
     answers = found.answers if any(answer is not None for row in found.answers for answer in row) else None
     rows = bon_table(

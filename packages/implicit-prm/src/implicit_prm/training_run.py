@@ -1,0 +1,114 @@
+"""A recipe carried out: data, models and settings become an `ImplicitPRMTrainer`, which trains and saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from implicit_prm.config import ImplicitPRMConfig
+from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.pretrained import load_model, load_tokenizer
+from implicit_prm.recipe import ModelSettings, Recipe
+from implicit_prm.records import own_row, read_rows
+from implicit_prm.trainer import ImplicitPRMTrainer
+from implicit_prm.training_data import reward_dataset
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HUB = "hf:"
+
+
+def trainer_of(recipe: Recipe) -> ImplicitPRMTrainer:
+    """The trainer of a recipe. Settings and data are checked before a model is loaded.
+
+    Raises `ImplicitPRMError` for settings, data and models that do not fit.
+    """
+    args = _arguments(recipe.training)
+    adapter = None if recipe.lora is None else _lora(recipe.lora)
+    tokenizer = load_tokenizer(recipe.model.name)
+    train, evaluated = (
+        reward_dataset(_rows(sources), tokenizer, args) if sources else None
+        for sources in (recipe.data.train, recipe.data.eval)
+    )
+    model = _load(recipe.model.name, recipe.model)
+    reference = None if recipe.model.reference is None else _load(recipe.model.reference, recipe.model)
+    if adapter is not None:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, adapter)
+    return ImplicitPRMTrainer(
+        model,
+        reference,
+        args=args,
+        train_dataset=cast(Any, train),
+        eval_dataset=cast(Any, evaluated),
+        processing_class=tokenizer,
+    )
+
+
+def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
+    """Train, evaluate if there is data for it, and save model and tokenizer; the folder is returned.
+
+    With `resume` from the newest whole checkpoint there. What was measured is in the folder's
+    `all_results.json`. Raises as `trainer_of` does.
+    """
+    trainer = trainer_of(recipe)
+    done = trainer.train(resume_from_checkpoint=resume or None)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", done.metrics)
+    if trainer.eval_dataset is not None:
+        trainer.save_metrics("eval", trainer.evaluate())
+    return Path(str(trainer.args.output_dir))
+
+
+def _arguments(settings: Mapping[str, Any]) -> ImplicitPRMConfig:
+    known = {each.name for each in fields(ImplicitPRMConfig) if each.init}
+    if unknown := sorted(settings.keys() - known):
+        raise ImplicitPRMError(
+            f"[training] has {unknown[0]!r}, which is no setting of ImplicitPRMConfig or TrainingArguments"
+        )
+    try:
+        return ImplicitPRMConfig(**settings)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ImplicitPRMError):
+            raise
+        raise ImplicitPRMError(f"[training] does not fit: {error}") from error
+
+
+def _lora(settings: Mapping[str, Any]) -> Any:
+    from peft import LoraConfig
+
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **settings)
+    except (TypeError, ValueError) as error:
+        raise ImplicitPRMError(f"[lora] does not fit: {error}") from error
+
+
+def _load(name: str, settings: ModelSettings) -> nn.Module:
+    options = {"dtype": settings.dtype}
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    return load_model(name, **options)
+
+
+def _rows(sources: list[str]) -> Iterator[Mapping[str, Any]]:
+    for source in sources:
+        yield from _hub_rows(source.removeprefix(HUB)) if source.startswith(HUB) else read_rows(source)
+
+
+def _hub_rows(source: str) -> Iterator[Mapping[str, Any]]:
+    from datasets import load_dataset
+
+    name, _, split = source.partition(":")
+    try:
+        rows = load_dataset(name, split=split or "train")
+    except (OSError, ValueError) as error:
+        raise ImplicitPRMError(
+            f"cannot load the hub's data set {name!r}, split {split or 'train'!r}: {error}; write "
+            "hf:owner/name:split, and log in with `hf auth login` if it is gated"
+        ) from error
+    yield from (own_row(row) for row in rows)
