@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
     from implicit_prm.backends.base import LogProbBackend
+    from implicit_prm.calibration import Calibration, calibration_error, fit_calibration
     from implicit_prm.config import ImplicitPRMConfig
     from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BonRow",
+    "Calibration",
     "ImplicitPRM",
     "ImplicitPRMConfig",
     "ImplicitPRMError",
@@ -54,10 +56,12 @@ __all__ = [
     "best_of_n_accuracy",
     "best_threshold",
     "bon_table",
+    "calibration_error",
     "causal_log_probs",
     "expected_best_of_n",
     "extract_answer",
     "first_error",
+    "fit_calibration",
     "functional",
     "grade",
     "group_answers",
@@ -76,6 +80,7 @@ __all__ = [
 # Public name -> the module it lives in: one line a name.
 _HOME = {
     "BonRow": "selection",
+    "Calibration": "calibration",
     "ImplicitPRM": "model",
     "ImplicitPRMConfig": "config",
     "ImplicitPRMTrainer": "trainer",
@@ -90,10 +95,12 @@ _HOME = {
     "best_of_n_accuracy": "selection",
     "best_threshold": "processbench",
     "bon_table": "selection",
+    "calibration_error": "calibration",
     "causal_log_probs": "logprobs",
     "expected_best_of_n": "selection",
     "extract_answer": "answers",
     "first_error": "processbench",
+    "fit_calibration": "calibration",
     "grade": "answers",
     "group_answers": "answers",
     "linear_log_probs": "logprobs",
