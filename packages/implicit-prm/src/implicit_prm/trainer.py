@@ -233,6 +233,22 @@ class ImplicitPRMTrainer(Trainer):
             resume_from_checkpoint = None if found is None else str(found)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """`Trainer.save_model`, also of sharded weights, which it would leave to the checkpoints alone."""
+        kind = str(self.accelerator.state.fsdp_plugin.state_dict_type) if self.is_fsdp_enabled else ""
+        if _internal_call or "SHARDED" not in kind:
+            super().save_model(output_dir, _internal_call)
+            return
+        state_dict = self.accelerator.get_state_dict(self.model)
+        model = cast(nn.Module, self.accelerator.unwrap_model(self.model))
+        # Gathering gives tied weights a copy each; as in `save_pretrained`, the first of their names stays.
+        every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        for name in every - {name for name, _ in model.named_parameters()}:
+            state_dict.pop(name, None)
+        if self.args.should_save:
+            self._save(output_dir, state_dict)
+        self.accelerator.wait_for_everyone()
+
 
 def _halves(batch: Batch) -> tuple[Batch, Batch]:
     """The batch of the examples' first sequences, and that of their second."""
