@@ -29,8 +29,8 @@ class ChainTask(Protocol):
     def grade(self, prompt: str, completion: str) -> Grade:
         """The truth about a response."""
 
-    def answer(self, completion: str) -> str:
-        """The final answer of a response, for votes; "" where it has none."""
+    def answer(self, completion: str) -> int | None:
+        """The final answer of a response, for votes; None where it has none."""
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The task's own tokenizer."""

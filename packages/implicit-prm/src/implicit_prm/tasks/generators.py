@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from implicit_prm.errors import ImplicitPRMError
 
 WARM_UP, FLOOR = 0.03, 0.1
 IGNORED = -100
+SORTED_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,16 @@ def fine_tune(
     demonstrations: Sequence[tuple[str, str]],
     config: GeneratorConfig,
     on_progress: Callable[[int, int], None] | None = None,
+    is_enough: Callable[[int], bool] | None = None,
 ) -> list[float]:
-    """Fit the model to (prompt, response) pairs, in their order; returns the loss of every step.
+    """Fit the model to (prompt, response) pairs, each once; returns the loss of every step.
 
-    The loss is the cross-entropy of the response's tokens and the end token after it. Raises
-    `ImplicitPRMError` for fewer pairs than one batch has.
+    The loss is the cross-entropy of the response's tokens and the end token after it. Batches are pairs of
+    like length. `is_enough`, asked after every step with the number of steps, may end it early.
+    Raises `ImplicitPRMError` for fewer pairs than one batch has.
     """
-    steps = len(demonstrations) // config.batch_size
+    batches = _batches(demonstrations, config.batch_size)
+    steps = len(batches)
     if not steps:
         raise ImplicitPRMError(
             f"{len(demonstrations)} demonstrations; one batch alone takes {config.batch_size}"
@@ -73,8 +78,7 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     losses = []
     model.train()
-    for step in range(steps):
-        batch = demonstrations[step * config.batch_size : (step + 1) * config.batch_size]
+    for step, batch in enumerate(batches):
         input_ids, labels = _tensors(batch, tokenizer)
         logits = model(input_ids=input_ids, attention_mask=input_ids != tokenizer.pad_token_id).logits
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
@@ -86,6 +90,8 @@ def fine_tune(
         losses.append(loss.item())
         if on_progress is not None:
             on_progress(step + 1, steps)
+        if is_enough is not None and is_enough(step + 1):
+            break
     model.eval()
     return losses
 
@@ -94,6 +100,17 @@ def _rate(step: int, steps: int) -> float:
     warm = WARM_UP * steps
     falling = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / warm) * falling if warm else falling
+
+
+def _batches(pairs: Sequence[tuple[str, str]], size: int) -> list[list[tuple[str, str]]]:
+    """Whole batches in random order, of pairs sorted by length among some that follow each other."""
+    found = []
+    for start in range(0, len(pairs), SORTED_TOGETHER * size):
+        part = sorted(pairs[start : start + SORTED_TOGETHER * size], key=lambda pair: len("".join(pair)))
+        batches = [part[first : first + size] for first in range(0, len(part) - size + 1, size)]
+        random.Random(start).shuffle(batches)
+        found += batches
+    return found
 
 
 def _tensors(

@@ -8,7 +8,6 @@ of its numbers anew; test prompts are the test split's programs with their own n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.records import read_rows
 from implicit_prm.tasks.base import Grade, grade_steps
 from implicit_prm.tasks.vocabulary import word_tokenizer
 
@@ -36,28 +36,25 @@ Part = tuple[str, str, str]
 
 
 def read_programs(path: str | Path) -> list[str]:
-    """The prompts of a GSM8K file whose solutions are programs. Raises `ImplicitPRMError` for other rows."""
+    """The prompts of a GSM8K file whose solutions are programs.
+
+    Raises `ImplicitPRMError` as `read_rows` does, and for rows without a solution.
+    """
     found = []
-    with Path(path).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                answer = json.loads(line)["answer"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ImplicitPRMError(
-                    f"{path}, line {number}: not a row of GSM8K, a JSON object with 'answer' ({error!r})"
-                ) from error
-            program = program_of(answer)
-            if program is not None:
-                found.append(program)
+    for number, row in enumerate(read_rows(path), 1):
+        if "solution" not in row or "answer" not in row:
+            raise ImplicitPRMError(f"{path}, row {number} has no worked solution: is it a file of GSM8K?")
+        program = program_of(row["solution"], row["answer"])
+        if program is not None:
+            found.append(program)
     return found
 
 
-def program_of(answer: str) -> str | None:
+def program_of(solution: str, answer: str) -> str | None:
     """The prompt for the calculations of one solution of GSM8K, or None if it is no program.
 
     An operand that is the result of an earlier step refers to it, to the latest if there are several.
     """
-    solution, _, final = answer.partition("####")
     parts: list[Part] = []
     results: list[int] = []
     for expression, result in _MARKED.findall(solution):
@@ -70,7 +67,7 @@ def program_of(answer: str) -> str | None:
             return None
         parts.append((_operand(left, results), operator, _operand(right, results)))
         results.append(value)
-    if not FEWEST <= len(parts) <= MOST or str(results[-1]) != final.strip().replace(",", ""):
+    if not FEWEST <= len(parts) <= MOST or str(results[-1]) != answer.replace(",", ""):
         return None
     return _text(parts)
 
@@ -155,10 +152,10 @@ class GSM8KChain:
         correct = len(steps) == len(parts) and self.answer(completion) == self.answer(self.solve(prompt))
         return grade_steps(right, len(parts), correct)
 
-    def answer(self, completion: str) -> str:
-        """The number that a response ends with, for votes."""
-        found = re.search(r"=(\d+);$", completion)
-        return found[1] if found else ""
+    def answer(self, completion: str) -> int | None:
+        """The result of the last step, if the response ends in a whole one."""
+        found = _RESULT.search(completion.removesuffix(";")) if completion.endswith(";") else None
+        return int(found[1]) if found else None
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """A character a token, `<pad>` and `<eos>`."""

@@ -130,12 +130,12 @@ class ModChain:
             for k, before, after in zip(chain, states, states[1:], strict=False)
         ]
         right += [False] * (len(words) - len(right))
-        correct = len(words) == self.steps and words[-1] == self.solve(prompt).split()[-1]
+        correct = len(words) == self.steps and states[-1] == self.answer(self.solve(prompt))
         return grade_steps(right, self.steps, correct)
 
-    def answer(self, completion: str) -> str:
-        """The final answer of a response, for votes."""
-        return completion.split()[-1] if completion.split() else ""
+    def answer(self, completion: str) -> int | None:
+        """The last state, if the response ends in one."""
+        return self._state(completion.split()[-1]) if completion.strip() else None
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """A word a token: states, operations, `<pad>` and `<eos>`."""
