@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from implicit_prm.functional import ImplicitRewards
     from implicit_prm.logprobs import causal_log_probs, linear_log_probs
     from implicit_prm.model import ImplicitPRM
+    from implicit_prm.overoptimization import Curve, overoptimization_curves
     from implicit_prm.processbench import best_threshold, first_error, processbench_f1
     from implicit_prm.records import read_responses, read_rows
     from implicit_prm.responses import ScoredResponse
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BonRow",
     "Calibration",
+    "Curve",
     "ImplicitPRM",
     "ImplicitPRMConfig",
     "ImplicitPRMError",
@@ -68,6 +70,7 @@ __all__ = [
     "linear_log_probs",
     "logprobs",
     "majority_vote",
+    "overoptimization_curves",
     "processbench_f1",
     "read_responses",
     "read_rows",
@@ -81,6 +84,7 @@ __all__ = [
 _HOME = {
     "BonRow": "selection",
     "Calibration": "calibration",
+    "Curve": "overoptimization",
     "ImplicitPRM": "model",
     "ImplicitPRMConfig": "config",
     "ImplicitPRMTrainer": "trainer",
@@ -105,6 +109,7 @@ _HOME = {
     "group_answers": "answers",
     "linear_log_probs": "logprobs",
     "majority_vote": "voting",
+    "overoptimization_curves": "overoptimization",
     "processbench_f1": "processbench",
     "read_responses": "records",
     "read_rows": "records",

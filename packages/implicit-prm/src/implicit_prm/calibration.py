@@ -85,7 +85,8 @@ def fit_calibration(
 def calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 10) -> float:
     """The expected calibration error: |mean label - mean probability| of equally wide bins, by their sizes.
 
-    `probabilities` and `labels` are [N]. Raises `ImplicitPRMError` for other lengths, and labels or probabilities outside [0, 1].
+    `probabilities` and `labels` are [N]. Raises `ImplicitPRMError` for other lengths, and for values outside
+    [0, 1].
     """
     p = np.asarray(probabilities, dtype=np.float64)
     label = _checked(labels, len(p), "label")
