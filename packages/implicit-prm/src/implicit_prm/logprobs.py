@@ -50,19 +50,33 @@ def causal_log_probs(
             raise ImplicitPRMError(
                 f"input_ids {tuple(input_ids.shape)} and {name} {tuple(mask.shape)} must be [rows, tokens]"
             )
-    base, head = _causal_model(model)
-    inputs = _inputs(base, input_ids, attention_mask)
+    base, _ = _causal_model(model)
     real = attention_mask.bool()
     wanted = real[:, 1:] & real[:, :-1]
     if completion_mask is not None:
         wanted = wanted & completion_mask[:, 1:].bool()
+    inputs = _inputs(base, input_ids, attention_mask)
+    # Each token is predicted at the place before its own.
+    places = nn.functional.pad(wanted, (0, 1))
+    found = chosen_log_probs(model, inputs, input_ids[:, 1:][wanted], places, chunk_size)
+    return _spread(nn.functional.pad(wanted, (1, 0)), found)
+
+
+def chosen_log_probs(
+    model: nn.Module, inputs: dict[str, Any], targets: Tensor, places: Tensor, chunk_size: int = 1024
+) -> Tensor:
+    """log p of the token that follows each of n places, when `model` is called with `inputs`: [n].
+
+    `places` is bool [B, T], T the tokens fed (a cache may hold more before them); `targets` [n] are the
+    tokens in the order of `places`, row after row. What is said of `causal_log_probs` holds here too.
+    """
+    base, head = _causal_model(model)
     if _is_plain(head) and base not in _REWORKED_LOGITS:
-        found = _through_the_head(model, base, head, inputs, wanted, chunk_size)
+        found = _through_the_head(model, base, head, inputs, targets, places, chunk_size)
         if found is not None:
             return found
         _REWORKED_LOGITS.add(base)
-    logits = model(**inputs).logits[:, :-1]
-    return _spread(wanted, token_log_probs(logits[wanted], input_ids[:, 1:][wanted]))[..., 0]
+    return token_log_probs(model(**inputs).logits[places], targets)
 
 
 def _causal_model(model: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
@@ -101,17 +115,18 @@ def _through_the_head(
     base: nn.Module,
     head: nn.Linear,
     inputs: dict[str, Any],
-    wanted: Tensor,
+    targets: Tensor,
+    places: Tensor,
     chunk_size: int,
 ) -> Tensor | None:
     """The log-probs as the head's output; None where the model returns something else than that output."""
-    targets = inputs["input_ids"][:, 1:][wanted]
     returned: list[bool] = []
 
     def forward(hidden: Tensor) -> Tensor:
         # The weight is read here, where FSDP has gathered it.
-        chosen = linear_log_probs(hidden[:, :-1][wanted], head.weight, targets, chunk_size, head.bias)
-        head_output.append(_spread(wanted, chosen))
+        chosen = linear_log_probs(hidden[places], head.weight, targets, chunk_size, head.bias)
+        # The last axis stands for the vocabulary, so that what a model does to its logits runs.
+        head_output.append(_spread(places[..., None], chosen))
         return head_output[-1]
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
@@ -121,7 +136,7 @@ def _through_the_head(
     with _replaced_forward(head, forward), base.register_forward_hook(look, prepend=True):
         model(**inputs)
     # What the wrappers return is not used: FSDP2 under mixed precision casts it to bfloat16.
-    return head_output[-1][..., 0] if returned == [True] and len(head_output) == 1 else None
+    return head_output[-1][places][:, 0] if returned == [True] and len(head_output) == 1 else None
 
 
 @contextmanager
@@ -133,13 +148,8 @@ def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
         del module.forward
 
 
-def _spread(wanted: Tensor, values: Tensor) -> Tensor:
-    """`values` [n] at the n `wanted` [B, T - 1] places, each one to the right of its predictor: [B, T, 1].
-
-    The last axis stands for the vocabulary, so that what a model does to its logits runs. No view, which
-    FSDP2 warns of.
-    """
-    places = nn.functional.pad(wanted, (1, 0))[..., None]
+def _spread(places: Tensor, values: Tensor) -> Tensor:
+    """`values` [n] at the n marked `places`, 0 elsewhere; no view, which FSDP2 warns of."""
     return values.new_zeros(places.shape).masked_scatter(places, values)
 
 

@@ -18,6 +18,7 @@ from implicit_prm.backends.hf import HFBackend, evaluating
 from implicit_prm.encoding import Encoded, encode_rows
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerMismatchError
 from implicit_prm.functional import ImplicitRewards, implicit_rewards, step_rewards
+from implicit_prm.logprobs import causal_log_probs
 from implicit_prm.responses import ScoredResponse
 from implicit_prm.steps import SplitBy, token_steps
 
@@ -146,32 +147,39 @@ class ImplicitPRM:
             for row, each, ours, theirs in zip(rows, encoded, log_probs, ref_log_probs, strict=True)
         ]
 
-    def log_probs(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor | None = None
+    ) -> Tensor:
         """The model's log-probs of tokens [B, T], for use in training: float32 [B, T], differentiable.
 
         out[:, t] = log pi(input_ids[:, t] | input_ids[:, :t]), out[:, 0] = 0; padding on either side is
-        where `attention_mask` is 0. The model stays in the mode in which it is.
+        where `attention_mask` is 0. With a `completion_mask` only its tokens are computed, the others are 0.
+        The model stays in the mode in which it is.
         Raises `ImplicitPRMError` for a backend that is no model of transformers.
         """
-        from implicit_prm.logprobs import causal_log_probs
-
-        return causal_log_probs(_module(self.model, "the model"), input_ids, attention_mask)
+        module = _module(self.model, "the model")
+        return causal_log_probs(module, input_ids, attention_mask, completion_mask=completion_mask)
 
     @torch.no_grad()
-    def ref_log_probs(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
+    def ref_log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor | None = None
+    ) -> Tensor | None:
         """The same of the reference, without a gradient and without dropout; None without a reference.
 
         It is computed on the reference's device and returned on that of `input_ids`.
         """
-        from implicit_prm.logprobs import causal_log_probs
-
         if self.ref_model is None:
             return None
         with self._reference() as reference:
             module = _module(reference, "the reference")
             with evaluating(module):
                 device = pretrained.unwrapped(module).device
-                there = causal_log_probs(module, input_ids.to(device), attention_mask.to(device))
+                there = causal_log_probs(
+                    module,
+                    input_ids.to(device),
+                    attention_mask.to(device),
+                    completion_mask=None if completion_mask is None else completion_mask.to(device),
+                )
         return there.to(input_ids.device)
 
     def rewards(self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> ImplicitRewards:
@@ -181,8 +189,8 @@ class ImplicitPRM:
         reach the model; under `torch.no_grad` none are kept.
         """
         return implicit_rewards(
-            self.log_probs(input_ids, attention_mask),
-            self.ref_log_probs(input_ids, attention_mask),
+            self.log_probs(input_ids, attention_mask, completion_mask),
+            self.ref_log_probs(input_ids, attention_mask, completion_mask),
             completion_mask,
             self.beta,
         )

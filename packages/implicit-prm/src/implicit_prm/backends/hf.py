@@ -16,7 +16,7 @@ from implicit_prm.backends.batching import Block, Piece, Row, plan
 from implicit_prm.backends.prompts import PromptCache, can_share_prompts, padded
 from implicit_prm.backends.reading import read_rows
 from implicit_prm.errors import ImplicitPRMError
-from implicit_prm.functional import token_log_probs
+from implicit_prm.logprobs import chosen_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -128,9 +128,8 @@ class HFBackend:
         inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
         if cache is not None:
             inputs = cache.followed_by(tokens, [piece.prompt for piece in batch])
-        logits = self.model(**inputs).logits
-        marked = targets != _IGNORED
-        return token_log_probs(logits[marked][None], targets[marked][None])[0]
+        places = targets != _IGNORED
+        return chosen_log_probs(self.model, inputs, targets[places], places, self.chunk_size)
 
     def _count(self, computed: int, tokens: int) -> None:
         self.workload.computed += computed
