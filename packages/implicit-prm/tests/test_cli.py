@@ -172,6 +172,7 @@ TEMPLATED = "<|im_start|>user\nso<|im_end|>\n"
         (ROWS, ("--beta", "-1"), "beta must be above 0, not -1.0"),
         (ROWS, ("--backend", "onnx"), "there is no backend 'onnx'; there are: hf, vllm, openai"),
         (ROWS, ("--option", "dtype"), "--option dtype: write key=value"),
+        (ROWS, ("--option", "dtype=float99"), "there is no dtype 'float99'; take float32, bfloat16"),
         (ROWS, ("--option", "speed=3"), "an option does not fit the backend hf"),
         (ROWS, ("--steps", "chapter"), "steps='chapter' is unknown; allowed: 'paragraph'"),
         (ROWS, ("--steps", "regex:("), "the pattern is no regular expression"),

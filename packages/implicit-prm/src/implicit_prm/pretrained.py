@@ -38,6 +38,7 @@ def load_model(name: str, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     settings = {"dtype": "auto", **options}
+    _check_dtype(settings["dtype"])
     with readable_errors(name):
         if _is_adapter(name):
             return _with_adapter(name, settings)
@@ -52,6 +53,17 @@ def load_model(name: str, **options: Any) -> Any:
             f"random numbers; {_NOT_CAUSAL}"
         )
     return model
+
+
+def _check_dtype(dtype: Any) -> None:
+    import torch
+
+    if (
+        isinstance(dtype, str)
+        and dtype != "auto"
+        and not isinstance(getattr(torch, dtype, None), torch.dtype)
+    ):
+        raise ImplicitPRMError(f"there is no dtype {dtype!r}; take float32, bfloat16, float16 or auto")
 
 
 def unwrapped(model: Any) -> Any:

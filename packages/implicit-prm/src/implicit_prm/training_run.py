@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
 from implicit_prm.config import ImplicitPRMConfig
 from implicit_prm.errors import ImplicitPRMError
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 HUB = "hf:"
+
+# The Trainer itself finds out in the middle of things that "5e-7" is no number.
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "left out",
+}
 
 
 def trainer_of(recipe: Recipe) -> ImplicitPRMTrainer:
@@ -53,8 +63,14 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     """Train, evaluate if there is data for it, and save model and tokenizer; the folder is returned.
 
     With `resume` from the newest whole checkpoint there. What was measured is in the folder's
-    `all_results.json`. Raises as `trainer_of` does.
+    `all_results.json`. Raises as `trainer_of` does, and without `resume` for a folder with checkpoints.
     """
+    folder = Path(recipe.training.get("output_dir", "trainer_output"))
+    if not resume and any(folder.glob("checkpoint-*")):
+        raise ImplicitPRMError(
+            f"{folder} has checkpoints of an earlier run: go on from them with --resume (resume=True), "
+            "or give another training.output_dir"
+        )
     trainer = trainer_of(recipe)
     done = trainer.train(resume_from_checkpoint=resume or None)
     trainer.save_model()
@@ -62,7 +78,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     trainer.save_metrics("train", done.metrics)
     if trainer.eval_dataset is not None:
         trainer.save_metrics("eval", trainer.evaluate())
-    return Path(str(trainer.args.output_dir))
+    return folder
 
 
 def _arguments(settings: Mapping[str, Any]) -> ImplicitPRMConfig:
@@ -71,8 +87,16 @@ def _arguments(settings: Mapping[str, Any]) -> ImplicitPRMConfig:
         raise ImplicitPRMError(
             f"[training] has {unknown[0]!r}, which is no setting of ImplicitPRMConfig or TrainingArguments"
         )
+    hints = get_type_hints(ImplicitPRMConfig)
+    for name, value in settings.items():
+        kinds = set(get_args(hints[name]) or (hints[name],))
+        if not kinds <= _KINDS.keys() or type(value) in kinds or (type(value) is int and float in kinds):
+            continue
+        told = " or ".join(words for kind, words in _KINDS.items() if kind in kinds)
+        raise ImplicitPRMError(f"training.{name} is {value!r}; it must be {told}")
     try:
-        return ImplicitPRMConfig(**settings)
+        # The Trainer's bars do not look whether there is a terminal.
+        return ImplicitPRMConfig(**{"disable_tqdm": not sys.stderr.isatty(), **settings})
     except (TypeError, ValueError) as error:
         if isinstance(error, ImplicitPRMError):
             raise

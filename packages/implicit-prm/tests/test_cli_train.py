@@ -1,0 +1,147 @@
+"""`implicit-prm train` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaForSequenceClassification
+
+from implicit_prm.cli import main
+
+ROWS = [
+    {"prompt": f"what is {n}+{n}?", "completion": f"the answer is {2 * n + wrong}", "label": not wrong}
+    for n in range(4)
+    for wrong in (0, 1)
+]
+
+RUN = """
+[model]
+name = "MODEL"
+[data]
+train = ["train.jsonl"]
+[training]
+output_dir = "out"
+max_steps = 4
+save_steps = 2
+per_device_train_batch_size = 4
+learning_rate = 1e-3
+use_cpu = true
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Callable[..., Any], tokenizer: Any) -> Path:
+    """With two models in it."""
+    folder = tmp_path_factory.mktemp("train")
+    for name, model in {
+        "MODEL": tiny_llama(),
+        "CLASSIFIER": LlamaForSequenceClassification(tiny_llama().config),
+    }.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, in which the command runs."""
+    for name in ("MODEL", "CLASSIFIER"):
+        (tmp_path / name).symlink_to(folder / name)
+    (tmp_path / "run.toml").write_text(RUN)
+    write(tmp_path, ROWS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, rows: list[Any]) -> None:
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """What a command that ends with `code` says on stderr; never a traceback."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert (ended.value.code or 0) == code, err
+    assert "Traceback" not in err
+    return err
+
+
+def test_a_trained_model_is_saved_with_its_tokenizer_and_scores(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ("train", "--config", "run.toml", "--set", 'data.eval=["train.jsonl"]')
+    told = run(capsys, *train)
+    assert told.endswith("implicit-prm: the model is in out, what was measured in out/all_results.json\n")
+    measured = json.loads((here / "out" / "all_results.json").read_text())
+    assert measured["train_loss"] > 0
+    assert 0 <= measured["eval_rewards/accuracies"] <= 1
+    run(capsys, "score", "train.jsonl", "scored.jsonl", "--model", "out", "--ref", "MODEL")
+    scored = [json.loads(line) for line in (here / "scored.jsonl").read_text().splitlines()]
+    assert any(abs(row["outcome_reward"]) > 1e-4 for row in scored)
+
+    assert "out has checkpoints of an earlier run: go on from them with --resume" in run(
+        capsys, *train, code=2
+    )
+    run(capsys, *train, "--resume", "--set", "training.max_steps=6")
+    assert (here / "out" / "checkpoint-6").is_dir()
+
+
+def _with(**changes: Any) -> list[dict[str, Any]]:
+    return [*ROWS, {**ROWS[0], "id": "odd", **changes}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (_with(label=-0.5), [], "train.jsonl, line 9: the label -0.5 is outside [0, 1]"),
+        (_with(label=float("nan")), [], "train.jsonl, line 9: the label nan is outside [0, 1]"),
+        (_with(label=None), [], "train.jsonl, line 9: the label None is outside [0, 1]"),
+        (_with(completion=" "), [], "train.jsonl, line 9: completion is ' '"),
+        (
+            ROWS[::2],
+            ["training.loss=dpo"],
+            "no pairs: none of 4 prompts has both right and wrong responses (4 have",
+        ),
+        (ROWS[::2], ["training.loss=nca"], "sample more responses a prompt, or train with loss='ce'"),
+        (ROWS[::2], ["training.balance=dataset"], "no balanced data: "),
+        (ROWS, ["training.loss=kto", "training.per_device_train_batch_size=1"], "at least 2 with loss='kto'"),
+        (ROWS, ["training.beta=0"], "beta is 0; it must be a number above 0"),
+        (ROWS, ["training.beta=-0.05"], "beta is -0.05; it must be a number above 0"),
+        (ROWS, ["training.loss=mse"], "loss is 'mse'; it must be one of ce, dpo, nca, kto, step"),
+        (ROWS, ["training.max_length=12"], "more than max_length=12; raise it, or cut completions"),
+        (ROWS, ["training.speed=3"], "[training] has 'speed', which is no setting of ImplicitPRMConfig"),
+        (ROWS, ["training.learning_rate=fast"], "training.learning_rate is 'fast'; it must be a number"),
+        (ROWS, ["training.max_steps=2.5"], "training.max_steps is 2.5; it must be a whole number"),
+        (ROWS, ["training.use_cpu=yes"], "training.use_cpu is 'yes'; it must be true or false"),
+        (ROWS, ["training.optim=magic"], "[training] does not fit: magic is not a valid OptimizerNames"),
+        (ROWS, ["lora.rank=4"], "[lora] does not fit: "),
+        (ROWS, ["model.name=CLASSIFIER"], "an implicit PRM is a causal language model"),
+        (ROWS, ["model.reference=CLASSIFIER"], "an implicit PRM is a causal language model"),
+        (ROWS, ["model.size=8"], "run.toml: [model] has 'size'; its keys are name, reference"),
+        (ROWS, ['data.train=["none.jsonl"]'], "there is no file none.jsonl"),
+        (ROWS, ["loss"], "--set loss: write key=value"),
+        ([], [], "there is no row to train on"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_without_a_traceback_and_with_exit_code_two(
+    rows: list[Any], settings: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, rows)
+    flags = [word for setting in settings for word in ("--set", setting)]
+    assert message in run(capsys, "train", "--config", "run.toml", *flags, code=2)
+    assert not list(here.glob("out/checkpoint-*"))
+
+
+def test_equal_labels_are_warned_of(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, ROWS[::2])
+    told = run(capsys, "train", "--config", "run.toml", "--set", "training.max_steps=1")
+    assert "implicit-prm: all 4 labels are 1: the loss can only move all rewards one way" in told
+
+
+def test_a_file_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no file none.toml" in run(capsys, "train", "--config", "none.toml", code=2)
