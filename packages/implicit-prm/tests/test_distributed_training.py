@@ -71,7 +71,8 @@ def run(folder, settings, dies=False):
     )
     args = ImplicitPRMConfig(
         output_dir=folder, beta=0.5, learning_rate=3e-3, per_device_train_batch_size=8 // processes,
-        per_device_eval_batch_size=8 // processes, num_train_epochs=3, save_steps=2, logging_steps=1, use_cpu=True, disable_tqdm=True, **settings,
+        per_device_eval_batch_size=8 // processes, num_train_epochs=3,
+        save_steps=2, logging_steps=1, use_cpu=True, disable_tqdm=True, **settings,
     )
     trainer = OnCPU(model, args=args, train_dataset=rows, eval_dataset=rows)
     if dies:
