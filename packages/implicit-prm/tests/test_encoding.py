@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from implicit_prm.encoding import encode_rows, official_text
@@ -19,6 +19,12 @@ CORPUS = ["Step 1: two plus two is four.\n\nStep 2: so the answer is 4.", "the c
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 
 
@@ -38,6 +44,31 @@ def byte_level() -> PreTrainedTokenizerBase:
     tokenizer.train_from_iterator(CORPUS, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|end|>", bos_token="<|end|>", chat_template=CHATML
+    )
+
+
+@pytest.fixture(scope="module")
+def llama3() -> PreTrainedTokenizerBase:
+    """Bytes as Llama 3 splits them (line ends stay together), with its template."""
+    tokenizer = Tokenizer(models.BPE())
+    split = Regex(r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    names = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=names,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=names[0], eos_token=names[1], chat_template=LLAMA3
     )
 
 
@@ -187,6 +218,35 @@ def test_official_rewrites_the_steps_and_goes_through_the_template(byte_level) -
     steps, ends = token_steps(row.completion, row.offsets, "step_header")
     assert [step.text for step in steps] == pieces
     assert [texts_of(row)[end][-1:] for end in ends] == ["\n", "\n", ""]
+
+
+def official_steps(question: str, steps: list[str], tokenizer) -> tuple[list[int], list[int]]:
+    """Tokens and last token of every step as the official evaluation's collator finds them."""
+    opening, end = "<|start_header_id|>assistant<|end_header_id|>", "<|eot_id|>"
+
+    def conversation(number: int) -> str:
+        reply = {"role": "assistant", "content": "\n\n".join(steps[:number])}
+        messages = [{"role": "user", "content": question}, reply]
+        return tokenizer.apply_chat_template(messages, tokenize=False)
+
+    ends = []
+    for number in range(1, len(steps) + 1):
+        text = conversation(number).strip()
+        if number != len(steps):
+            text = text.removesuffix(opening).removesuffix(end) + "\n\n"
+        ends.append(len(tokenizer(text, add_special_tokens=False)["input_ids"]) - 1)
+    return tokenizer(conversation(len(steps)), add_special_tokens=False)["input_ids"], ends
+
+
+@pytest.mark.parametrize(
+    "text", ["Step 1: two plus\n\nStep 2: two Step 3: is four.", "no Step at all", "a\nStep 1:b"]
+)
+def test_official_steps_end_at_the_tokens_of_the_official_evaluation(llama3, text: str) -> None:
+    (row,) = encode_rows([{"prompt": "the cat?", "completion": text}], llama3, render="official")
+    ids, official_ends = official_steps("the cat?", official_text(text).split("\n\n"), llama3)
+    assert list(row.input_ids) == ids
+    _, ends = token_steps(row.completion, row.offsets, "step_header")
+    assert [len(row.prompt_ids) + end for end in ends] == official_ends
 
 
 @settings(max_examples=60)

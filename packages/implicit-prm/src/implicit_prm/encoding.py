@@ -98,15 +98,15 @@ def encode_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A row as texts or tokens, one of both for the prompt and for the completion."""
+    """A row as texts or tokens; a text does not matter where there are tokens."""
 
     id: str
     truncated: bool | None  # None where the row does not say
     chat: bool  # the texts are of a chat template, with its BOS and its end of turn
-    prompt: str | None = None
-    completion: str | None = None
-    prompt_ids: tuple[int, ...] | None = None
-    completion_ids: tuple[int, ...] | None = None
+    prompt: str
+    completion: str
+    prompt_ids: tuple[int, ...] | None
+    completion_ids: tuple[int, ...] | None
 
 
 def official_text(text: str) -> str:
@@ -155,8 +155,8 @@ def _source(
         id=name,
         truncated=None if truncated is None else bool(truncated),
         chat=chat,
-        prompt=prompt if prompt_ids is None else None,
-        completion=completion,
+        prompt=prompt or "",
+        completion=completion or "",
         prompt_ids=prompt_ids,
         completion_ids=completion_ids,
     )
@@ -187,45 +187,40 @@ def _encode(
     sources: Sequence[_Source], tokenizer: PreTrainedTokenizerBase, special: frozenset[int]
 ) -> list[Encoded]:
     """The rows as tokens, all texts in one call of the tokenizer; nothing is checked yet."""
-    texts = [text for source in sources for text in (source.prompt, _joint(source)) if text is not None]
-    tokens = encode_texts(texts, tokenizer)
-    apart = [source for source in sources if _joint(source) is not None and _after(source, tokens) is None]
-    alone = encode_texts((source.completion or "" for source in apart), tokenizer)
+    written = [source for source in sources if source.completion_ids is None]
+    prompts = [source.prompt for source in sources if source.prompt_ids is None]
+    tokens = encode_texts([*prompts, *(source.prompt + source.completion for source in written)], tokenizer)
+    after = [_after(source, tokens) for source in written]
+    apart = [source.completion for source, found in zip(written, after, strict=True) if found is None]
+    alone = encode_texts(apart, tokenizer)
     sampled = [source.completion_ids for source in sources if source.completion_ids is not None]
-    decoded = iter(decode_responses(sampled, tokenizer))
+    of_texts, of_tokens = iter(after), iter(decode_responses(sampled, tokenizer))
     bos = _own_bos(tokenizer)
     rows = []
     for source in sources:
-        prompt_ids = source.prompt_ids
-        if prompt_ids is None:
-            prompt_ids = (() if source.chat else bos) + tokens[source.prompt or ""][0]
+        before = source.prompt_ids
+        if before is None:
+            before = (() if source.chat else bos) + tokens[source.prompt][0]
         truncated = bool(source.truncated)
-        if source.completion_ids is not None:
-            text, offsets = next(decoded)
-            rows.append(Encoded(source.id, prompt_ids, source.completion_ids, text, offsets, truncated))
-            continue
-        text = source.completion or ""
-        ids, offsets = _after(source, tokens) or alone[text]
-        row = Encoded(source.id, prompt_ids, ids, text, offsets, truncated)
-        rows.append(_without_decoration(row, special) if source.chat else row)
+        if source.completion_ids is None:
+            ids, offsets = next(of_texts) or alone[source.completion]
+            row = Encoded(source.id, before, ids, source.completion, offsets, truncated)
+            rows.append(_without_decoration(row, special) if source.chat else row)
+        else:
+            text, offsets = next(of_tokens)
+            rows.append(Encoded(source.id, before, source.completion_ids, text, offsets, truncated))
     return rows
-
-
-def _joint(source: _Source) -> str | None:
-    if source.prompt is None or source.completion is None:
-        return None
-    return source.prompt + source.completion
 
 
 def _after(source: _Source, tokens: Mapping[str, Tokens]) -> Tokens | None:
     """The completion's tokens as they follow the prompt's; None if a token reaches over the border."""
-    before, _ = tokens[source.prompt or ""]
-    ids, spans = tokens[_joint(source) or ""]
+    before, _ = tokens[source.prompt]
+    ids, spans = tokens[source.prompt + source.completion]
     if ids[: len(before)] != before:
         return None
-    border = len(source.prompt or "")
-    inside = [(max(start - border, 0), max(end - border, 0)) for start, end in spans[len(before) :]]
-    return ids[len(before) :], tuple(inside)
+    border = len(source.prompt)
+    inside = tuple((max(start - border, 0), max(end - border, 0)) for start, end in spans[len(before) :])
+    return ids[len(before) :], inside
 
 
 def _own_bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
