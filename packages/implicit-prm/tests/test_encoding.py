@@ -332,6 +332,7 @@ def test_too_long_is_an_error_or_cut_and_marked(byte_level) -> None:
         ({"prompt_ids": [5], "completion_ids": []}, "the completion has no tokens"),
         ({"prompt_ids": [5], "completion_ids": [9999]}, "token 9999 is not in the tokenizer's vocabulary"),
         ({"prompt_ids": [5], "completion_ids": ["a"]}, "not whole numbers"),
+        ({"prompt_ids": [5], "completion_ids": [1.5]}, "not whole numbers"),
         ({"prompt_ids": [0, 0, 7], "completion_ids": [5]}, "BOS token '<|end|>' twice"),
         ({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]}, "needs a prompt of mess"),
         ({"prompt": [{"role": "user"}], "completion": "a"}, "no message with 'role' and 'content'"),
@@ -366,6 +367,19 @@ def test_a_template_that_opens_the_reply_otherwise_is_refused(byte_level, word_l
             encode_rows([messages], byte_level)
     finally:
         byte_level.chat_template = plain
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "q", "completion_ids": [5]}, "its response is tokens"),
+        ({"prompt": "q", "completion": ["a"]}, "needs one reply"),
+        ({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}] * 2}, "needs one reply"),
+    ],
+)
+def test_what_cannot_be_rewritten_as_the_official_evaluation_does_is_an_error(byte_level, row, words) -> None:
+    with pytest.raises(ImplicitPRMError, match=f"row '0'.*{words}"):
+        encode_rows([row], byte_level, render="official")
 
 
 @pytest.mark.parametrize("option", [{"truncate": "left"}, {"render": "theirs"}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 from implicit_prm.chat import chat_texts
@@ -82,7 +83,7 @@ def encode_rows(
         raise ImplicitPRMError(f"render={render!r} is unknown; allowed: 'original', 'official'")
     special = special_ids(tokenizer)
     names = tuple(tokenizer.convert_ids_to_tokens(sorted(special)))
-    sources = [_source(index, row, tokenizer, names, render) for index, row in enumerate(rows)]
+    sources = [_source(number, row, tokenizer, names, render) for number, row in enumerate(rows)]
     encoded = _encode(sources, tokenizer, special)
     finished = []
     for source, row in zip(sources, encoded, strict=True):
@@ -121,11 +122,11 @@ def official_text(text: str) -> str:
 
 
 def _source(
-    index: int, row: Any, tokenizer: PreTrainedTokenizerBase, special: tuple[str, ...], render: str
+    number: int, row: Any, tokenizer: PreTrainedTokenizerBase, special: tuple[str, ...], render: str
 ) -> _Source:
     if not isinstance(row, Mapping):
-        raise ImplicitPRMError(f"row {index}: {type(row).__name__} is no mapping with prompt and completion")
-    name = str(row.get("id", index))
+        raise ImplicitPRMError(f"row {number}: {type(row).__name__} is no mapping with prompt and completion")
+    name = str(number if row.get("id") is None else row["id"])
     truncated = row.get("truncated")
     prompt, completion = row.get("prompt"), row.get("completion")
     prompt_ids, completion_ids = _ids(name, row, "prompt_ids"), _ids(name, row, "completion_ids")
@@ -139,6 +140,10 @@ def _source(
             f"row {name!r}: prompt_ids go with completion_ids, not with a completion's text"
         )
     if completion_ids is not None:
+        if render == "official":
+            raise ImplicitPRMError(
+                f'row {name!r}: render="official" rewrites text, and its response is tokens'
+            )
         completion = None
     elif not completion or not isinstance(completion, str | Sequence):
         raise ImplicitPRMError(
@@ -166,19 +171,20 @@ def _ids(name: str, row: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
     if row.get(key) is None:
         return None
     try:
-        return tuple(int(token) for token in row[key])
-    except (TypeError, ValueError) as error:
+        return tuple(index(token) for token in row[key])
+    except TypeError as error:
         raise ImplicitPRMError(f"row {name!r}: {key} are not whole numbers: {error}") from error
 
 
 def _official(name: str, prompt: Any, completion: Any) -> tuple[Any, str]:
     """A user's message and the assistant's reply, as the official evaluation puts them into the template."""
     if not isinstance(completion, str):
-        if len(completion) != 1 or not isinstance(completion[0].get("content"), str):
+        message = completion[0] if len(completion) == 1 else None
+        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
             raise ImplicitPRMError(
                 f'row {name!r}: render="official" needs one reply, as text or as one message'
             )
-        completion = completion[0]["content"]
+        completion = message["content"]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return messages, official_text(completion)
 
