@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakSet
@@ -38,10 +38,10 @@ def causal_log_probs(
     not computed.
 
     `model` is a `transformers` causal model, bare or inside DDP, FSDP2 or PEFT: it is called as it stands,
-    with the forward of its output embedding replaced for the call by one that returns log-probs, `chunk_size`
-    tokens at a time. No [B, T, V] tensor is made. Where the head is not a plain linear layer, or the model
-    caps, scales or cuts its logits (Gemma 2, Cohere, Granite), the logits are made whole; the result is the
-    same. Two threads must not call one model at once.
+    but for the forward of its output embedding, which for the call returns log-probs, `chunk_size` tokens at
+    a time. No [B, T, V] tensor is made. Where the head is not a plain linear layer, or the model caps, scales
+    or cuts its logits (Gemma 2, Cohere, Granite), the logits are made whole; the result is the same. Two
+    threads must not call one model at once.
 
     Raises `ImplicitPRMError` for a model without output embeddings and for shapes that do not fit.
     """
@@ -76,7 +76,9 @@ def chosen_log_probs(
         if found is not None:
             return found
         _REWORKED_LOGITS.add(base)
-    return token_log_probs(model(**inputs).logits[places], targets)
+    logits = model(**inputs).logits[places]
+    chunks = zip(logits.split(chunk_size), targets.split(chunk_size), strict=True)
+    return torch.cat([token_log_probs(*chunk) for chunk in chunks])
 
 
 def _causal_model(model: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
@@ -120,32 +122,42 @@ def _through_the_head(
     chunk_size: int,
 ) -> Tensor | None:
     """The log-probs as the head's output; None where the model returns something else than that output."""
-    returned: list[bool] = []
+    made: list[Tensor] = []
+    untouched: list[bool] = []
+    base_forward = base.forward
 
-    def forward(hidden: Tensor) -> Tensor:
+    def head_forward(hidden: Tensor) -> Tensor:
         # The weight is read here, where FSDP has gathered it.
         chosen = linear_log_probs(hidden[places], head.weight, targets, chunk_size, head.bias)
         # The last axis stands for the vocabulary, so that what a model does to its logits runs.
-        head_output.append(_spread(places[..., None], chosen))
-        return head_output[-1]
+        made.append(_spread(places[..., None], chosen))
+        return made[-1]
 
-    def look(module: nn.Module, args: Any, output: Any) -> None:
-        returned.append(getattr(output, "logits", None) is head_output[-1])
+    # Not a forward hook: PEFT calls the forward of the model inside it, past the model's hooks.
+    def watched_forward(*args: Any, **kwargs: Any) -> Any:
+        output = base_forward(*args, **kwargs)
+        untouched.append(len(made) == 1 and getattr(output, "logits", None) is made[0])
+        return output
 
-    head_output: list[Tensor] = []
-    with _replaced_forward(head, forward), base.register_forward_hook(look, prepend=True):
-        model(**inputs)
-    # What the wrappers return is not used: FSDP2 under mixed precision casts it to bfloat16.
-    return head_output[-1][places][:, 0] if returned == [True] and len(head_output) == 1 else None
+    with _replaced_forward(head, head_forward), _replaced_forward(base, watched_forward):
+        logits = model(**inputs).logits
+    if untouched != [True]:
+        return None
+    # FSDP2 under mixed precision casts what a model returns to bfloat16, too coarse for a log-prob.
+    whole: Tensor = logits if logits.dtype == made[0].dtype else made[0]
+    return whole[places][:, 0]
 
 
 @contextmanager
-def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    module.forward = forward  # an attribute of the instance hides the method of its class
+def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    before = vars(module).get("forward")  # accelerate, too, puts a forward on the instance
+    module.forward = forward
     try:
         yield
     finally:
         del module.forward
+        if before is not None:
+            module.forward = before
 
 
 def _spread(places: Tensor, values: Tensor) -> Tensor:
