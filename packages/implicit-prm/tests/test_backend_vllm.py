@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from implicit_prm.backends.base import LogProbBackend
+from implicit_prm.backends.openai import CompletionsServer, OpenAIBackend
 from implicit_prm.backends.vllm import VLLMBackend
+from implicit_prm.encoding import encode_rows
 from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.sampling import HFSampler, OpenAISampler, Sampler, VLLMSampler, prompt_ids
+from implicit_prm.tasks.vocabulary import word_tokenizer
 
 VOCABULARY = 48
+PROMPTS = ["w1 w2", "w3", "w4 w5 w6 w7", [7, 8]]
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
@@ -47,9 +58,15 @@ def model() -> LlamaForCausalLM:
 
 
 @pytest.fixture(scope="module")
-def backend(model, tmp_path_factory: pytest.TempPathFactory) -> VLLMBackend:
+def folder(model, words, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> VLLMBackend:
     return VLLMBackend.from_pretrained(str(folder), enable_prefix_caching=True, **ENGINE)
 
 
@@ -60,6 +77,11 @@ def rows() -> list[list[int]]:
     prompt = random.integers(2, VOCABULARY, 32).tolist()
     shared = [prompt + random.integers(2, VOCABULARY, n).tolist() for n in (1, 5, 9, 17, 30, 31)]
     return shared + [random.integers(2, VOCABULARY, n).tolist() for n in (2, 3, 8, 33, 60, 63)]
+
+
+@pytest.fixture(scope="module")
+def words() -> PreTrainedTokenizerFast:
+    return word_tokenizer([f"w{n}" for n in range(VOCABULARY - 3)], between=" ")
 
 
 def expected(model: LlamaForCausalLM, rows: list[list[int]]) -> list[np.ndarray]:
@@ -88,6 +110,48 @@ def test_vllm_gives_the_log_probs_of_transformers(backend, model, rows) -> None:
 
 
 @pytest.mark.vllm
+def test_samples_of_vllm_have_the_log_probs_of_transformers_and_their_end_token(
+    backend, model, words
+) -> None:
+    sampler = VLLMSampler(backend.llm, words)
+    assert isinstance(sampler, Sampler)
+    found = sampler.sample(PROMPTS, 6, temperature=0.9, top_p=0.95, max_tokens=40, seed=1)
+    assert [len(samples) for samples in found] == [6] * 4
+    samples = [sample for row in found for sample in row]
+    rows = [
+        [*prompt, *sample.token_ids]
+        for prompt, row in zip(prompt_ids(PROMPTS, words), found, strict=True)
+        for sample in row
+    ]
+    for sample, log_probs in zip(samples, expected(model, rows), strict=True):
+        assert np.abs(sample.log_probs - log_probs[-len(sample.token_ids) :]).max() < 1e-3
+        assert sample.truncated == (sample.token_ids[-1] != words.eos_token_id)
+    scored = encode_rows([{"prompt": "w1", "completion_ids": sample.token_ids} for sample in samples], words)
+    assert [sample.text for sample in samples] == [row.completion for row in scored]
+    assert {sample.truncated for sample in samples} == {True, False}
+    assert len({sample.token_ids for sample in samples}) > 20
+
+
+@pytest.mark.vllm
+def test_with_a_seed_vllm_gives_the_same_samples_again_and_greedy_ones_are_those_of_transformers(
+    backend, model, words
+) -> None:
+    sampler = VLLMSampler(backend.llm, words)
+    first = sampler.sample(PROMPTS, 3, max_tokens=10, seed=4)
+    again = sampler.sample(PROMPTS[:2], 3, max_tokens=10, seed=4)
+    fresh = sampler.sample(PROMPTS, 3, max_tokens=10)
+    ids = [[sample.token_ids for sample in row] for row in first]
+    assert [[sample.token_ids for sample in row] for row in again] == ids[:2]
+    assert [[sample.token_ids for sample in row] for row in fresh] != ids
+    greedy = {"temperature": 0.0, "max_tokens": 10}
+    ours = HFSampler(model, words).sample(PROMPTS, **greedy)
+    theirs = sampler.sample(PROMPTS, **greedy)
+    assert [row[0].token_ids for row in ours] == [row[0].token_ids for row in theirs]
+    with pytest.raises(ImplicitPRMError, match=r"prompt 2 has 4 tokens; with max_tokens=61 .* than the 64"):
+        sampler.sample(PROMPTS, max_tokens=61)
+
+
+@pytest.mark.vllm
 def test_requests_before_do_not_change_the_log_probs_though_prefixes_are_cached(backend, rows) -> None:
     first = backend.token_log_probs(rows, masks(rows))
     again = backend.token_log_probs(rows[::-1] + rows, masks(rows[::-1] + rows))
@@ -112,6 +176,67 @@ def test_a_row_that_does_not_fit_is_named(backend) -> None:
         backend.token_log_probs([[1, 2], [3] * 64], masks([[1, 2], [3] * 64]))
     with pytest.raises(ImplicitPRMError, match="row 0 has the token id 48, and the model has 48 tokens"):
         backend.token_log_probs([[1, 48]], masks([[1, 48]]))
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[CompletionsServer]:
+    """vLLM's own server, in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = [
+        ("host", "127.0.0.1"),
+        ("port", port),
+        ("model", folder),
+        ("served-model-name", "tiny"),
+        ("dtype", "float32"),
+        ("max-model-len", 64),
+        ("max-num-seqs", 8),
+        ("gpu-memory-utilization", 0.2),
+    ]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    command += [part for name, value in options for part in (f"--{name}", str(value))]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the server has ended"
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            time.sleep(1)
+        yield CompletionsServer.connect(f"http://127.0.0.1:{port}/v1", "tiny")
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.vllm
+def test_vllms_server_gives_the_log_probs_of_transformers_in_both_forms(server, model, rows) -> None:
+    for form in ("echo", "prompt_logprobs"):
+        found = OpenAIBackend(server, form=form).token_log_probs(rows, masks(rows))
+        for ours, theirs in zip(found, expected(model, rows), strict=True):
+            assert np.abs(ours - theirs).max() < 1e-3
+    with pytest.raises(ImplicitPRMError, match="refused row 0"):
+        OpenAIBackend(server).token_log_probs([[1] * 80], masks([[1] * 80]))
+
+
+@pytest.mark.vllm
+def test_samples_of_vllms_server_say_which_tokens_were_drawn(server, model, words) -> None:
+    found = OpenAISampler(server, words).sample(PROMPTS, 4, max_tokens=20, seed=1)
+    rows = [
+        [*prompt, *sample.token_ids]
+        for prompt, row in zip(prompt_ids(PROMPTS, words), found, strict=True)
+        for sample in row
+    ]
+    samples = [sample for row in found for sample in row]
+    for sample, log_probs in zip(samples, expected(model, rows), strict=True):
+        assert np.abs(sample.log_probs - log_probs[-len(sample.token_ids) :]).max() < 1e-3
+        assert sample.truncated == (sample.token_ids[-1] != words.eos_token_id)
+    untold = OpenAISampler(server).sample(PROMPTS[:3], 4, max_tokens=20, seed=1)
+    assert [[s.token_ids for s in row] for row in untold] == [[s.token_ids for s in row] for row in found[:3]]
+    greedy = {"temperature": 0.0, "max_tokens": 10}
+    ours = HFSampler(model, words).sample(PROMPTS, **greedy)
+    theirs = OpenAISampler(server, words).sample(PROMPTS, **greedy)
+    assert [row[0].token_ids for row in ours] == [row[0].token_ids for row in theirs]
 
 
 def engine(mode: str) -> Any:

@@ -14,7 +14,8 @@ import pytest
 from implicit_prm.backends.base import LogProbBackend
 from implicit_prm.backends.hf import HFBackend
 from implicit_prm.backends.openai import CompletionsServer, OpenAIBackend
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
+from implicit_prm.sampling import OpenAISampler, Sampler, prompt_ids
 
 Reply = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 
@@ -98,9 +99,11 @@ MASKS = [[False, False, True, True, True], [False, False], [False, True, False, 
 @pytest.mark.parametrize("form", ["echo", "prompt_logprobs"])
 def test_both_forms_give_the_log_probs_of_the_model_that_is_served(connect, tiny_llama, server, form) -> None:
     model = tiny_llama()
+    known = {tuple(ids): log_probs_of(model, ids) for ids in (ROWS[0], ROWS[2][:-1])}
 
     def reply(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        ids, values = request["prompt"], log_probs_of(model, request["prompt"])
+        ids = request["prompt"]
+        values = known[tuple(ids)]
         if request.get("echo"):
             return echo([*values, -0.5], len(ids))
         named = [
@@ -180,3 +183,57 @@ def test_answers_keep_the_order_of_the_rows_whatever_comes_back_first(connect) -
     rows = [[0, value] for value in (1, 2, 3, 4)]
     found = connect(reply).token_log_probs(rows, [[False, True]] * 4)
     assert [row.tolist() for row in found] == [[-1.0], [-2.0], [-3.0], [-4.0]]
+
+
+def written(request: dict[str, Any], *choices: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """An answer with a choice for each, the last one first: servers answer in any order."""
+    rows = [
+        {"index": at, "text": "", "finish_reason": "stop", "logprobs": None} | choice
+        for at, choice in enumerate(choices)
+    ]
+    _, answer = completion({}, 2)
+    return 200, answer | {"choices": rows[::-1]}
+
+
+def test_samples_of_a_server_that_names_its_tokens_are_those_tokens(connect, server, tokenizer) -> None:
+    def reply(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        values = {"token_logprobs": [-0.5, -0.25], "tokens": ["4", "?"], "text_offset": [0, 1]}
+        first = {"text": "4", "token_ids": [22, 2], "logprobs": values}
+        second = {"text": "44", "token_ids": [22, 22], "logprobs": values, "finish_reason": "length"}
+        return written(request, first, second)
+
+    sampler = OpenAISampler(connect(reply).server, tokenizer)
+    assert isinstance(sampler, Sampler)
+    prompts = ["so", [5, 6], [{"role": "user", "content": "4"}]]
+    found = sampler.sample(prompts, 2, temperature=0.5, top_p=0.9, max_tokens=2, seed=3)
+    assert [[(s.text, s.token_ids, s.truncated) for s in row] for row in found] == [
+        [("4", (22, 2), False), ("44", (22, 22), True)]
+    ] * 3
+    assert found[0][0].log_probs.tolist() == [-0.5, -0.25]
+    assert sorted(request["prompt"] for request in server.requests) == sorted(
+        list(ids) for ids in prompt_ids(prompts, tokenizer)
+    )
+    assert len({request["seed"] for request in server.requests}) == 3
+    for request in server.requests:
+        assert (request["n"], request["temperature"], request["top_p"], request["max_tokens"]) == (
+            2,
+            0.5,
+            0.9,
+            2,
+        )
+        # Nothing that the server would cut by itself.
+        assert (request["top_k"], request["min_p"], request["repetition_penalty"]) == (-1, 0.0, 1.0)
+
+
+def test_samples_of_a_server_that_names_no_tokens_are_split_anew_with_a_warning(connect, tokenizer) -> None:
+    choices = {"text": "the answer"}, {"text": "so", "finish_reason": "length"}
+    server = connect(lambda request: written(request, *choices)).server
+    with pytest.warns(ImplicitPRMWarning, match="does not say which tokens it wrote"):
+        (row,) = OpenAISampler(server, tokenizer).sample(["so"], 2, max_tokens=4)
+    assert row[0].token_ids == (*tokenizer("the answer").input_ids, tokenizer.eos_token_id)
+    assert row[1].token_ids == tuple(tokenizer("so").input_ids)
+    assert [(s.log_probs, s.truncated) for s in row] == [(None, False), (None, True)]
+    with pytest.warns(ImplicitPRMWarning), pytest.raises(ImplicitPRMError, match="serve the model by vLLM"):
+        OpenAISampler(server).sample(["so"], 2)
+    with pytest.raises(ImplicitPRMError, match="messages need the chat template"):
+        OpenAISampler(server).sample([[{"role": "user", "content": "4"}]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -13,9 +14,11 @@ import numpy.typing as npt
 import torch
 
 from implicit_prm.backends.hf import evaluating
+from implicit_prm.backends.openai import CompletionsServer
+from implicit_prm.backends.vllm import check_engine, load_engine
 from implicit_prm.decoding import Written, write
 from implicit_prm.encoding import encode_rows
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
 from implicit_prm.offsets import decode, special_ids
 
 if TYPE_CHECKING:
@@ -144,6 +147,153 @@ class HFSampler:
             yield Sample(text, one.token_ids, one.log_probs, truncated=not one.ended)
 
 
+class VLLMSampler:
+    """A `Sampler` on a `vllm.LLM`. The same engine can score too, by `VLLMBackend(sampler.llm)`.
+
+    `tokenizer` is the engine's own unless given. With a seed vLLM gives each response a generator of its own,
+    so that a response does not depend on the others.
+
+    Raises `ImplicitPRMError` for an engine whose `logprobs_mode` is another than "raw_logprobs".
+    """
+
+    def __init__(self, llm: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        self.context: int = check_engine(llm).max_model_len
+        self.llm = llm
+        self.tokenizer: PreTrainedTokenizerBase = llm.get_tokenizer() if tokenizer is None else tokenizer
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> VLLMSampler:
+        """Load the engine by `load_engine`, which raises the errors; `options` are those of `vllm.LLM`."""
+        return cls(load_engine(name, **options))
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 1024,
+        seed: int | None = None,
+    ) -> list[list[Sample]]:
+        """See `Sampler.sample`."""
+        check_settings(n, temperature, top_p, max_tokens, seed)
+        ids = prompt_ids(prompts, self.tokenizer)
+        check_lengths(ids, max_tokens, self.context)
+        from vllm import SamplingParams, TokensPrompt
+
+        settings = [
+            SamplingParams(
+                n=n,
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_tokens,
+                seed=prompt_seed,
+                stop_token_ids=[self.tokenizer.eos_token_id],
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+            )
+            for prompt_seed in _prompt_seeds(seed, len(ids))
+        ]
+        asked = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in ids]
+        outputs = self.llm.generate(asked, settings, use_tqdm=False)
+        return [self._samples(output.outputs) for output in outputs]
+
+    def _samples(self, written: Sequence[Any]) -> list[Sample]:
+        written = sorted(written, key=lambda one: one.index)
+        texts = response_texts([one.token_ids for one in written], self.tokenizer)
+        return [
+            Sample(
+                text,
+                tuple(one.token_ids),
+                np.asarray(one.logprobs.logprobs, dtype=np.float32),
+                truncated=one.finish_reason == "length",
+            )
+            for text, one in zip(texts, written, strict=True)
+        ]
+
+
+# Servers have these as defaults of their own, or take them from the model's generation config.
+_NOTHING_CUT = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+class OpenAISampler:
+    """A `Sampler` on a completions server.
+
+    vLLM's server says which tokens it wrote. Others do not: then the tokens are those of the text as the
+    tokenizer splits it, which may not be the ones that were drawn, there are no log-probs, and an
+    `ImplicitPRMWarning` tells so. `tokenizer` is the served model's; without it prompts are text or token
+    ids, and the server must be vLLM's.
+    """
+
+    def __init__(self, server: CompletionsServer, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        self.server = server
+        self.tokenizer = tokenizer
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 1024,
+        seed: int | None = None,
+    ) -> list[list[Sample]]:
+        """See `Sampler.sample`. Raises `ImplicitPRMError` also for a server that fails."""
+        check_settings(n, temperature, top_p, max_tokens, seed)
+        settings: dict[str, Any] = {
+            "n": n,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "logprobs": 1,
+            "extra_body": {"return_token_ids": True, **_NOTHING_CUT},
+        }
+        asked = self._prompts(prompts)
+        answers = self.server.complete(
+            [
+                {"prompt": prompt, "seed": prompt_seed, **settings}
+                for prompt, prompt_seed in zip(asked, _prompt_seeds(seed, len(asked)), strict=True)
+            ]
+        )
+        choices = [sorted(answer.choices, key=lambda choice: choice.index) for answer in answers]
+        if any(getattr(choice, "token_ids", None) is None for row in choices for choice in row):
+            warnings.warn(
+                f"{self.server.client.base_url} does not say which tokens it wrote: they are split anew from "
+                "the text, and there are no log-probs",
+                ImplicitPRMWarning,
+                stacklevel=2,
+            )
+        return [[self._sample(choice) for choice in row] for row in choices]
+
+    def _prompts(self, prompts: Sequence[Prompt]) -> list[str | list[int]]:
+        if self.tokenizer is not None:
+            return [list(ids) for ids in prompt_ids(prompts, self.tokenizer)]
+        if any(not isinstance(prompt, str) and not _is_ids(prompt) for prompt in prompts):
+            raise ImplicitPRMError(
+                "messages need the chat template: give OpenAISampler the model's tokenizer"
+            )
+        return [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]  # type: ignore[arg-type]
+
+    def _sample(self, choice: Any) -> Sample:
+        truncated = choice.finish_reason == "length"
+        ids = getattr(choice, "token_ids", None)
+        if ids is not None:
+            values = None if choice.logprobs is None else choice.logprobs.token_logprobs
+            log_probs = None if values is None else np.asarray(values, dtype=np.float32)
+            return Sample(choice.text, tuple(ids), log_probs, truncated)
+        if self.tokenizer is None:
+            raise ImplicitPRMError(
+                f"{self.server.client.base_url} does not say which tokens it wrote; "
+                "give OpenAISampler the model's tokenizer, or serve the model by vLLM"
+            )
+        ids = self.tokenizer(choice.text, add_special_tokens=False).input_ids
+        end = [] if truncated else [self.tokenizer.eos_token_id]
+        return Sample(choice.text, (*ids, *end), None, truncated)
+
+
 def prompt_ids(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
     """The prompts as a policy reads them: the same tokens as `encode_rows` gives them when they are scored.
 
@@ -193,6 +343,13 @@ def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, context: in
             f"prompt {longest} has {len(prompts[longest])} tokens; with max_tokens={max_tokens} that is more "
             f"than the {context} that the model reads: lower max_tokens, or leave the prompt out"
         )
+
+
+def _prompt_seeds(seed: int | None, count: int) -> list[int | None]:
+    """A seed for each prompt, far from the others': engines add 0, 1, 2 ... to it for the n responses."""
+    if seed is None:
+        return [None] * count
+    return [int(np.random.SeedSequence([seed, at]).generate_state(1)[0]) for at in range(count)]
 
 
 def _is_ids(prompt: Prompt) -> bool:
