@@ -59,7 +59,7 @@ def test_the_majority_is_a_rival_where_answers_are_known():
 
 
 def test_false_alarms_of_a_score_without_any_information_are_as_rare_as_promised():
-    # one-sided tests at 2.5 % together: 7 alarms or more in 60 tables of noise have probability 0.0006
+    # one-sided tests at 2.5 % together: 7 alarms or more in 60 tables of noise have probability 0.0007
     alarms = 0
     for seed in range(60):
         correct, scores = tables(prompts=60, responses=8, seed=seed)

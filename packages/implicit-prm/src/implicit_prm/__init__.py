@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
     from implicit_prm.backends.base import LogProbBackend
+    from implicit_prm.backends.openai import CompletionsServer, OpenAIBackend
+    from implicit_prm.backends.vllm import VLLMBackend
     from implicit_prm.calibration import Calibration, calibration_error, fit_calibration
     from implicit_prm.config import ImplicitPRMConfig
+    from implicit_prm.flops import TokenCounts, measure_flops, reading_counts, writing_counts
     from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
+    from implicit_prm.heatmap import heatmap_html, heatmap_terminal
     from implicit_prm.logprobs import causal_log_probs, linear_log_probs
     from implicit_prm.model import ImplicitPRM
     from implicit_prm.overoptimization import Curve, overoptimization_curves
     from implicit_prm.processbench import best_threshold, first_error, processbench_f1
     from implicit_prm.records import read_responses, read_rows
     from implicit_prm.responses import ScoredResponse
+    from implicit_prm.sampling import HFSampler, OpenAISampler, Sample, Sampler, VLLMSampler
     from implicit_prm.selection import (
         BonRow,
         best_of_n,
@@ -33,14 +38,18 @@ if TYPE_CHECKING:
         expected_best_of_n,
         vote_accuracy,
     )
+    from implicit_prm.shepherd import AnnotatedResponse, annotate_steps
     from implicit_prm.steps import Step, StepSplitter
     from implicit_prm.trainer import ImplicitPRMTrainer
     from implicit_prm.voting import majority_vote, weighted_vote
 
 __all__ = [
+    "AnnotatedResponse",
     "BonRow",
     "Calibration",
+    "CompletionsServer",
     "Curve",
+    "HFSampler",
     "ImplicitPRM",
     "ImplicitPRMConfig",
     "ImplicitPRMError",
@@ -48,12 +57,20 @@ __all__ = [
     "ImplicitPRMWarning",
     "ImplicitRewards",
     "LogProbBackend",
+    "OpenAIBackend",
+    "OpenAISampler",
+    "Sample",
+    "Sampler",
     "ScoredResponse",
     "Step",
     "StepSplitter",
+    "TokenCounts",
     "TokenizerMismatchError",
+    "VLLMBackend",
+    "VLLMSampler",
     "aggregate",
     "aggregate_all",
+    "annotate_steps",
     "best_of_n",
     "best_of_n_accuracy",
     "best_threshold",
@@ -67,34 +84,50 @@ __all__ = [
     "functional",
     "grade",
     "group_answers",
+    "heatmap_html",
+    "heatmap_terminal",
     "linear_log_probs",
     "logprobs",
     "majority_vote",
+    "measure_flops",
     "overoptimization_curves",
     "processbench_f1",
     "read_responses",
     "read_rows",
+    "reading_counts",
     "same_answer",
     "to_frame",
     "vote_accuracy",
     "weighted_vote",
+    "writing_counts",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
+    "AnnotatedResponse": "shepherd",
     "BonRow": "selection",
     "Calibration": "calibration",
+    "CompletionsServer": "backends.openai",
     "Curve": "overoptimization",
+    "HFSampler": "sampling",
     "ImplicitPRM": "model",
     "ImplicitPRMConfig": "config",
     "ImplicitPRMTrainer": "trainer",
     "ImplicitRewards": "functional",
     "LogProbBackend": "backends.base",
+    "OpenAIBackend": "backends.openai",
+    "OpenAISampler": "sampling",
+    "Sample": "sampling",
+    "Sampler": "sampling",
     "ScoredResponse": "responses",
     "Step": "steps",
     "StepSplitter": "steps",
+    "TokenCounts": "flops",
+    "VLLMBackend": "backends.vllm",
+    "VLLMSampler": "sampling",
     "aggregate": "aggregation",
     "aggregate_all": "aggregation",
+    "annotate_steps": "shepherd",
     "best_of_n": "selection",
     "best_of_n_accuracy": "selection",
     "best_threshold": "processbench",
@@ -107,16 +140,21 @@ _HOME = {
     "fit_calibration": "calibration",
     "grade": "answers",
     "group_answers": "answers",
+    "heatmap_html": "heatmap",
+    "heatmap_terminal": "heatmap",
     "linear_log_probs": "logprobs",
     "majority_vote": "voting",
+    "measure_flops": "flops",
     "overoptimization_curves": "overoptimization",
     "processbench_f1": "processbench",
     "read_responses": "records",
     "read_rows": "records",
+    "reading_counts": "flops",
     "same_answer": "answers",
     "to_frame": "frames",
     "vote_accuracy": "selection",
     "weighted_vote": "voting",
+    "writing_counts": "flops",
 }
 _SUBMODULES = ("functional", "logprobs")
 

@@ -1,8 +1,8 @@
 """Over-optimisation: does accuracy fall as a score chooses among more responses?
 
 A score that is right on the whole still overrates some responses, and the more there are to choose from the
-surer one of those is found. An under-trained implicit PRM overrates rare tokens with its reference, and may not
-without it: give the scores of both.
+surer one of those is found. An under-trained implicit PRM overrates rare tokens with its reference, and may
+not without it: give the scores of both.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def overoptimization_curves(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Curve]:
-    """The curve of every score over `n`, with alarms; by default n is 1, 2, 4 ... up to what every prompt has.
+    """The curve of every score over `n`, with alarms; by default 1, 2, 4 ... up to what every prompt has.
 
     scores: name -> table [P, N], for instance with and without the reference; correct: [P, N], in [0, 1];
     answers [P, N] add the majority vote to what a score is compared with. All comparisons are of the same
