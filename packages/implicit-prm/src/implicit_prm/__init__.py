@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from implicit_prm.aggregation import aggregate, aggregate_all
     from implicit_prm.answers import extract_answer, grade, group_answers, same_answer
     from implicit_prm.backends.base import LogProbBackend
+    from implicit_prm.backends.hf import HFBackend
     from implicit_prm.backends.openai import CompletionsServer, OpenAIBackend
     from implicit_prm.backends.vllm import VLLMBackend
     from implicit_prm.calibration import Calibration, calibration_error, fit_calibration
@@ -49,6 +50,7 @@ __all__ = [
     "Calibration",
     "CompletionsServer",
     "Curve",
+    "HFBackend",
     "HFSampler",
     "ImplicitPRM",
     "ImplicitPRMConfig",
@@ -109,6 +111,7 @@ _HOME = {
     "Calibration": "calibration",
     "CompletionsServer": "backends.openai",
     "Curve": "overoptimization",
+    "HFBackend": "backends.hf",
     "HFSampler": "sampling",
     "ImplicitPRM": "model",
     "ImplicitPRMConfig": "config",
