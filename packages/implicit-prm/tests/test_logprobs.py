@@ -238,6 +238,28 @@ def test_only_the_marked_tokens_are_worked_out(family):
     torch.testing.assert_close(values, expected * kept, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_after_a_cache_a_model_s_first_call_gives_the_values_of_the_whole_row(family):
+    model, (sequence,) = tiny_model(family), rows((9,))
+    with torch.no_grad():
+        expected = naive(model, sequence)[6:]
+        cache = model(input_ids=sequence[None, :5], use_cache=True).past_key_values
+        inputs = {"input_ids": sequence[None, 5:], "past_key_values": cache, "use_cache": True}
+        places = torch.tensor([[True, True, True, False]])
+        values = logprobs.chosen_log_probs(model, inputs, sequence[6:], places)
+    torch.testing.assert_close(values, expected, rtol=0, atol=1e-10)
+
+
+def test_the_first_call_draws_the_random_numbers_of_every_other():
+    model, (ids, mask) = tiny_model("llama", attention_dropout=0.5).train(), padded(rows(), "right")
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        drawn.append(causal_log_probs(model, ids, mask).detach())
+    torch.testing.assert_close(*drawn, rtol=0, atol=0)
+    assert (drawn[0] - causal_log_probs(model.eval(), ids, mask)).abs().max() > 0.01
+
+
 def test_no_marked_token_is_zero_everywhere_and_still_has_a_gradient(llama):
     ids, mask = padded(rows(), "right")
     values = causal_log_probs(llama, ids, mask, completion_mask=torch.zeros_like(mask))

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from implicit_prm.functional import token_log_probs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Models that do more to their logits than a linear head does; found out at their first call.
-_REWORKED_LOGITS: WeakSet[nn.Module] = WeakSet()
+# Whether a model returns its head's output as it is; found out before its first call.
+_RETURNS_HEAD_OUTPUT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def causal_log_probs(
@@ -71,11 +71,13 @@ def chosen_log_probs(
     tokens in the order of `places`, row after row. What is said of `causal_log_probs` holds here too.
     """
     base, head = _causal_model(model)
-    if _is_plain(head) and base not in _REWORKED_LOGITS:
+    if _is_plain(head) and _returns_head_output(model, base, head, targets.device):
         found = _through_the_head(model, base, head, inputs, targets, places, chunk_size)
         if found is not None:
             return found
-        _REWORKED_LOGITS.add(base)
+        raise ImplicitPRMError(
+            f"{type(base).__name__} does other things to its logits than at its first call"
+        )
     logits = model(**inputs).logits[places]
     chunks = zip(logits.split(chunk_size), targets.split(chunk_size), strict=True)
     return torch.cat([token_log_probs(*chunk) for chunk in chunks])
@@ -110,6 +112,21 @@ def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
         and type(head).forward is nn.Linear.forward
         and "forward" not in vars(head)
     )
+
+
+def _returns_head_output(model: nn.Module, base: nn.Module, head: nn.Linear, device: torch.device) -> bool:
+    """Whether nothing is done to the head's output, seen on two tokens once a model.
+
+    Not on the batch itself: a cache among its inputs grows at every call. Dropout draws its random numbers
+    aside, so that a run that goes on after an interruption draws what it would have drawn.
+    """
+    if base not in _RETURNS_HEAD_OUTPUT:
+        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+        inputs, place = _inputs(base, ids, torch.ones_like(ids)), torch.tensor([[True, False]], device=device)
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            seen = _through_the_head(model, base, head, inputs, ids[0, 1:], place, chunk_size=1)
+        _RETURNS_HEAD_OUTPUT[base] = seen is not None
+    return _RETURNS_HEAD_OUTPUT[base]
 
 
 def _through_the_head(
