@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTr
 from transformers.trainer_callback import TrainerCallback
 
 from implicit_prm.config import ImplicitPRMConfig
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
 from implicit_prm.logprobs import causal_log_probs
 from implicit_prm.trainer import ImplicitPRMTrainer
 
@@ -145,7 +145,7 @@ def test_steps_are_sums_of_their_tokens(models: Any, tmp_path: Path) -> None:
     assert loss_of(tested) == pytest.approx(expected / 3, rel=1e-5)
     metrics = tested.evaluate(rows)
     assert metrics["eval_rewards/margins"] == pytest.approx(
-        float((steps[0] + steps[2]) / 2 - steps[1]), rel=1e-4
+        ((steps[0] + steps[2]) / 2 - steps[1]).item(), rel=1e-4
     )
 
 
@@ -233,6 +233,11 @@ def test_models_that_do_not_fit(tiny_llama: Build, tmp_path: Path) -> None:
         trainer(model, tmp_path, ref_model=tiny_llama(1), reference="none")
     with pytest.raises(ImplicitPRMError, match=r"token 320 of row 'x' is outside .* of 320"):
         trainer(model, tmp_path, [{"id": "x", "prompt_ids": [1], "completion_ids": [320], "label": 1}])
+
+
+def test_weights_too_coarse_for_small_steps_are_warned_of(tiny_llama: Build, tmp_path: Path) -> None:
+    with pytest.warns(ImplicitPRMWarning, match=r"bfloat16, in which a step of 0\.00390625 of a weight"):
+        trainer(tiny_llama().bfloat16(), tmp_path)
 
 
 def test_text_is_read_with_the_tokenizer(

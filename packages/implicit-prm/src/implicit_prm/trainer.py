@@ -6,6 +6,7 @@ data set, the reference, the loss, what is measured, and which checkpoint a run 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,7 @@ from transformers import EvalPrediction, PreTrainedModel, Trainer
 from implicit_prm.checkpoints import last_checkpoint
 from implicit_prm.collation import Batch, RewardDataset
 from implicit_prm.config import ImplicitPRMConfig
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
 from implicit_prm.functional import ImplicitRewards, ce_loss, dpo_loss, implicit_rewards, kto_loss, nca_loss
 from implicit_prm.functional import step_loss as loss_of_steps
 from implicit_prm.logprobs import causal_log_probs
@@ -90,6 +91,8 @@ class ImplicitPRMTrainer(Trainer):
         )
         for dataset in self._datasets():
             _check_tokens(dataset, model)
+        if not self.is_fsdp_enabled or args.mixed_precision == "no":  # else FSDP2 makes them float32
+            _warn_of_low_precision(model)
         self.reference = Reference(model, ref_model, args, self.accelerator)
         self.reference.precompute(self._datasets())
         self._weights = sum(parameter.numel() for parameter in model.parameters())
@@ -295,6 +298,18 @@ def _check_tokens(dataset: RewardDataset, model: nn.Module) -> None:
         raise ImplicitPRMError(
             f"token {tokens[outside[0]]} of row {dataset.store.ids[row]!r} is outside the model's vocabulary "
             f"of {size} tokens: the rows were tokenised for another model"
+        )
+
+
+def _warn_of_low_precision(model: nn.Module) -> None:
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    low = next((weight.dtype for weight in trained if torch.finfo(weight.dtype).bits < 32), None)
+    if low is not None:
+        warnings.warn(
+            f"the trained weights are {low}, in which a step of {torch.finfo(low).eps / 2:g} of a weight or "
+            "less is lost; load the model in float32 and set bf16=True",
+            ImplicitPRMWarning,
+            stacklevel=3,
         )
 
 
