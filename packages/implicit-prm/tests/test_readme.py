@@ -1,0 +1,80 @@
+"""The README's examples run as they stand, with tiny models, and its numbers are those of the package."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+import implicit_prm
+from implicit_prm import ImplicitPRM, functional
+from implicit_prm.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCORING, TRAINING, TENSORS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+Build = Callable[..., LlamaForCausalLM]
+
+
+def test_the_example_of_scoring(
+    monkeypatch: pytest.MonkeyPatch, tiny_llama: Build, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prm = ImplicitPRM(tiny_llama(), tokenizer, tiny_llama(seed=1), 0.05)
+    monkeypatch.setattr(ImplicitPRM, "from_pretrained", lambda name, ref, beta: prm)
+    names: dict[str, Any] = {}
+    exec(SCORING, names)
+    assert [len(one.steps) for one in names["out"]] == [2, 2]
+    assert names["best"] in (0, 1)
+    assert names["vote"] in ("17", "27")
+
+
+def test_the_example_of_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_llama: Build, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM, "from_pretrained", lambda name, **options: tiny_llama()
+    )
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name, **options: tokenizer)
+    names: dict[str, Any] = {}
+    exec(TRAINING, names)
+    assert names["trainer"].state.global_step == 1
+    assert (tmp_path / "prm" / "model.safetensors").is_file()
+
+
+def test_the_numbers_of_the_example_on_tensors_are_what_the_functions_give() -> None:
+    names: dict[str, Any] = {"torch": torch, "functional": functional}
+    exec(TENSORS, names)
+    told = 0
+    for line in TENSORS.splitlines():
+        code, _, said = line.partition("  # ")
+        if code.startswith(("rewards.", "functional.")):
+            found = eval(code, names).flatten().tolist()
+            assert found == pytest.approx(ast.literal_eval(f"[{said}]"), abs=5e-5)
+            told += 1
+    assert told == 4
+
+
+def test_every_command_and_public_name_that_it_shows_exists() -> None:
+    for verb in set(re.findall(r"^implicit-prm ([a-z]+)", README, flags=re.MULTILINE)):
+        assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0, verb
+    for module in set(re.findall(r"`implicit_prm\.([a-z_.]+)`", README)):
+        importlib.import_module(f"implicit_prm.{module}")
+    for name in ("bon_table", "best_of_n", "weighted_vote", "extract_answer", "ImplicitPRMTrainer"):
+        assert name in README
+        assert hasattr(implicit_prm, name), name
+
+
+def test_every_file_that_it_names_is_there() -> None:
+    for name in set(re.findall(r"launch/[\w.]+", README)):
+        assert (ROOT / name).is_file(), name
