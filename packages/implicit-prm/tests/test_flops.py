@@ -9,9 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
 
+from implicit_prm.encoding import encode_rows
 from implicit_prm.errors import ImplicitPRMError
-from implicit_prm.flops import TokenCounts, measure_flops, reading_counts, writing_counts
-from implicit_prm.sampling import HFSampler
+from implicit_prm.flops import TokenCounts, compare_costs, measure_flops, reading_counts, writing_counts
+from implicit_prm.sampling import HFSampler, Sample
+from implicit_prm.shepherd import annotate_steps
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
@@ -83,3 +85,41 @@ def test_mixtures_of_experts_are_refused(tiny_llama) -> None:
     model.model.layers[0].experts = torch.nn.ParameterList([torch.zeros(4, 8, 8)])
     with pytest.raises(ImplicitPRMError, match="only dense models are counted"):
         measure_flops(model, TokenCounts(1))
+
+
+class Repeater:
+    """A policy that completes a prefix by what the response itself goes on with."""
+
+    def __init__(self, rows: list[list[int]]) -> None:
+        self.rows = rows
+
+    def sample(self, prompts, n=1, **_):
+        rests = [next(row[len(p) :] for row in self.rows if tuple(row[: len(p)]) == p) for p in prompts]
+        return [[Sample("", tuple(rest), None, truncated=False)] * n for rest in rests]
+
+
+def test_what_math_shepherd_is_expected_to_cost_is_what_such_completions_cost(model, tokenizer) -> None:
+    rows = [
+        {"prompt": "so", "completion": "4\n\n42\n\n4"},
+        {"prompt": "so", "completion": "the answer\n\nis 4"},
+        {"prompt": "4", "completion": "2\n\n2"},
+    ]
+    encoded = encode_rows(rows, tokenizer)
+    policy = Repeater([list(row.input_ids) for row in encoded])
+    found = list(annotate_steps(rows, policy, lambda *_: True, tokenizer, completions=5))
+    costs = compare_costs(
+        model, encoded, [one.step_ends for one in found], [1, 0, 1], completions=5, epochs=2
+    )
+    annotated = sum((one.counts for one in found), TokenCounts())
+    first, second, third = ([len(row.prompt_ids), len(row.completion_ids)] for row in encoded)
+    written = writing_counts(first[0], [first[1], second[1]]) + writing_counts(*third[:1], [third[1]])
+    lengths = [sum(first), sum(second), sum(third)]
+    assert costs["math-shepherd"].collection == measure_flops(model, written + annotated)
+    assert costs["ce"].collection == costs["dpo"].collection == measure_flops(model, written)
+    # twice forward and backward, and the reference once forward: 7 passes; Math-Shepherd has no reference
+    assert costs["ce"].training == 7 * measure_flops(model, reading_counts(lengths))
+    assert costs["math-shepherd"].training == 6 * measure_flops(model, reading_counts(lengths))
+    # the only pair is of the first prompt
+    assert costs["dpo"].training == 7 * measure_flops(model, reading_counts(lengths[:2]))
+    assert costs["ce"].total == costs["ce"].collection + costs["ce"].training
+    assert set(compare_costs(model, encoded, [[0]] * 3)) == {"ce", "math-shepherd"}

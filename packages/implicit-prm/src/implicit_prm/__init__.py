@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from implicit_prm.backends.vllm import VLLMBackend
     from implicit_prm.calibration import Calibration, calibration_error, fit_calibration
     from implicit_prm.config import ImplicitPRMConfig
-    from implicit_prm.flops import TokenCounts, measure_flops, reading_counts, writing_counts
+    from implicit_prm.flops import (
+        Cost,
+        TokenCounts,
+        compare_costs,
+        measure_flops,
+        reading_counts,
+        writing_counts,
+    )
     from implicit_prm.frames import to_frame
     from implicit_prm.functional import ImplicitRewards
     from implicit_prm.heatmap import heatmap_html, heatmap_terminal
@@ -49,6 +56,7 @@ __all__ = [
     "BonRow",
     "Calibration",
     "CompletionsServer",
+    "Cost",
     "Curve",
     "HFBackend",
     "HFSampler",
@@ -79,6 +87,7 @@ __all__ = [
     "bon_table",
     "calibration_error",
     "causal_log_probs",
+    "compare_costs",
     "expected_best_of_n",
     "extract_answer",
     "first_error",
@@ -110,6 +119,7 @@ _HOME = {
     "BonRow": "selection",
     "Calibration": "calibration",
     "CompletionsServer": "backends.openai",
+    "Cost": "flops",
     "Curve": "overoptimization",
     "HFBackend": "backends.hf",
     "HFSampler": "sampling",
@@ -137,6 +147,7 @@ _HOME = {
     "bon_table": "selection",
     "calibration_error": "calibration",
     "causal_log_probs": "logprobs",
+    "compare_costs": "flops",
     "expected_best_of_n": "selection",
     "extract_answer": "answers",
     "first_error": "processbench",

@@ -5,16 +5,20 @@ A multiply-add is 2 FLOPs and attention is counted over the whole square, as in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.pairing import pair_indices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from implicit_prm.encoding import Encoded
 
 # Backward, a product of two matrices costs two of its size.
 _TRAINING = 3
@@ -90,3 +94,64 @@ def measure_flops(model: PreTrainedModel, counts: TokenCounts, *, training: bool
     pair = 2 * config.num_hidden_layers * config.num_attention_heads * size
     flops = 2 * (token * counts.tokens + pair * counts.pairs + output * counts.outputs)
     return flops * _TRAINING if training else flops
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """FLOPs of a reward model: of making its data (responses and labels), and of training it."""
+
+    collection: int
+    training: int
+
+    @property
+    def total(self) -> int:
+        """Both together, which the paper's Figure 2 compares."""
+        return self.collection + self.training
+
+
+def compare_costs(
+    model: PreTrainedModel,
+    responses: Sequence[Encoded],
+    step_ends: Sequence[Sequence[int]],
+    labels: Sequence[float] | None = None,
+    *,
+    completions: int = 8,
+    epochs: int = 1,
+) -> dict[str, Cost]:
+    """What reward models cost on the same responses of a model: "ce", "dpo" and "math-shepherd" (Figure 2).
+
+    step_ends    inclusive index of the last token of each response's steps
+    labels       whether the responses are right; without them there is no "dpo", which is trained on
+                 one-to-one pairs only
+
+    The responses have been written by the model itself, a prompt read once for all of its own. The implicit
+    models' reference reads what they are trained on once. Math-Shepherd completes every step but the last
+    `completions` times; a completion is taken to be as long as what the response itself goes on with.
+    `annotate_steps` counts what it really takes.
+
+    Raises `ImplicitPRMError` where no prompt has both right and wrong responses, and as `measure_flops`.
+    """
+    prompts: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    completed, read = TokenCounts(), []
+    for response, ends in zip(responses, step_ends, strict=True):
+        before, length = len(response.prompt_ids), len(response.completion_ids)
+        prompts[response.prompt_ids].append(length)
+        read.append(before + length)
+        for end in ends[:-1]:
+            completed += writing_counts(before + end + 1, [length - end - 1] * completions)
+    written = sum((writing_counts(len(ids), lengths) for ids, lengths in prompts.items()), TokenCounts())
+    collection = measure_flops(model, written)
+
+    def trained(lengths: Sequence[int]) -> int:
+        return measure_flops(model, reading_counts(lengths) * epochs, training=True)
+
+    def implicit(lengths: Sequence[int]) -> Cost:
+        return Cost(collection, trained(lengths) + measure_flops(model, reading_counts(lengths)))
+
+    costs = {"ce": implicit(read)}
+    if labels is not None:
+        numbers = {ids: number for number, ids in enumerate(prompts)}
+        groups = [numbers[response.prompt_ids] for response in responses]
+        costs["dpo"] = implicit([read[row] for row in pair_indices(labels, groups).ravel().tolist()])
+    costs["math-shepherd"] = Cost(collection + measure_flops(model, completed), trained(read))
+    return costs
