@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implicit_prm import ImplicitPRMError
+from implicit_prm.backends import batching
 from implicit_prm.backends.batching import Row, plan, read_row
 
 rows_of_prompts = st.lists(
@@ -91,3 +92,23 @@ def test_marks_may_have_gaps_and_what_follows_the_last_is_left_out():
     (block,) = plan([found], batch_size=1)
     assert block.batches[0][0].fed == (1, 2, 3)
     assert block.batches[0][0].targets == (2, -100, 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=9), st.integers(1, 5))
+def test_no_other_cuts_cost_less(lengths, batch_size):
+    lengths = sorted(lengths, reverse=True)
+
+    def cost(bounds):
+        return sum((stop - start) * lengths[start] + batching._PASS for start, stop in bounds)
+
+    def all_cuts(start):
+        if start == len(lengths):
+            yield []
+        for stop in range(start + 1, min(start + batch_size, len(lengths)) + 1):
+            for rest in all_cuts(stop):
+                yield [(start, stop), *rest]
+
+    found = [(part.start, part.stop) for part in batching.cheapest_cuts(lengths, batch_size)]
+    assert found in list(all_cuts(0))
+    assert cost(found) == min(map(cost, all_cuts(0)))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from implicit_prm.backends.batching import cheapest_cuts
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -46,13 +48,13 @@ class PromptCache:
     def compute(
         cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]], batch_size: int
     ) -> PromptCache:
-        """Feed the prompts, at most `batch_size` at a time; no prompt may be empty."""
+        """Feed the prompts, the longest first, at most `batch_size` at a time; none may be empty."""
         from transformers import DynamicCache
 
         longest, computed = max(map(len, prompts)), 0
         parts: list[list[tuple[Tensor, Tensor]]] = []
-        for at in range(0, len(prompts), batch_size):
-            tokens = padded(prompts[at : at + batch_size], 0, model.device)
+        for part in cheapest_cuts([len(prompt) for prompt in prompts], batch_size):
+            tokens = padded(prompts[part], 0, model.device)
             cache = DynamicCache(config=_inner(model).config)
             # Of the logits only the last position's, which nobody reads, can be asked for: none would be all.
             model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
