@@ -192,10 +192,9 @@ def test_what_the_claims_name_is_in_the_metrics() -> None:
         return {"best": {"min": [best] * 7, "sum": [best] * 7}, "weighted": [70.0] * 7, "step_auc": auc}
 
     def result(best: float) -> dict[str, Any]:
-        parts = {"majority": [52.0] * 7, "oracle": [95.0] * 7}
-        return {
-            "temperatures": {"0.5": parts | {"with": judged(best, 0.9), "without": judged(best + 1, 0.8)}}
-        }
+        parts: dict[str, Any] = {"majority": [52.0] * 7, "oracle": [95.0] * 7}
+        parts |= {"with": judged(best, 0.9), "without": judged(best + 1, 0.8)}
+        return {"temperatures": {"0.5": parts}, "flops": {"responses": 1, "training": 2}}
 
     bests = {
         "ce-125x8": 60.0,
@@ -208,6 +207,7 @@ def test_what_the_claims_name_is_in_the_metrics() -> None:
     results = {arm: {0: result(best), 1: result(best + 2)} for arm, best in bests.items()}
     results["untrained"] = {0: result(50.0), 1: result(52.0)}
     found = metrics.chain_metrics(results, MAIN) | metrics.arm_metrics(results)
+    assert found["flops_ce-125x8"] == [3.0, 3.0]
     assert found["bon16_minus_majority16"] == [36.0, 38.0]
     assert found["bon16_minus_likelihood16"] == [37.0, 37.0]  # without a reference: 51 and 53
     assert found["bon16_without_minus_with_reference"] == [1.0, 1.0]

@@ -150,7 +150,7 @@ def scaling(results: Results, metrics: Metrics, folder: Path) -> list[Figure]:
     arms = grown_arms(results)
     if len(arms) < 3:
         return []
-    canvas = Canvas(figsize=(10, 4.2), layout="constrained")
+    canvas = Canvas(figsize=(10, 4.6), layout="constrained")
     chosen, steps = canvas.subplots(1, 2)
     prompts = [prompts_of(arm) for arm in arms]
     for axes, key in ((chosen, "bon16"), (steps, "step_auc")):
@@ -167,13 +167,11 @@ def scaling(results: Results, metrics: Metrics, folder: Path) -> list[Figure]:
         axes.minorticks_off()
     chosen.axhline(metrics["pass1"].mean, color=MUTED, linestyle=":", label="pass@1")
     chosen.axhline(metrics["oracle16"].mean, color=MUTED, label="the best there is")
-    steps.axhline(
-        metrics["step_auc_untrained"].mean, color=MUTED, linestyle=":", label="untrained likelihood"
-    )
+    bare = steps.axhline(metrics["step_auc_untrained"].mean, color=MUTED, linestyle="--")
     chosen.set_ylabel("best-of-16 (%)")
     steps.set_ylabel("AUC of first errors")
-    for axes in (chosen, steps):
-        axes.legend(fontsize=9)
+    handles, labels = chosen.get_legend_handles_labels()
+    canvas.legend([*handles, bare], [*labels, "untrained likelihood"], loc="outside lower center", ncols=3)
     fell = metrics["smallest_bon16_step"].mean < -2
     says = "does not always help (C4 did not hold)" if fell else "helps"
     canvas.suptitle(f"More data {says}", x=0.01, ha="left", fontsize=12)

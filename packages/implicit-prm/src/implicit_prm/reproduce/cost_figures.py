@@ -50,7 +50,7 @@ def cost(shepherd: Results, chains: Results, metrics: Metrics, folder: Path) -> 
     axes.set(xlabel="FLOPs of the data and of training", ylabel="best-of-16 (%)", xscale="log")
     axes.legend(fontsize=9)
     ratio = metrics["shepherd_flops_ratio"].mean
-    axes.set_title(f"Math-Shepherd takes {ratio:.0f} times the FLOPs at equal responses")
+    axes.set_title(f"Math-Shepherd takes {ratio:.1f} times the FLOPs at equal responses")
     caption = "Labels of steps need completions from every step, labels of responses none. The paper: 38.8."
     return [Figure(save(canvas, folder, "cost"), caption)]
 
@@ -80,7 +80,8 @@ def real_responses(results: Mapping[str, Mapping[int, Any]], metrics: Metrics, f
     chosen.axhline(metrics["smollm2_random4"].mean, color=INK, linestyle="--", label="a random one")
     chosen.set_xticks(range(len(REWARDS)), [LABELS[name] for name in REWARDS], fontsize=9)
     chosen.set_ylabel("right among the chosen of 4 (%)")
-    chosen.legend(fontsize=9)
+    chosen.set_ylim(0, 1.3 * chosen.get_ylim()[1])  # room for the legend
+    chosen.legend(fontsize=9, loc="upper left", ncols=3)
     low, high = metrics["smollm2_auroc_low"].mean, metrics["smollm2_auroc_high"].mean
     says = "tells right from wrong" if low > 0.5 else "cannot be told from chance"
     says = "is worse than chance" if high < 0.5 else says

@@ -1,8 +1,8 @@
 """The implicit PRM experiment: generators, reward models trained on labels of responses, who chooses better.
 
-Stages: the generators, and the study of real solutions, which needs none; then the reward models of every
-arm. Parts that a scale leaves out, and those whose data are not to be had, are not run, and their claims are
-not tested.
+Stages: the generators; then the reward models of every arm, Math-Shepherd, and the study of real solutions.
+Parts that a scale leaves out, and those whose data are not to be had, are not run, and their claims are not
+tested.
 """
 
 from __future__ import annotations
@@ -51,15 +51,19 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
         studies["gsm8k"] = config.gsm8k
     real = config.real if config.real is not None and _has(run, PRIOR, SOLUTIONS) else None
 
-    first = [] if real is None else [Trial("smollm2", 0, real.model_dump(mode="json"), stage="real")]
-    first += [
-        Trial(name, seed, study.chain.model_dump(mode="json"), stage="generation")
-        for name, study in studies.items()
-        for seed in config.seeds
-    ]
-    found = run.map(part_trial, first)
-    rest = [trial for name, study in studies.items() for trial in reward_trials(config, name, study)]
-    found |= run.map(part_trial, [*rest, *shepherd_trials(config)])
+    found = run.map(
+        part_trial,
+        [
+            Trial(name, seed, study.chain.model_dump(mode="json"), stage="generation")
+            for name, study in studies.items()
+            for seed in config.seeds
+        ],
+    )
+    # The longest first, so that none is left to run alone.
+    rest = [] if real is None else [Trial("smollm2", 0, real.model_dump(mode="json"), stage="real")]
+    rest += shepherd_trials(config)
+    rest += [trial for name, study in studies.items() for trial in reward_trials(config, name, study)]
+    found |= run.map(part_trial, rest)
 
     chains = by_arm(found, "modchain")
     metrics: dict[str, Any] = chain_metrics(chains, MAIN) | arm_metrics(chains)

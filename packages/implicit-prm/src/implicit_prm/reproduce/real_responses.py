@@ -50,7 +50,6 @@ def real_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     test = questions[config.train_questions : config.train_questions + config.test_questions]
     flat = [row for question in test for row in question]
     found: dict[str, Any] = {"labels": [[float(row["label"]) for row in question] for question in test]}
-    found["untrained"] = _rewards(ImplicitPRM(model, tokenizer, None, config.beta), flat)
     reference, _ = load_prior()
     ImplicitPRMTrainer(
         model=model,
@@ -72,8 +71,12 @@ def real_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
         processing_class=tokenizer,
         callbacks=[Watched(context)],
     ).train()
-    found["with"] = _rewards(ImplicitPRM(model, tokenizer, reference, config.beta), flat)
-    found["without"] = _rewards(ImplicitPRM(model, tokenizer, None, config.beta), flat)
+    found["untrained"], found["without"] = (
+        _rewards(ImplicitPRM(scored, tokenizer, None, config.beta), flat) for scored in (reference, model)
+    )
+    # Training began from the reference, whose passes are dear: the difference is the reward with it.
+    pairs = zip(found["without"], found["untrained"], strict=True)
+    found["with"] = [np.subtract(trained, bare).tolist() for trained, bare in pairs]
     return found
 
 
