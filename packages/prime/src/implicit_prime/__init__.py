@@ -1,5 +1,69 @@
-"""Heavy-ball descent: gradient descent with momentum."""
+"""PRIME: reinforcement learning of language models with implicit process rewards, learned online.
 
-from implicit_prime.descent import Steps, descend, gradient_descent, heavy_ball
+Importing the package is light; what needs torch or transformers is imported when it is first used.
+"""
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from implicit_prime.errors import PrimeError, PrimeWarning
+
+if TYPE_CHECKING:
+    from implicit_prime import core
+    from implicit_prime.core import (
+        accuracy_filter,
+        gae_advantage,
+        grpo_advantage,
+        implicit_value_advantage,
+        normalize_process,
+        pair_accuracy,
+        ppo_clip_loss,
+        reinforce_advantage,
+        rloo_advantage,
+        whiten,
+    )
+
+__all__ = [
+    "PrimeError",
+    "PrimeWarning",
+    "accuracy_filter",
+    "core",
+    "gae_advantage",
+    "grpo_advantage",
+    "implicit_value_advantage",
+    "normalize_process",
+    "pair_accuracy",
+    "ppo_clip_loss",
+    "reinforce_advantage",
+    "rloo_advantage",
+    "whiten",
+]
+
+# Public name -> the module it lives in: one line a name.
+_HOME = {
+    "accuracy_filter": "core",
+    "gae_advantage": "core",
+    "grpo_advantage": "core",
+    "implicit_value_advantage": "core",
+    "normalize_process": "core",
+    "pair_accuracy": "core",
+    "ppo_clip_loss": "core",
+    "reinforce_advantage": "core",
+    "rloo_advantage": "core",
+    "whiten": "core",
+}
+_SUBMODULES = ("core",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"implicit_prime.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'implicit_prime' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"implicit_prime.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
