@@ -120,7 +120,7 @@ class _Reader:
         }
         output = self._model(**{key: value for key, value in inputs.items() if key in self._accepted})
         self._cache = output.past_key_values
-        return output.logits[:, -1].float()
+        return output.logits[:, -1].to(tokens.device, torch.float32)
 
     def select(self, values: Tensor, rows: Tensor) -> Tensor:
         """Go on with these rows of the batch, in any order and number; returns these rows of `values`."""

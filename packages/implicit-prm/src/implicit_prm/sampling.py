@@ -36,7 +36,7 @@ class Sample:
     token_ids  its T tokens, the end token included where it was written
     log_probs  float32 [T]: log-prob of each token under the policy itself, at temperature 1 and with nothing
                cut, whatever it was drawn with; None where a server does not give them
-    truncated  whether it stopped because of `max_tokens`
+    truncated  whether it was cut off, mostly by `max_tokens`, and so has no end token
     """
 
     text: str
@@ -182,6 +182,7 @@ class VLLMSampler:
         check_lengths(ids, max_tokens, self.context)
         from vllm import SamplingParams, TokensPrompt
 
+        end = self.tokenizer.eos_token_id
         settings = [
             SamplingParams(
                 n=n,
@@ -189,7 +190,7 @@ class VLLMSampler:
                 top_p=top_p,
                 max_tokens=max_tokens,
                 seed=prompt_seed,
-                stop_token_ids=[self.tokenizer.eos_token_id],
+                stop_token_ids=[] if end is None else [end],
                 logprobs=0,
                 flat_logprobs=True,
                 detokenize=False,
@@ -208,7 +209,7 @@ class VLLMSampler:
                 text,
                 tuple(one.token_ids),
                 np.asarray(one.logprobs.logprobs, dtype=np.float32),
-                truncated=one.finish_reason == "length",
+                truncated=one.finish_reason != "stop",
             )
             for text, one in zip(texts, written, strict=True)
         ]
@@ -278,7 +279,7 @@ class OpenAISampler:
         return [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]  # type: ignore[arg-type]
 
     def _sample(self, choice: Any) -> Sample:
-        truncated = choice.finish_reason == "length"
+        truncated = choice.finish_reason != "stop"
         ids = getattr(choice, "token_ids", None)
         if ids is not None:
             values = None if choice.logprobs is None else choice.logprobs.token_logprobs
