@@ -144,8 +144,8 @@ def test_two_processes_interrupted_and_resumed_equal_one(
     assert len(logged[0]) == len(logged[1]) == 9
     for entry, other in zip(*logged, strict=True):
         for name in ("loss", "grad_norm", "rewards/margins", "rewards/auc"):
-            if name == "rewards/auc" and entry["step"] == 1:
-                continue  # the rewards are 0 up to rounding, and in any order
+            if name == "rewards/auc" and entry["step"] <= 2:
+                continue  # before the first update the rewards are 0 up to rounding, and in any order
             assert entry[name] == pytest.approx(other[name], rel=2e-3, abs=1e-5), (entry["step"], name)
     for name in ("eval_loss", "eval_rewards/auc", "eval_rewards/auc_within_prompts", "eval_rewards/margins"):
         assert ours["metrics"][name] == pytest.approx(theirs["metrics"][name], rel=2e-3), name

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from implicit_prm.collation import RewardDataset
 from implicit_prm.config import ImplicitPRMConfig
@@ -119,6 +120,46 @@ def test_bad_steps_are_named(change: dict[str, Any], told: str) -> None:
     row = {"prompt_ids": [1], "completion_ids": [2, 3], "step_ends": [0, 1], "step_labels": [1, 0]} | change
     with pytest.raises(ImplicitPRMError, match=told):
         dataset([row], loss="step")
+
+
+def test_steps_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [
+        {
+            "prompt": "4",
+            "completions": ["Step 1: so", "the answer"],
+            "labels": [True, False],
+        },  # TRL's stepwise
+        {"prompt": "4", "completion": "Step 1: so\n\nthe answer", "step_labels": [1, -1]},
+    ]
+    data = dataset(rows, tokenizer, loss="step", add_eos=True)
+    batch = data.batch([0, 1])
+    assert torch.equal(batch["input_ids"][0], batch["input_ids"][1])
+    assert batch["step_label"].tolist() == [[1, -1], [1, -1]]
+    steps = [
+        tokenizer.decode(
+            batch["input_ids"][0][batch["completion_mask"][0] & (batch["step_index"][0] == step)]
+        )
+        for step in (0, 1)
+    ]
+    assert steps == ["Step 1: so\n\n", "the answer<|im_end|>"]
+
+
+def test_responses_are_paired_and_balanced() -> None:
+    rows = [
+        {"prompt_ids": [10 + prompt], "completion_ids": [50], "label": label}
+        for prompt, labels in enumerate(["110", "000", "10"])
+        for label in labels
+    ]
+    pairs = dataset(rows, loss="dpo").examples
+    assert sorted(right for right, _ in pairs.tolist()) in ([0, 6], [1, 6])
+    assert sorted(wrong for _, wrong in pairs.tolist()) == [2, 7]
+    assert len(dataset(rows, loss="dpo", pairing="all")) == 3
+    assert len(dataset(rows, loss="dpo", pairing="balanced", max_pairs_per_prompt=1)) == 2
+    labels = [float(row["label"]) for row in rows]
+    for balance, size in (("dataset", 6), ("instruction", 4)):
+        kept = dataset(rows, balance=balance).examples[:, 0]
+        assert len(kept) == size
+        assert sum(labels[row] for row in kept) == size / 2
 
 
 def test_truncation_on_the_right_keeps_the_prompt() -> None:

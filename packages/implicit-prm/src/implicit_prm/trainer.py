@@ -291,7 +291,7 @@ def _check_model(model: nn.Module, ref_model: nn.Module | None, args: ImplicitPR
 
 def _check_tokens(dataset: RewardDataset, model: nn.Module) -> None:
     """An id outside the vocabulary ends the process on a GPU, without a word about the row."""
-    tokens, size = dataset.store.tokens, cast(Any, model).get_input_embeddings().num_embeddings
+    tokens, size = dataset.store.tokens, len(cast(Any, model).get_input_embeddings().weight)
     outside = np.flatnonzero((tokens < 0) | (tokens >= size))
     if len(outside):
         row = np.searchsorted(dataset.store.starts, outside[0], side="right") - 1

@@ -101,7 +101,8 @@ def _of_row(row: Row, name: str, loss: str) -> Iterator[_Response]:
     def response(which: str, part: str, label: float) -> _Response:
         ids = f"{part}_ids"
         text = {"completion": row[part]} if row.get(part) is not None else {"completion_ids": row[ids]}
-        return _Response({"id": which, **prompt, **text}, label)
+        kept = {"truncated": row["truncated"]} if row.get("truncated") is not None else {}
+        return _Response({"id": which, **prompt, **text, **kept}, label)
 
     if loss == "step":
         yield _stepwise_response(row, name, prompt)
@@ -161,9 +162,9 @@ def _tokens(
     """Id, prompt and completion of every response; a part at a time, as objects of Python are large."""
     for first in range(0, len(responses), ENCODED_AT_ONCE):
         part = [response.row for response in responses[first : first + ENCODED_AT_ONCE]]
-        if all("completion_ids" in row and "prompt_ids" in row for row in part):
-            for row in part:  # needs no text and no offsets
-                yield row["id"], row["prompt_ids"], _fitted(row, tokenizer, config)
+        if not config.add_eos and all("completion_ids" in row and "prompt_ids" in row for row in part):
+            for row in part:  # needs no tokenizer, no text and no offsets
+                yield row["id"], row["prompt_ids"], _fitted(row, config)
         else:
             for encoded in _encode(part, tokenizer, config):
                 yield encoded.id, encoded.prompt_ids, encoded.completion_ids
@@ -173,21 +174,14 @@ def _encode(
     part: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None, config: ImplicitPRMConfig
 ) -> list[Encoded]:
     if tokenizer is None:
-        raise ImplicitPRMError("rows of text need a tokenizer: give the trainer `processing_class`")
+        raise ImplicitPRMError("text and add_eos need a tokenizer: give the trainer `processing_class`")
     return encode_rows(
         part, tokenizer, add_eos=config.add_eos, max_length=config.max_length, truncate=config.truncate
     )
 
 
-def _fitted(
-    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase | None, config: ImplicitPRMConfig
-) -> Sequence[int]:
-    completion = row["completion_ids"]
-    if config.add_eos:
-        if tokenizer is None or tokenizer.eos_token_id is None:
-            raise ImplicitPRMError("add_eos needs a tokenizer with an EOS token: give `processing_class`")
-        if not len(completion) or completion[-1] != tokenizer.eos_token_id:
-            completion = [*completion, tokenizer.eos_token_id]
+def _fitted(row: dict[str, Any], config: ImplicitPRMConfig) -> Sequence[int]:
+    completion: Sequence[int] = row["completion_ids"]
     length = len(row["prompt_ids"]) + len(completion)
     if config.max_length is not None and length > config.max_length:
         room = config.max_length - len(row["prompt_ids"])
@@ -235,18 +229,17 @@ def _stepwise(
 ) -> RewardDataset:
     sequences, ends, labels = [], [], []
     for response in responses:
-        name = response.row["id"]
         if "completion_ids" in response.row:
-            completion, steps = _fitted(response.row, tokenizer, config), response.steps
-            sequences.append((name, response.row["prompt_ids"], completion))
-            if config.add_eos and steps[-1] == len(response.row["completion_ids"]) - 1:
-                steps = [*steps[:-1], len(completion) - 1]
+            sequences += _tokens([response], tokenizer, config)
+            steps = list(response.steps)
+            if steps[-1:] == [len(response.row["completion_ids"]) - 1]:
+                steps[-1] = len(sequences[-1][2]) - 1  # an appended EOS belongs to the last step
         else:
             (encoded,) = _encode([response.row], tokenizer, config)
-            sequences.append((name, encoded.prompt_ids, encoded.completion_ids))
+            sequences.append((encoded.id, encoded.prompt_ids, encoded.completion_ids))
             how = config.steps if response.steps is None else response.steps
             _, steps = token_steps(encoded.completion, encoded.offsets, how)
-        ends.append(_step_ends(steps, len(sequences[-1][2]), name))
+        ends.append(_step_ends(steps, len(sequences[-1][2]), response.row["id"]))
         labels.append(_step_labels(response, len(steps)))
     store = TokenStore.of(sequences)
     every = np.arange(len(store))
