@@ -59,7 +59,9 @@ def test_two_doubtful_responses_outweigh_one_good_one_or_not_as_the_weights_say(
 @pytest.mark.parametrize("weight", ["sigmoid", "exp"])
 def test_scores_far_below_zero_or_above_still_weigh_differently(weight):
     assert weighted_vote(["7", "9", "9"], [-1000.0, -1002.0, -1002.0], weight=weight) == "7"
-    assert vote_weights(np.array([900.0, 890.0]), "exp") == pytest.approx([1, math.exp(-10)])
+    assert vote_weights(np.array([900.0, 890.0]), np.array([True, True]), "exp", 1.0) == pytest.approx(
+        [1, math.exp(-10)]
+    )
 
 
 def test_answers_that_are_the_same_vote_together():
@@ -72,6 +74,8 @@ def test_a_response_without_an_answer_does_not_vote():
     assert majority_vote([None, None]) is None
     assert weighted_vote([None, "5"], [9.0, -9.0]) == "5"
     assert weighted_vote([None, "5"], [9.0, -9.0], weight="raw") == "5"
+    for weight in ("sigmoid", "exp"):  # nor does it make the others too light to tell apart
+        assert weighted_vote([None, "5", "6"], [900.0, -901.0, -900.0], weight=weight) == "6"
 
 
 @given(st.integers(0, 99))

@@ -99,9 +99,11 @@ def vote_accuracy(
         numbers = group.astype(np.int64)
         votes = []
         for places in _drawn_places(group.shape, n, subset, rng):
-            drawn = _take(score, places)
-            weights = np.ones(drawn.shape) if scores is None else vote_weights(drawn, weight, scale)
-            votes.append(_accuracy(right, places, vote_places(_take(numbers, places), weights)))
+            ballots = _take(numbers, places)
+            weights = np.ones(ballots.shape)
+            if scores is not None:
+                weights = vote_weights(_take(score, places), ballots >= 0, weight, scale)
+            votes.append(_accuracy(right, places, vote_places(ballots, weights)))
         accuracy[rows] = np.mean(votes, axis=0)
     return accuracy
 

@@ -21,7 +21,7 @@ def majority_vote(answers: Sequence[Answer | None]) -> Answer | None:
     Same answers (`group_answers`) count together, and the first of them is returned. None, no answer, is not
     counted: it is returned if there is nothing else. Raises `ImplicitPRMError` for no responses.
     """
-    return _winner(answers, np.ones(len(answers)))
+    return _winner(answers, group_answers(answers), np.ones(len(answers)))
 
 
 def weighted_vote(
@@ -43,15 +43,16 @@ def weighted_vote(
         raise ImplicitPRMError(
             f"there are {len(answers)} answers and scores of shape {values.shape}; give one score an answer"
         )
-    return _winner(answers, vote_weights(values, weight, scale))
+    groups = group_answers(answers)
+    return _winner(answers, groups, vote_weights(values, groups >= 0, weight, scale))
 
 
 def vote_weights(
-    scores: npt.NDArray[np.float64], weight: Weight = "sigmoid", scale: float = 1.0
+    scores: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_], weight: Weight, scale: float
 ) -> npt.NDArray[np.float64]:
     """The weights [..., N] of responses with `scores` [..., N], up to a factor that the N share.
 
-    The heaviest of N weighs 1 (unless "raw"), so that nothing overflows and nothing vanishes together.
+    The heaviest of those `counted` [..., N] weighs 1 (unless "raw"): nothing overflows or vanishes together.
     Raises `ImplicitPRMError` for an unknown weight, a scale that is not above 0, a score that is not finite.
     """
     if not 0 < scale < np.inf:
@@ -66,7 +67,8 @@ def vote_weights(
         scaled = -np.logaddexp(0, -scaled)
     elif weight != "exp":
         raise ImplicitPRMError(f"no weight is called {weight!r}; there are {', '.join(get_args(Weight))}")
-    return np.exp(scaled - scaled.max(axis=-1, keepdims=True, initial=-np.inf))
+    heaviest = np.max(scaled, axis=-1, keepdims=True, where=counted, initial=-np.inf)
+    return np.exp(np.minimum(scaled - heaviest, 0.0))
 
 
 def vote_places(groups: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
@@ -85,7 +87,9 @@ def vote_places(groups: npt.NDArray[np.int64], weights: npt.NDArray[np.float64])
     return supported.argmax(axis=-1).reshape(groups.shape[:-1])
 
 
-def _winner(answers: Sequence[Answer | None], weights: npt.NDArray[np.float64]) -> Answer | None:
+def _winner(
+    answers: Sequence[Answer | None], groups: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
+) -> Answer | None:
     if not len(answers):
         raise ImplicitPRMError("there are no answers to vote among")
-    return answers[int(vote_places(group_answers(answers), weights))]
+    return answers[int(vote_places(groups, weights))]
