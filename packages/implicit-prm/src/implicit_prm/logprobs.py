@@ -76,7 +76,8 @@ def chosen_log_probs(
         if found is not None:
             return found
         raise ImplicitPRMError(
-            f"{type(base).__name__} does other things to its logits than at its first call"
+            f"{type(base).__name__} does other things to its logits than at its first call: "
+            "wrap a model before it is called first"
         )
     logits = model(**inputs).logits[places]
     chunks = zip(logits.split(chunk_size), targets.split(chunk_size), strict=True)
