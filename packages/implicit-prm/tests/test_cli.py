@@ -39,6 +39,7 @@ def models(
     made = {
         "MODEL": tiny_llama(),
         "REF": tiny_llama(1),
+        "POLICY": tiny_llama(vocab_size=len(tokenizer)),
         "BFLOAT16": tiny_llama(1).to(torch.bfloat16),
         "NAN": broken,
         "CLASSIFIER": LlamaForSequenceClassification(tiny_llama().config),
@@ -303,3 +304,143 @@ def test_votes_are_left_out_where_no_answer_is_marked(
     assert "no votes, since no response marks a final answer" in told
     best = {row["method"]: row["accuracy"] for row in json.loads(run(capsys, "bon", scored, "--json")[0])}
     assert best == {"random": 0.5, "min": 0.0, "oracle": 1.0}  # the lowest step of the first one is highest
+
+
+def test_processbench_takes_q_at_the_steps_ends_and_a_threshold_from_another_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [([0.5, -2.0, 1.0], 1), ([0.5, 0.5], -1), ([-1.0, 2.0], 0), ([1.0, -1.5], -1)]
+    scored = write(
+        tmp_path / "pb.jsonl",
+        [
+            {"id": str(n), "prompt": "q", "step_rewards": rewards, "outcome_reward": 0, "first_error": label}
+            for n, (rewards, label) in enumerate(samples)
+        ],
+    )
+    # q: [.5 -1.5 -.5], [.5 1], [-1 1], [1 -.5]: a threshold in (-1, -.5] is right on all of them.
+    found, told = run(capsys, "processbench", scored, "--json")
+    assert json.loads(found) == {
+        "samples": 4,
+        "threshold": -0.75,
+        "error_acc": 1.0,
+        "correct_acc": 1.0,
+        "f1": 1.0,
+    }
+    assert "F1 is an upper bound" in told
+    found, told = run(capsys, "processbench", scored, "--tune-on", scored)
+    assert "-0.75" in found
+    assert not told
+    strict = json.loads(run(capsys, "processbench", scored, "--threshold", 0.0, "--json")[0])
+    assert (strict["error_acc"], strict["correct_acc"]) == (1.0, 0.5)
+    by_reward = json.loads(
+        run(capsys, "processbench", scored, "--threshold", -1.2, "--by", "reward", "--json")[0]
+    )
+    assert (by_reward["error_acc"], by_reward["correct_acc"]) == (0.5, 0.5)
+
+
+def test_view_prints_steps_and_writes_a_page(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, "view", scored, "--id", "a3", "--id", "b1")[0]
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith(("a", "b"))] == ["a3", "b1"]
+    assert "h = +0.3" in shown
+    page = tmp_path / "page.html"
+    assert run(capsys, "view", scored, "--html", page, "--limit", 2)[0] == f"{page}\n"
+    assert page.read_text().count("<section>") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("processbench", "SCORED"),
+            "the response 'a0' has no first_error, the index of its first wrong step",
+        ),
+        (("processbench", "SCORED", "--by", "r"), "--by r: it may be q or reward"),
+        (("processbench", "SCORED", "--threshold", "0", "--tune-on", "SCORED"), "give one of them"),
+        (("view", "SCORED", "--id", "c9"), "there is no response 'c9'"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(
+    arguments: tuple[str, ...], message: str, scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in run(capsys, *(scored if word == "SCORED" else word for word in arguments), code=2)[1]
+
+
+def test_samples_are_graded_resumed_and_scored_as_they_were_drawn(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(
+        tmp_path / "in.jsonl", [{"question": f"{n}+{n}?", "answer": f"so\n#### {2 * n}"} for n in range(70)]
+    )
+    out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    how = ("--model", models["POLICY"], "--n", 2, "--max-tokens", 5, "--seed", 3)
+    told = run(capsys, "sample", source, whole, *how, "--tokens")[1]
+    assert "140 of 140 responses drawn now" in told
+    rows = lines(whole)
+    assert [row["id"] for row in rows[:3]] == ["1-0", "1-1", "2-0"]
+    assert rows[0]["prompt"] == [{"role": "user", "content": "0+0?"}]
+    assert {row["label"] for row in rows} == {0}
+    assert all(len(row["completion_ids"]) <= 5 for row in rows)
+    assert len({tuple(row["completion_ids"]) for row in rows}) > 130  # every chunk draws anew
+    run(capsys, "sample", source, out, *how, "--tokens")
+    out.write_bytes(whole.read_bytes()[:9000])
+    run(capsys, "sample", source, out, *how, "--tokens")
+    assert out.read_bytes() == whole.read_bytes()
+    assert "all 140 responses are in" in run(capsys, "sample", source, out, *how, "--tokens")[1]
+
+    run(capsys, "score", whole, tmp_path / "scored.jsonl", "--model", models["POLICY"], "--ref", "none")
+    for row, scored in zip(rows, lines(tmp_path / "scored.jsonl"), strict=True):
+        assert scored["token_ids"] == row["completion_ids"]
+        assert scored["label"] == row["label"]
+    run(capsys, "sample", source, tmp_path / "text.jsonl", *how)
+    assert all("completion_ids" not in row for row in lines(tmp_path / "text.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--temperature", "-1"), "temperature must be a number of at least 0, not -1.0"),
+        (("--top-p", "0"), "top_p must be above 0 and at most 1"),
+        (("--max-tokens", "512"), "that is more than the 512 that the model reads: lower max_tokens"),
+        (("--backend", "onnx"), "there is no backend 'onnx'; there are: hf, vllm, openai"),
+        (("--model", "CLASSIFIER"), "an implicit PRM is a causal language model"),
+    ],
+)
+def test_what_cannot_be_sampled_is_told(
+    arguments: tuple[str, str],
+    message: str,
+    source: Path,
+    models: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {"--model": "MODEL", arguments[0]: arguments[1]}
+    words = [models.get(word, word) for pair in given.items() for word in pair]
+    assert message in run(capsys, "sample", source, tmp_path / "out.jsonl", *words, code=2)[1]
+
+
+def test_flops_counts_what_reward_models_cost(
+    source: Path, models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", models["MODEL"], "--completions", 4)
+    costs = json.loads(run(capsys, "flops", source, *flags, "--json")[0])
+    assert set(costs) == {"ce", "math-shepherd"}
+    assert costs["math-shepherd"]["ratio"] == costs["math-shepherd"]["total"] / costs["ce"]["total"] > 1
+    labelled = write(tmp_path / "labelled.jsonl", [{**row, "label": n % 2} for n, row in enumerate(ROWS)])
+    assert "dpo" in run(capsys, "flops", labelled, *flags)[0]
+
+
+def test_reproduce_runs_the_experiment_and_shows_its_claims(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def claims(*arguments: object, **options: object) -> tuple[dict[str, str], str]:
+        asked.append((arguments, options["resume"]))
+        return {"claims": "held"}, "the table"
+
+    monkeypatch.setattr("implicit_prm.reproduce.verb.reproduce_claims", claims)
+    assert run(capsys, "reproduce", "--scale", "laptop", "--set", "a=1")[0] == "the table\n"
+    assert json.loads(run(capsys, "reproduce", "--quick", "--resume", "--json")[0]) == {"claims": "held"}
+    assert asked == [(("laptop", ["a=1"], Path("results")), False), (("quick", (), Path("results")), True)]

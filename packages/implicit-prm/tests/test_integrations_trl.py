@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,3 +78,53 @@ def test_rewards_are_the_step_rewards_aggregated(
 def test_an_unknown_aggregation_is_told_before_the_first_rollouts(tokenizer: Any) -> None:
     with pytest.raises(ImplicitPRMError, match="best"):
         ImplicitRewardFunc(Recorder(tokenizer), "best")
+
+
+@pytest.mark.slow  # importing trl takes long
+def test_grpo_trains_for_two_steps_on_implicit_rewards(
+    tokenizer: Any, tiny_llama: Callable[..., Any], tmp_path: Path
+) -> None:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from implicit_prm import ImplicitPRM
+
+    size = len(tokenizer)
+    prm = ImplicitPRM(tiny_llama(1, vocab_size=size), tokenizer, tiny_llama(2, vocab_size=size))
+    reward = ImplicitRewardFunc(prm, "sum")
+    called: list[list[float]] = []
+
+    class Watched(ImplicitRewardFunc):
+        def __call__(self, prompts: Any, completions: Any, completion_ids: Any = None, **columns: Any) -> Any:
+            called.append(super().__call__(prompts, completions, completion_ids, **columns))
+            rows = [
+                {"prompt": prompt, "completion_ids": ids}
+                for prompt, ids in zip(prompts, completion_ids, strict=True)
+            ]
+            assert called[-1] == pytest.approx([each.outcome_reward for each in prm.score(rows)], abs=1e-6)
+            return called[-1]
+
+    trainer = GRPOTrainer(
+        model=tiny_llama(0, vocab_size=size),
+        reward_funcs=[Watched(prm, reward.aggregate)],
+        args=GRPOConfig(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=6,
+            max_steps=2,
+            logging_steps=1,
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+        ),
+        train_dataset=Dataset.from_dict({"prompt": ["what is 1+1?", "what is 2+2?"] * 4}),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    assert len(called) == 2
+    logged = [entry for entry in trainer.state.log_history if "rewards/implicit_sum/mean" in entry]
+    assert [entry["rewards/implicit_sum/mean"] for entry in logged] == pytest.approx(
+        [float(np.mean(rewards)) for rewards in called], abs=1e-5
+    )
+    assert "implicit_sum/outcome" in logged[0]

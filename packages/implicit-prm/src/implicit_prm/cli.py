@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from implicit_prm import cli_judging, screen
-from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
+from implicit_prm import cli_judging, cli_policy, cli_shared, screen
+from implicit_prm.errors import ImplicitPRMError
 
 if TYPE_CHECKING:
     from implicit_prm.jobs import Row
@@ -30,29 +28,11 @@ app = typer.Typer(
 
 NO_REFERENCE = "none"
 
-Settings = Annotated[
-    Optional[list[str]],  # noqa: UP045  # typer reads it at run time
-    typer.Option("--set", help="Change a value of the file: table.key=value; repeatable."),
-]
-Model = Annotated[str, typer.Option(help="A causal LM: a hub id, a folder, a GGUF file, an adapter of PEFT.")]
-Options = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--option",
-        help="For the backend: key=value, such as dtype=bfloat16, tensor_parallel_size=4 or "
-        "url=http://localhost:8000/v1; repeatable.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ShardOf = Annotated[
-    str, typer.Option("--shard", help="This part of the file alone, such as 1/4; give each part its own OUT.")
-]
-
 
 @app.command()
 def train(
     config: Annotated[Path, typer.Option(help="The run's TOML file: [model], [data], [training], [lora].")],
-    settings: Settings = None,
+    settings: cli_shared.Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in output_dir.")
     ] = False,
@@ -63,11 +43,11 @@ def train(
     """
     from implicit_prm.recipe import read_recipe
 
-    recipe = read_recipe(config, assignments("--set", settings))
+    recipe = read_recipe(config, cli_shared.assignments("--set", settings))
     from implicit_prm.training_run import train_recipe
 
-    _quiet_bars()
-    with interruptible("the same command with --resume goes on from the last checkpoint"):
+    cli_shared.quiet_bars()
+    with cli_shared.interruptible("the same command with --resume goes on from the last checkpoint"):
         folder = train_recipe(recipe, resume=resume)
     screen.tell(f"implicit-prm: the model is in {folder}, what was measured in {folder}/all_results.json")
 
@@ -79,7 +59,7 @@ def score(
         typer.Argument(metavar="IN", help="JSON lines with prompt and completion; see implicit_prm.records."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines: each row with its rewards.")],
-    model: Model,
+    model: cli_shared.Model,
     ref: Annotated[
         str,
         typer.Option(
@@ -88,12 +68,9 @@ def score(
         ),
     ],
     beta: Annotated[float, typer.Option(help="The scale of the rewards, as in training.")] = 0.05,
-    steps: Annotated[
-        str,
-        typer.Option(help="Where steps end: paragraph, line, step_header, sentence, token or regex:PATTERN."),
-    ] = "paragraph",
-    backend: Annotated[str, typer.Option(help="hf (transformers), vllm or openai (a server).")] = "hf",
-    options: Options = None,
+    steps: cli_shared.Steps = "paragraph",
+    backend: cli_shared.Backend = "hf",
+    options: cli_shared.Options = None,
     batch_size: Annotated[int, typer.Option(help="Responses in one forward pass (hf).", min=1)] = 8,
     add_eos: Annotated[
         bool, typer.Option("--add-eos", help="Append the EOS token to completions that were not cut off.")
@@ -108,17 +85,17 @@ def score(
     render: Annotated[
         str, typer.Option(help="original, or official: the text that the paper's script scores.")
     ] = "original",
-    shard: ShardOf = "1/1",
+    shard: cli_shared.ShardOf = "1/1",
 ) -> None:
-    """Score responses: a reward for every token, every step and the whole.
+    """Reward every token, every step and the whole of responses.
 
     An interrupted run is gone on from by the same command: rows that are in OUT are skipped.
     """
     from implicit_prm.jobs import LineJob, Shard
     from implicit_prm.records import read_responses
 
-    check_steps(steps)
-    given = assignments("--option", options)
+    cli_shared.check_steps(steps)
+    given = cli_shared.assignments("--option", options)
     how = {"add_eos": add_eos, "max_length": max_length, "truncate": truncate, "render": render}
     how |= {"steps": steps, "batch_size": batch_size}
     fixed = {"model": model, "ref": ref, "beta": beta, "backend": backend, "options": given, **how}
@@ -128,7 +105,7 @@ def score(
         return
     from implicit_prm.backends.loading import load_prm
 
-    _quiet_bars()
+    cli_shared.quiet_bars()
     prm = load_prm(model, None if ref == NO_REFERENCE else ref, beta, backend, given)
     n_tokens = 0
 
@@ -139,7 +116,7 @@ def score(
             yield {**row, **scored.to_dict()}
 
     started = perf_counter()
-    with interruptible(), screen.progress("scoring") as on_progress:
+    with cli_shared.interruptible(), screen.progress("scoring") as on_progress:
         done = job.run(work, on_progress)
     seconds = perf_counter() - started
     screen.tell(
@@ -148,66 +125,29 @@ def score(
     )
 
 
+app.command()(cli_policy.sample)
+app.command()(cli_policy.flops)
 app.command(cls=cli_judging.ManySizes)(cli_judging.bon)
 app.command()(cli_judging.vote)
+app.command()(cli_judging.processbench)
+app.command()(cli_judging.view)
 
 
 @app.command()
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
     scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
-    settings: Settings = None,
+    settings: cli_shared.Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: AsJson = False,
+    as_json: cli_shared.AsJson = False,
 ) -> None:
-    """Run the paper's claims as checks; the same as `tenfold run implicit-prm`."""
+    """Run the paper's claims as checks, as `tenfold run` does."""
     from implicit_prm.reproduce.verb import reproduce_claims
 
     scale = "quick" if quick else scale
     claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
     screen.show(claims, as_json, lambda: table)
-
-
-def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:
-    """key=value, the value as JSON or else as it is. Raises `ImplicitPRMError` for an entry without =."""
-    found: dict[str, Any] = {}
-    for entry in entries or ():
-        key, sign, value = entry.partition("=")
-        if not sign:
-            raise ImplicitPRMError(f"{option} {entry}: write key=value")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
-
-
-def check_steps(how: str) -> None:
-    """Raise `ImplicitPRMError` for an unknown way to split, before a model is loaded."""
-    from implicit_prm.steps import split_steps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImplicitPRMWarning)  # that this word is one step
-        split_steps("word", how, [(0, 4)])
-
-
-@contextmanager
-def interruptible(goes_on: str = "the same command goes on where it stopped") -> Iterator[None]:
-    """Ctrl-C ends with exit code 130, and says what the user can do."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        screen.tell(f"implicit-prm: interrupted; {goes_on}")
-        raise typer.Exit(130) from None
-
-
-def _quiet_bars() -> None:
-    """Without a terminal no bars, also of others that do not look whether there is one."""
-    if not sys.stderr.isatty():
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
 
 
 # The extra that brings a package, where it is not `reproduce`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from implicit_prm import screen
+from implicit_prm import cli_shared, screen
+from implicit_prm.errors import ImplicitPRMError
 
 Scored = Annotated[
     list[Path],
@@ -23,7 +25,6 @@ Weight = Annotated[
     typer.Option(help="What a response weighs in a vote: sigmoid, exp or raw, of its score times --scale."),
 ]
 Scale = Annotated[float, typer.Option(help="Factor on the scores in a vote; 0.001 in the official script.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class ManySizes(TyperCommand):
@@ -65,13 +66,15 @@ def bon(
     ] = "all",
     weight: Weight = "sigmoid",
     scale: Scale = 1.0,
-    as_json: AsJson = False,
+    as_json: cli_shared.AsJson = False,
 ) -> None:
-    """Accuracy of best-of-n and of votes, beside a random response and the best one there is.
+    """Accuracy of best-of-n and of votes, with intervals.
 
-    Responses with equal prompts compete. A line says by its column label (0 to 1) whether it is right, or by
-    answer, which its final answer is compared with. Intervals: 95 %, prompts resampled.
+    Beside them a random response and the best one there is. Responses with equal prompts compete. A line says
+    by its column label (0 to 1) whether it is right, or by answer, which its final answer is compared with.
+    Intervals: 95 %, prompts resampled. Says so if a score chooses the worse the more there is to choose from.
     """
+    from implicit_prm.overoptimization import overoptimization_curves
     from implicit_prm.scored_files import candidates, read_scored
     from implicit_prm.selection import bon_table
 
@@ -100,6 +103,9 @@ def bon(
         ),
     )
     screen.tell(f"implicit-prm: {len(found.ids)} prompts, {sum(map(len, found.ids))} responses")
+    for curve in overoptimization_curves(scores, found.correct, answers=answers) if fewest > 1 else ():
+        if curve.alarm is not None:
+            screen.tell(f"implicit-prm: {curve.alarm}")
     if answers is None:
         screen.tell(
             "implicit-prm: no votes, since no response marks a final answer (as \\boxed{...} or #### ...)"
@@ -114,9 +120,10 @@ def vote(
     weight: Weight = "sigmoid",
     scale: Scale = 1.0,
 ) -> None:
-    """Print a line of JSON for each prompt: the majority's answer, the weighted vote's, the best response.
+    """Vote on the answer of each prompt; pick the best response.
 
-    "best" is the id of the response with the highest score. How often they are right: `implicit-prm bon`.
+    Prints a line of JSON for each: the majority's answer, the weighted vote's, the id of the response with
+    the highest score. How often these are right, `implicit-prm bon` says.
     """
     from implicit_prm.scored_files import candidates, read_scored
     from implicit_prm.voting import majority_vote, weighted_vote
@@ -134,3 +141,95 @@ def vote(
             "best": ids[int(scores.argmax())],
         }
         typer.echo(json.dumps(line, ensure_ascii=False))
+
+
+def processbench(
+    scored: Scored,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="A step whose score is below it is wrong; by default the best one for --tune-on."),
+    ] = None,
+    tune_on: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Scored samples to choose the threshold on, as the GSM8K split; repeatable."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="The score of a step: q at its end, as in the official script, or reward.")
+    ] = "q",
+    as_json: cli_shared.AsJson = False,
+) -> None:
+    """F1 of finding the first wrong step (ProcessBench).
+
+    Of ProcessBench's files, or of any rows with first_error. Without --threshold and --tune-on the best
+    threshold for SCORED itself is taken: an upper bound.
+    """
+    from implicit_prm.processbench import best_threshold, first_error, processbench_f1
+
+    if threshold is not None and tune_on:
+        raise ImplicitPRMError("--threshold and --tune-on both say where the threshold is; give one of them")
+    scores, labels = _step_scores(scored, by)
+    if threshold is None:
+        threshold, _ = best_threshold(*(_step_scores(tune_on, by) if tune_on else (scores, labels)))
+        if not tune_on:
+            screen.tell("implicit-prm: the threshold is the best one for these samples: F1 is an upper bound")
+    found = processbench_f1([first_error(row, threshold) for row in scores], labels)
+    value = {"samples": len(labels), "threshold": threshold, **found}
+    screen.show(value, as_json, lambda: screen.table(("", ""), ((k, f"{v:.6g}") for k, v in value.items())))
+
+
+def _step_scores(paths: Iterable[Path], by: str) -> tuple[list[Any], list[int]]:
+    import numpy as np
+
+    from implicit_prm.scored_files import read_scored
+
+    if by not in ("q", "reward"):
+        raise ImplicitPRMError(f"--by {by}: it may be q or reward")
+    scores, labels = [], []
+    for line in read_scored(paths):
+        if not isinstance(line.get("first_error"), int):
+            raise ImplicitPRMError(
+                f"the response {line['id']!r} has no first_error, the index of its first wrong step or -1; "
+                "score a file of ProcessBench, or give your rows that column"
+            )
+        rewards = np.asarray(line["step_rewards"], dtype=np.float64)
+        scores.append(rewards.cumsum() if by == "q" else rewards)
+        labels.append(line["first_error"])
+    return scores, labels
+
+
+def view(
+    scored: Scored,
+    ids: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--id", help="Show this response; repeatable. By default the first ones."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Responses that are shown, if no ids are given.", min=1)] = 5,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a page for a browser, in one file, instead of printing."),
+    ] = None,
+) -> None:
+    """Show responses, coloured by the rewards of tokens and steps."""
+    from itertools import islice
+
+    from implicit_prm.heatmap import heatmap_html, heatmap_terminal
+    from implicit_prm.responses import ScoredResponse
+    from implicit_prm.scored_files import prompt_text, read_scored
+
+    lines = read_scored(scored)
+    shown = [line for line in lines if line["id"] in ids] if ids else list(islice(lines, limit))
+    if missing := sorted(set(ids or ()) - {line["id"] for line in shown}):
+        raise ImplicitPRMError(f"there is no response {missing[0]!r} in what was given")
+    responses = [ScoredResponse.from_dict(line) for line in shown]
+    if html is None:
+        for response, line in zip(responses, shown, strict=True):
+            screen.console().print(heatmap_terminal(response, line.get("first_error")))
+        return
+    errors = [line["first_error"] for line in shown if "first_error" in line]
+    page = heatmap_html(
+        responses,
+        prompts=[prompt_text(line) for line in shown],
+        first_errors=errors if len(errors) == len(shown) else None,
+    )
+    html.write_text(page, encoding="utf-8")
+    typer.echo(html)

@@ -55,6 +55,20 @@ def load_model(name: str, **options: Any) -> Any:
     return model
 
 
+def without_weights(name: str) -> Any:
+    """A causal language model of this shape on the device "meta", which takes no memory.
+
+    Raises `ImplicitPRMError` for what is not there or is no causal language model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with readable_errors(name):
+        check_config(name)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**_source(name)))
+
+
 def _check_dtype(dtype: Any) -> None:
     import torch
 
@@ -86,7 +100,10 @@ def check_config(name: str) -> None:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(**_source(name))
+    source = _source(name)
+    if "gguf_file" in source:
+        return  # llama.cpp has causal language models only, and reading the file takes a while
+    config = AutoConfig.from_pretrained(**source)
     names = config.architectures or []
     wrong = [each for each in names if "Classification" in each or "Reward" in each]
     if wrong or config.is_encoder_decoder:

@@ -117,6 +117,12 @@ def _prompt_key(line: Line) -> str:
     )
 
 
+def prompt_text(line: Line) -> str:
+    """The prompt as text, messages one after the other; nothing for one given as tokens."""
+    prompt = line.get("prompt", "")
+    return prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
+
+
 def text_of(line: Line) -> str:
     """The scored text of a line: that of its steps."""
     return "".join(step["text"] for step in line["steps"])

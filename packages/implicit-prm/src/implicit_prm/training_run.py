@@ -65,7 +65,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     With `resume` from the newest whole checkpoint there. What was measured is in the folder's
     `all_results.json`. Raises as `trainer_of` does, and without `resume` for a folder with checkpoints.
     """
-    folder = Path(recipe.training.get("output_dir", "trainer_output"))
+    folder = Path(str(recipe.training.get("output_dir", "trainer_output")))
     if not resume and any(folder.glob("checkpoint-*")):
         raise ImplicitPRMError(
             f"{folder} has checkpoints of an earlier run: go on from them with --resume (resume=True), "

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from implicit_prm.errors import ImplicitPRMError
 from implicit_prm.model import BASE, ImplicitPRM
-from implicit_prm.pretrained import check_same_tokenizer, load_tokenizer
+from implicit_prm.pretrained import check_same_tokenizer, load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from implicit_prm.sampling import Sampler
 
 BACKENDS = ("hf", "vllm", "openai")
 SERVER = "http://localhost:8000/v1"
@@ -32,12 +38,10 @@ def load_prm(
 
     Raises `ImplicitPRMError` for another backend, an option that it does not have, and what cannot be loaded.
     """
-    if backend not in BACKENDS:
-        raise ImplicitPRMError(f"there is no backend {backend!r}; there are: {', '.join(BACKENDS)}")
     if not beta > 0:
         raise ImplicitPRMError(f"beta must be above 0, not {beta}; the paper uses 0.05")
     given = dict(options or {})
-    try:
+    with _told(backend):
         if backend == "hf":
             return ImplicitPRM.from_pretrained(model, ref, beta, **given)
         if ref == BASE:
@@ -45,6 +49,37 @@ def load_prm(
                 f'the reference "{BASE}" needs the backend hf; name the base model instead'
             )
         return (_on_vllm if backend == "vllm" else _on_servers)(model, ref, beta, **given)
+
+
+def load_sampler(model: str, backend: str = "hf", options: Mapping[str, Any] | None = None) -> Sampler:
+    """A `Sampler` of the model of this name; `options` as for `load_prm`, of hf also batch_size.
+
+    Raises `ImplicitPRMError` as `load_prm` does.
+    """
+    from implicit_prm.backends.openai import CompletionsServer
+    from implicit_prm.sampling import HFSampler, OpenAISampler, VLLMSampler
+
+    given = dict(options or {})
+    with _told(backend):
+        if backend == "vllm":
+            return VLLMSampler.from_pretrained(model, **given)
+        if backend == "openai":
+            url, tokenizer = given.pop("url", SERVER), load_tokenizer(given.pop("tokenizer", model))
+            return OpenAISampler(CompletionsServer.connect(url, model, **given), tokenizer)
+        batch_size = given.pop("batch_size", 64)
+        loaded = load_model(model, **given)
+        if "device_map" not in given:
+            loaded = loaded.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        return HFSampler(loaded, load_tokenizer(model), batch_size=batch_size)
+
+
+@contextmanager
+def _told(backend: str) -> Iterator[None]:
+    """Raises `ImplicitPRMError` for a backend that does not exist, and an option that it does not have."""
+    if backend not in BACKENDS:
+        raise ImplicitPRMError(f"there is no backend {backend!r}; there are: {', '.join(BACKENDS)}")
+    try:
+        yield
     except TypeError as error:
         if "argument" not in str(error):  # not that of an option that nobody takes
             raise
