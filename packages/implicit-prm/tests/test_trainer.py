@@ -16,6 +16,7 @@ from transformers.trainer_callback import TrainerCallback
 from implicit_prm.config import ImplicitPRMConfig
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
 from implicit_prm.logprobs import causal_log_probs
+from implicit_prm.reference_cache import model_digest
 from implicit_prm.trainer import ImplicitPRMTrainer
 
 BETA = 0.5
@@ -197,6 +198,7 @@ def test_an_adapter_is_trained_against_its_base(tiny_llama: Build, tmp_path: Pat
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     model = peft.get_peft_model(tiny_llama(), peft.LoraConfig(r=4, target_modules="all-linear"))
+    digest = model_digest(model)
     adapters = {name: weight.clone() for name, weight in model.state_dict().items() if "lora_B" in name}
     tested = trainer(model, tmp_path, max_steps=3, precompute_ref_log_probs=True)
     whole = trainer(model, tmp_path)
@@ -209,6 +211,7 @@ def test_an_adapter_is_trained_against_its_base(tiny_llama: Build, tmp_path: Pat
     # What was computed before training is what the base still says.
     assert loss_of(whole) == pytest.approx(loss_of(tested), rel=1e-5)
     assert model.get_model_status().enabled is True
+    assert model_digest(model) == digest
 
 
 def test_rewards_that_are_no_numbers_name_their_rows(tiny_llama: Build, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class ReferenceCache:
                 f"{self.path} is not there; reference_cache_dir must be on a file system that all "
                 "processes share"
             ) from None
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise ImplicitPRMError(f"{self.path} cannot be read ({error}); remove it") from error
         if values.shape != (self._bounds[-1],) or values.dtype != np.float32:
             raise ImplicitPRMError(
