@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel, Trainer
 
@@ -26,6 +25,11 @@ from implicit_prm.logprobs import causal_log_probs
 from implicit_prm.reference import Reference
 from implicit_prm.reward_metrics import auc_within_prompts, reward_metrics
 from implicit_prm.training_data import Row, reward_dataset
+
+try:
+    from accelerate.utils import gather_object
+except ImportError as error:
+    raise ImplicitPRMError("training needs accelerate: pip install 'implicit-prm[train]'") from error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback

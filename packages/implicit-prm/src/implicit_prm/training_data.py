@@ -227,7 +227,8 @@ def _unmatched(groups: Integers, seed: int) -> Integers:
 def _stepwise(
     responses: list[_Response], tokenizer: PreTrainedTokenizerBase | None, config: ImplicitPRMConfig
 ) -> RewardDataset:
-    sequences, ends, labels = [], [], []
+    sequences: list[tuple[str, Sequence[int], Sequence[int]]] = []
+    ends, labels = [], []
     for response in responses:
         if "completion_ids" in response.row:
             sequences += _tokens([response], tokenizer, config)
