@@ -91,7 +91,7 @@ class ImplicitPRM:
         and as the class does.
         """
         if device is None:
-            device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+            device = (torch.accelerator.is_available() and torch.accelerator.current_accelerator()) or "cpu"
         tokenizer = pretrained.load_tokenizer(model)
 
         def load(name: str, where: str | torch.device) -> Any:
@@ -121,8 +121,8 @@ class ImplicitPRM:
         Rows are as `encode_rows` reads them: prompt and completion (texts, or messages for the chat
         template), or prompt_ids and completion_ids; with an id, if they like. `steps` says where steps end
         (see `split_steps`); a row that has "step_spans", the character spans of its steps, is split at
-        these. At most `batch_size` rows go through a model together; a backend other than
-        transformers sees to that itself. `max_length` is the models' own unless given.
+        these. At most `batch_size` rows go through a model together; a backend other than transformers sees
+        to that itself. `max_length` is the models' own unless given.
 
         Raises `ImplicitPRMError`, naming the row, for what `encode_rows` refuses, steps that do not fit, and
         log-probs that are not finite.
@@ -132,7 +132,7 @@ class ImplicitPRM:
             rows,
             self.tokenizer,
             add_eos=add_eos,
-            max_length=max_length or self.max_length,
+            max_length=self.max_length if max_length is None else max_length,
             truncate=truncate,
             render=render,
         )
