@@ -235,7 +235,7 @@ def test_models_that_do_not_fit(tiny_llama: Build, tmp_path: Path) -> None:
     with pytest.raises(ImplicitPRMError, match="takes no ref_model"):
         trainer(model, tmp_path, ref_model=tiny_llama(1), reference="none")
     with pytest.raises(ImplicitPRMError, match=r"token 320 of row 'x' is outside .* of 320"):
-        trainer(model, tmp_path, [{"id": "x", "prompt_ids": [1], "completion_ids": [320], "label": 1}])
+        trainer(model, tmp_path, [*ROWS, {"id": "x", "prompt_ids": [1], "completion_ids": [320], "label": 1}])
 
 
 def test_weights_too_coarse_for_small_steps_are_warned_of(tiny_llama: Build, tmp_path: Path) -> None:
