@@ -21,7 +21,7 @@ from torch import Tensor
 from implicit_prime.core import normalization
 from implicit_prime.core.groups import GroupIds, Groups
 from implicit_prime.core.returns import discounted_returns
-from implicit_prime.core.tensors import check_gamma, check_tokens, masked, wide
+from implicit_prime.core.tensors import check_gamma, check_tokens, exact, masked, wide
 from implicit_prime.errors import PrimeError
 
 Baseline = Literal["paper", "official", "none"]
@@ -51,7 +51,7 @@ def rloo_advantage(
     if baseline not in ("paper", "official", "none"):
         raise PrimeError(f"process_baseline must be 'paper', 'official' or 'none', not {baseline!r}")
     _check(process, outcome, mask)
-    groups = Groups(group_ids, len(outcome), outcome.device).at_least_two()
+    groups = Groups(group_ids, len(outcome)).at_least_two()
     terms = process
     if process is not None and baseline != "none":
         means = _response_means(process, mask)
@@ -60,9 +60,7 @@ def rloo_advantage(
         else:
             scale = (groups.sizes / (groups.sizes - 1)).to(wide(process))
             terms = _minus(wide(process) * scale[:, None], groups.total(means) / (groups.sizes - 1))
-    advantages = _returns(
-        terms, outcome, outcome.double() - groups.others(outcome), mask, gamma, outcome_gamma
-    )
+    advantages = _returns(terms, outcome, exact(outcome) - groups.others(outcome), mask, gamma, outcome_gamma)
     return normalization.whiten(advantages, mask) if whiten else advantages
 
 
@@ -82,13 +80,13 @@ def grpo_advantage(
     Standard deviations have n - 1. Raises `PrimeError` too for a response alone in its group.
     """
     _check(process, outcome, mask)
-    groups = Groups(group_ids, len(outcome), outcome.device).at_least_two()
+    groups = Groups(group_ids, len(outcome)).at_least_two()
     terms = process
     if process is not None:
         means = _response_means(process, mask)
         scale = (groups.std(means) + eps).to(wide(process))
         terms = _minus(process, groups.mean(means)) / scale[:, None]
-    standard = (outcome.double() - groups.mean(outcome)) / (groups.std(outcome) + eps)
+    standard = (exact(outcome) - groups.mean(outcome)) / (groups.std(outcome) + eps)
     return _returns(terms, outcome, standard, mask, gamma, outcome_gamma)
 
 
@@ -145,7 +143,7 @@ def gae_advantage(
 def implicit_value_advantage(process: Tensor, outcome: Tensor, mask: Tensor) -> Tensor:
     """The implicit PRM as a value model, A_t = outcome - q_{t-1}, q the running sum of rewards: [B, T].
 
-    The paper's ablation: the rewards are the baseline here, no reward.
+    The paper's ablation: here the process rewards are the baseline, and the outcome the only reward.
     """
     _check(process, outcome, mask)
     rewards = masked(process, mask)
@@ -162,9 +160,8 @@ def _check(process: Tensor | None, outcome: Tensor, mask: Tensor) -> None:
 
 
 def _response_means(process: Tensor, mask: Tensor) -> Tensor:
-    """mu [B] in float64."""
-    counts = mask.bool().sum(dim=1).clamp(min=1)
-    return masked(process, mask).sum(dim=1, dtype=torch.float64) / counts
+    """mu [B] in float64 on the CPU."""
+    return exact(masked(process, mask).sum(dim=1)) / exact(mask.bool().sum(dim=1).clamp(min=1))
 
 
 def _minus(process: Tensor, baseline: Tensor) -> Tensor:
@@ -179,11 +176,12 @@ def _returns(
     check_gamma("gamma", gamma)
     check_gamma("outcome_gamma", outcome_gamma)
     dtypes = {outcome.dtype} if terms is None else {outcome.dtype, terms.dtype}
-    returns = score.to(torch.float64 if torch.float64 in dtypes else torch.float32)[:, None]
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    returns = score.to(outcome.device, dtype)[:, None]
     if outcome_gamma != 1:
-        positions = torch.arange(mask.shape[1], device=mask.device)
-        powers = (outcome_gamma ** positions.double()).to(returns)
-        returns = returns * powers[(_last(mask)[:, None] - positions).clamp(min=0)]
+        positions = torch.arange(mask.shape[1])
+        powers = (outcome_gamma ** exact(positions)).to(returns)
+        returns = returns * powers[(_last(mask)[:, None] - positions.to(mask.device)).clamp(min=0)]
     if terms is not None:
         returns = returns + discounted_returns(masked(terms, mask), gamma)
     return masked(returns.expand(mask.shape), mask)

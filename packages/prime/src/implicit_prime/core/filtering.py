@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from implicit_prime.core.tensors import exact
 from implicit_prime.errors import PrimeError
 
 # Far below 1 / (K x tests), the distance of two accuracies; far above the rounding of float32.
@@ -26,10 +27,8 @@ def accuracy_filter(outcomes: Tensor, low: float = 0.2, high: float = 0.8) -> Te
         )
     if not 0 <= low <= high <= 1:
         raise PrimeError(f"accuracy_range must be 0 <= low <= high <= 1, not ({low}, {high})")
-    values = outcomes.double()
-    accuracy = values.nanmean(
-        dim=1
-    )  # NaN, which no comparison lets through, where there is no verdict at all
+    values = exact(outcomes)
+    accuracy = values.nanmean(dim=1)  # NaN without any verdict: inside no bounds
     enough = (~values.isnan()).sum(dim=1) >= 2
-    inside: Tensor = (accuracy >= low - _TOLERANCE) & (accuracy <= high + _TOLERANCE)
-    return torch.logical_and(inside, enough)
+    inside = (accuracy >= low - _TOLERANCE) & (accuracy <= high + _TOLERANCE)
+    return torch.logical_and(inside, enough).to(outcomes.device)

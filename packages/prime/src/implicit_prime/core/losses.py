@@ -64,14 +64,14 @@ def loss_weights(
     check_tokens(mask=mask)
     lengths = mask.bool().sum(dim=1)
     if loss_agg == "token-mean":
-        return (1 / lengths.sum().clamp(min=1).double()).expand(len(mask)).float()
+        return (1 / lengths.sum().clamp(min=1)).expand(len(mask))
     if loss_agg != "micro-batch-mean":
         raise PrimeError(f"loss_agg must be 'token-mean' or 'micro-batch-mean', not {loss_agg!r}")
     if micro_batch_size is None or micro_batch_size < 1:
         raise PrimeError(f"'micro-batch-mean' needs a micro_batch_size of at least 1, not {micro_batch_size}")
     parts = lengths.split(micro_batch_size)
-    weight = [(1 / (len(parts) * part.sum().clamp(min=1).double())).expand(len(part)) for part in parts]
-    return torch.cat(weight).float()
+    weight = [(1 / (len(parts) * part.sum().clamp(min=1))).expand(len(part)) for part in parts]
+    return torch.cat(weight)
 
 
 def _weigh(losses: Tensor, mask: Tensor, weights: Tensor | None) -> Tensor:

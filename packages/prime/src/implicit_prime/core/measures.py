@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from implicit_prime.core.groups import GroupIds, Groups
-from implicit_prime.core.tensors import check_tokens, masked
+from implicit_prime.core.tensors import check_tokens, exact, masked
 from implicit_prime.errors import PrimeError
 from implicit_prm import calibration, reward_metrics
 from implicit_prm.functional import step_rewards
@@ -81,7 +81,7 @@ def clip_fraction(
 
 def _finite(name: str, x: Tensor) -> Tensor:
     """`x` in float64 on the CPU."""
-    x = x.detach().double().cpu()
+    x = exact(x.detach())
     if not x.isfinite().all():
         raise PrimeError(
             f"{name} must be finite; number {int((~x.isfinite()).flatten().nonzero()[0])} is not"

@@ -18,6 +18,11 @@ def masked(x: Tensor, mask: Tensor) -> Tensor:
     return wide(x).masked_fill(~mask.bool(), 0.0)
 
 
+def exact(x: Tensor) -> Tensor:
+    """`x` in float64 on the CPU: for what is one number a response, and because not every GPU has float64."""
+    return x.cpu().double()
+
+
 def check_tokens(**tensors: Tensor) -> None:
     """Raise `PrimeError` unless all are [responses, tokens] and of one shape."""
     (first, x), *others = tensors.items()
