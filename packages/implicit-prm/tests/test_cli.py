@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -444,3 +446,24 @@ def test_reproduce_runs_the_experiment_and_shows_its_claims(
     assert run(capsys, "reproduce", "--scale", "laptop", "--set", "a=1")[0] == "the table\n"
     assert json.loads(run(capsys, "reproduce", "--quick", "--resume", "--json")[0]) == {"claims": "held"}
     assert asked == [(("laptop", ["a=1"], Path("results")), False), (("quick", (), Path("results")), True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("tenfold", ["reproduce"], "reproduce"),
+        ("vllm", ["sample", "IN", "OUT", "--model", "m", "--backend", "vllm"], "vllm"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_extra(
+    missing: str, arguments: list[str], extra: str, source: Path, tmp_path: Path
+) -> None:
+    """In a process of its own: modules that are imported twice in one are not the same modules."""
+    places = {"IN": str(source), "OUT": str(tmp_path / "out.jsonl")}
+    words = [places.get(word, word) for word in arguments]
+    code = f"import sys; sys.modules[{missing!r}] = None; from implicit_prm.cli import main; main({words})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 2
+    assert f"pip install 'implicit-prm[{extra}]'" in ended.stderr
