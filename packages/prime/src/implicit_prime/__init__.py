@@ -12,6 +12,7 @@ from implicit_prime.errors import PrimeError, PrimeWarning
 
 if TYPE_CHECKING:
     from implicit_prime import core
+    from implicit_prime.config import PrimeConfig
     from implicit_prime.core import (
         accuracy_filter,
         gae_advantage,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "PrimeConfig",
     "PrimeError",
     "PrimeWarning",
     "accuracy_filter",
@@ -43,6 +45,7 @@ __all__ = [
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
+    "PrimeConfig": "config",
     "accuracy_filter": "core",
     "gae_advantage": "core",
     "grpo_advantage": "core",
