@@ -186,8 +186,9 @@ class PrimeConfig:
     report_to: ReportTo = "none"
 
     def __post_init__(self) -> None:
-        if isinstance(self.accuracy_range, list):  # as files of settings have it
-            object.__setattr__(self, "accuracy_range", tuple(self.accuracy_range))
+        bounds: Any = self.accuracy_range
+        if isinstance(bounds, list):  # as files of settings have it
+            object.__setattr__(self, "accuracy_range", tuple(bounds))
         self._check_values()
         self._check_combinations()
 
@@ -206,12 +207,11 @@ class PrimeConfig:
                 raise PrimeError(f"PrimeConfig has no setting {key!r}{hint}")
         if "output_dir" not in settings:
             raise PrimeError("output_dir is missing: the folder for checkpoints and logs")
-        return cls(
-            **{
-                key: None if value == "none" and "None" in str(known[key].type) else value
-                for key, value in settings.items()
-            }
-        )
+        values: dict[str, Any] = {
+            key: None if value == "none" and "None" in str(known[key].type) else value
+            for key, value in settings.items()
+        }
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, as JSON and TOML can hold them; `from_dict` gives the same settings again."""
