@@ -34,9 +34,8 @@ def extract_answer(text: str) -> str | None:
     Looked for in this order, the last of a kind: `\boxed{...}`; `#### ...`; "the answer is ..." or
     "Answer: ..."; a last line `A: ...`. An unmarked last number is not taken for an answer.
     """
-    boxed = [inside for found in _BOX.finditer(text) if (inside := _in_braces(text, found.end())) is not None]
-    if boxed:
-        return boxed[-1].strip() or None
+    if (boxed := boxed_answer(text)) is not None:
+        return boxed or None
     if hashes := _HASHES.findall(text):
         return hashes[-1].strip()
     if phrases := _PHRASE.findall(text):
@@ -46,12 +45,18 @@ def extract_answer(text: str) -> str | None:
     return None
 
 
-def same_answer(answer: str | None, reference: str | None) -> bool:
+def boxed_answer(text: str) -> str | None:
+    r"""What the last `\boxed{...}` or `\fbox{...}` that is closed holds, or None where there is none."""
+    boxed = [inside for found in _BOX.finditer(text) if (inside := _in_braces(text, found.end())) is not None]
+    return boxed[-1].strip() if boxed else None
+
+
+def same_answer(answer: str | None, reference: str | None, *, seconds: int | None = SECONDS) -> bool:
     """Are these the same answer? None is the same as nothing.
 
     Of two integers, of two words and of what is written alike, notation aside, that is plain; the rest is
-    judged by math-verify where it is installed. It is stopped after `SECONDS` in the main thread only: a
-    thread that compares answers of unknown origin needs a limit of its own.
+    judged by math-verify where it is installed. It is stopped after `seconds` in the main thread only: a
+    thread that compares answers of unknown origin needs a limit of its own. None sets no limit.
     """
     if answer is None or reference is None:
         return False
@@ -63,7 +68,7 @@ def same_answer(answer: str | None, reference: str | None) -> bool:
         return x == y
     if _is_words(a) or _is_words(b) or not a or not b:  # math-verify reads "no" as n times o, which is "on"
         return False
-    return _math_verify() is not None and _verified(answer, reference)
+    return _math_verify() is not None and _verified(answer, reference, seconds)
 
 
 def grade(solution: str, reference: str) -> bool:
@@ -190,8 +195,8 @@ def _parsed(answer: str, seconds: int | None) -> Any:
 
 
 @lru_cache(maxsize=1 << 16)
-def _verified(answer: str, reference: str) -> bool:
+def _verified(answer: str, reference: str, seconds: int | None) -> bool:
     # Its limit is an alarm signal, which Python delivers to the main thread alone.
-    seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
+    seconds = seconds if threading.current_thread() is threading.main_thread() else None
     gold, target = _parsed(reference, seconds), _parsed(answer, seconds)
     return bool(gold and target and _math_verify().verify(gold, target, timeout_seconds=seconds))
