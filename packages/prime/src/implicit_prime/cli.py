@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from implicit_prime.descent import gradient_descent, heavy_ball
+from implicit_prime.reproduce.descent import gradient_descent, heavy_ball
 
 app = typer.Typer(
     help="PRIME: process reinforcement through implicit rewards.",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from implicit_prime.descent import descend, gradient_descent, heavy_ball
 from implicit_prime.reproduce.claims import CLAIMS
+from implicit_prime.reproduce.descent import descend, gradient_descent, heavy_ball
 from implicit_prime.reproduce.figures import figures
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
 
