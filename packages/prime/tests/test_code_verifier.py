@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from implicit_prime import PrimeError, PrimeWarning
+from implicit_prime.sandbox import BubblewrapSandbox, SandboxResult
+from implicit_prime.verifiers import CodeVerifier
+from implicit_prime.verifiers.code import same_output
+from tenfold import data
+
+SUMS = {"inputs": ["1 2\n", "3 4\n", "-1 1\n", "10 0\n"], "outputs": ["3\n", "7\n", "0\n", "10"]}
+DOUBLE = {
+    "prelude": "def double(x):\n    '''Twice x.'''",
+    "assert_code": "assert double(2) == 4\nassert double('a') == 'aa'",
+}
+
+
+@pytest.fixture(scope="module")
+def verifier():
+    try:
+        sandbox = BubblewrapSandbox()
+    except PrimeError as error:
+        pytest.skip(str(error).splitlines()[0])
+    return CodeVerifier(sandbox, cpu_s=1)
+
+
+def _fenced(code: str) -> str:
+    return f"I think so:\n```python\n{code}\n```\nDone."
+
+
+THREADED = "from threading import *\nThread(target=lambda: print(sum(map(int, input().split())))).start()"
+RIGHT = "a, b = map(int, input().split())\nprint(a + b)"
+
+
+@pytest.mark.parametrize(
+    ("completion", "score", "status"),
+    [
+        (_fenced(RIGHT), 1.0, "ok"),
+        (RIGHT, 1.0, "ok"),
+        (_fenced("print(0)") + "No, wait.\n" + _fenced(RIGHT), 1.0, "ok"),
+        (f"```\n{RIGHT}\n```", 1.0, "ok"),
+        (_fenced(THREADED), 1.0, "ok"),
+        (_fenced(RIGHT + "\nexit()"), 1.0, "ok"),
+        (_fenced(RIGHT + "\nexit(1)"), 0.0, "ok"),
+        (_fenced("print(sum(map(int, open('/dev/stdin').read().split())))"), 1.0, "ok"),
+        (_fenced(RIGHT.replace("a + b", "abs(a) + b")), 0.75, "ok"),
+        (_fenced("print(3)"), 0.25, "ok"),
+        (_fenced("if input() == '1 2': print(3)\nelse: 1 / 0"), 0.25, "ok"),
+        (_fenced("a, b = map(int, input().split())\nwhile a == 3: pass\nprint(a + b)"), 0.75, "timeout"),
+        (_fenced("while True: pass"), 0.0, "timeout"),
+        (_fenced("x = [0] * 10**10"), 0.0, "ok"),
+        (_fenced("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"), 0.0, "ok"),
+        (_fenced("import os\nwhile True: os.fork()"), 0.0, "ok"),
+        (_fenced("def f(:"), 0.0, "unparsed"),
+        ("One adds the numbers.", 0.0, "unparsed"),
+        ("```python\nprint(3)", 0.0, "unparsed"),
+        ("```rust\nfn main() {}\n```", 0.0, "unparsed"),
+        ("", 0.0, "unparsed"),
+    ],
+)  # fmt: skip
+def test_the_score_is_the_share_of_tests_that_pass(verifier, completion, score, status):
+    (result,) = verifier([completion], [SUMS])
+    assert (result.score, result.status) == (score, status), result
+
+
+@pytest.mark.parametrize(
+    ("completion", "score"),
+    [
+        ("    return 2 * x", 1.0),
+        (_fenced("def double(x):\n    return x + x"), 1.0),
+        ("    return x * x", 0.0),
+        ("    pass", 0.0),
+        ("    pass\nprint('passed')", 0.0),
+        ("    pass\nimport os; os._exit(0)", 0.0),
+        ("    import os; os._exit(0)", 0.0),
+        ("    pass\nraise SystemExit(0)", 0.0),
+        ("    raise SystemExit(0)", 0.0),
+        ("    pass\nimport builtins\nbuiltins.exec = lambda *_: None", 0.0),
+        ("    pass\nimport os\nos._exit = os.write = lambda *_: None", 0.0),
+        ("    pass\nimport os, sys\nsys.excepthook = lambda *_: os._exit(0)", 0.0),
+        ('    pass\n"""', 0.0),
+        ("    pass\nimport os\nif os.fork(): os._exit(0)", 0.0),
+        ("    pass\nimport os\nos.write(int(max(os.listdir('/proc/self/fd'), key=int)) - 1, b'passed')", 0.0),
+    ],
+)  # fmt: skip
+def test_ending_early_or_saying_so_is_no_pass(verifier, completion, score):
+    (result,) = verifier([completion], [DOUBLE])
+    assert result.score == score, result
+    assert result.status in ("ok", "unparsed")
+
+
+def test_the_order_is_kept_and_tests_may_be_json(verifier):
+    programs = [_fenced(f"print({number})") for number in range(5)]
+    tests = [json.dumps({"inputs": [""], "outputs": [str(number % 2)]}) for number in range(5)]
+    assert [result.score for result in verifier(programs, tests)] == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert verifier([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("tests", "why"),
+    [
+        ("{", "no JSON"),
+        (None, "not None"),
+        ({"inputs": [], "outputs": []}, "0 inputs"),
+        ({"inputs": ["1"], "outputs": []}, "0 outputs"),
+        ({"inputs": [[1]], "outputs": [[2]], "fn_name": "double"}, "fn_name"),
+        ({"inputs": [1], "outputs": [2]}, "texts"),
+        ({"prelude": "", "assert_code": "assert ("}, "no Python"),
+        ({"prelude": "", "assert_code": None}, "text"),
+    ],
+)
+def test_tests_that_are_none_are_an_error_of_their_row(verifier, tests, why):
+    with pytest.warns(PrimeWarning, match=rf"1 of 2 .* row 1: .*{why}"):
+        results = verifier(["    return 2 * x", "print(1)"], [DOUBLE, tests])
+    assert [(result.score, result.status) for result in results] == [(1.0, "ok"), (0.0, "error")]
+
+
+class Sandbox:
+    """Fails after `good` runs."""
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    def run(self, code, stdin="", cpu_s=2, wall_s=20):
+        self.good -= 1
+        if self.good < 0:
+            raise PrimeError("the server is gone")
+        return SandboxResult("ok", 0, '[["ok", "x\\n"]]', "")
+
+
+def test_a_sandbox_that_fails_is_an_error_and_one_that_never_works_is_told_at_once():
+    with pytest.raises(PrimeError, match="the server is gone"):
+        CodeVerifier(Sandbox(0))
+    verifier = CodeVerifier(Sandbox(2), workers=1)
+    with pytest.warns(PrimeWarning, match="1 of 2 .* the server is gone"):
+        results = verifier(["p", "p"], [{"inputs": [""], "outputs": ["x"]}] * 2)
+    assert [result.status for result in results] == ["ok", "error"]
+
+    class Idle(Sandbox):
+        def run(self, *arguments, **limits):
+            return SandboxResult("error", 1, "", "no fork")
+
+    with pytest.raises(PrimeError, match="no fork"):
+        CodeVerifier(Idle(1))
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "same"),
+    [
+        ("1 2\n3\n", "1 2\n3", True),
+        ("1  2 \r\n3\n\n", "1 2\n3\n", True),
+        ("0.3333333", "0.33333333333", True),
+        ("3.0", "3", False),  # whole numbers are exact
+        ("3", "3.0", True),
+        ("1e3", "1000.0", True),
+        ("0.334", "0.333", False),
+        ("YES", "yes", False),
+        ("1", "1 2", False),
+        ("", "", True),
+        ("", "1", False),
+        ("nan", "nan", True),
+        ("nan", "1.0", False),
+    ],
+)
+def test_outputs_are_compared_by_tokens_and_decimals_by_value(output, expected, same):
+    assert same_output(output, expected) is same
+
+
+def _humaneval() -> list[dict]:
+    folder = data.datasets()["humaneval"].path()
+    if folder is None:
+        pytest.skip("data humaneval is not available")
+    lines = gzip.decompress((folder / "HumanEval.jsonl.gz").read_bytes()).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _tests(row: dict) -> dict[str, str]:
+    return {"prelude": row["prompt"], "assert_code": f"{row['test']}\ncheck({row['entry_point']})"}
+
+
+def test_solutions_of_humaneval_pass_and_empty_ones_do_not(verifier):
+    rows = _humaneval()[::16]
+    solved = verifier([row["canonical_solution"] for row in rows], [_tests(row) for row in rows])
+    assert [result.score for result in solved] == [1.0] * 11
+    empty = verifier(["    pass"] * len(rows), [_tests(row) for row in rows])
+    assert [result.score for result in empty] == [0.0] * 11
+
+
+@pytest.mark.slow
+def test_all_164_solutions_of_humaneval_pass_and_no_empty_one(verifier):
+    rows = _humaneval()
+    tests = [_tests(row) for row in rows]
+    patient = CodeVerifier(verifier.sandbox, cpu_s=10)
+    solved = patient([row["canonical_solution"] for row in rows], tests)
+    assert [row["task_id"] for row, result in zip(rows, solved, strict=True) if result.score != 1] == []
+    assert len(solved) == 164
+    assert sum(result.score for result in verifier(["    pass"] * 164, tests)) == 0
