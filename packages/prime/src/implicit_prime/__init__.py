@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from implicit_prime.errors import PrimeError, PrimeWarning
 
 if TYPE_CHECKING:
-    from implicit_prime import core
+    from implicit_prime import core, sandbox, verifiers
     from implicit_prime.config import PrimeConfig
     from implicit_prime.core import (
         accuracy_filter,
@@ -25,11 +25,30 @@ if TYPE_CHECKING:
         rloo_advantage,
         whiten,
     )
+    from implicit_prime.online import OnlinePRM
+    from implicit_prime.rollout import RolloutEngine, Rollouts, Sampling
+    from implicit_prime.rollout.transformers import HFEngine
+    from implicit_prime.rollout.vllm_colocate import VLLMEngine
+    from implicit_prime.rollout.vllm_server import VLLMServerEngine
+    from implicit_prime.sandbox import BubblewrapSandbox
+    from implicit_prime.verifiers import CodeVerifier, ExactVerifier, MathVerifier, VerifierResult
 
 __all__ = [
+    "BubblewrapSandbox",
+    "CodeVerifier",
+    "ExactVerifier",
+    "HFEngine",
+    "MathVerifier",
+    "OnlinePRM",
     "PrimeConfig",
     "PrimeError",
     "PrimeWarning",
+    "RolloutEngine",
+    "Rollouts",
+    "Sampling",
+    "VLLMEngine",
+    "VLLMServerEngine",
+    "VerifierResult",
     "accuracy_filter",
     "core",
     "gae_advantage",
@@ -40,12 +59,26 @@ __all__ = [
     "ppo_clip_loss",
     "reinforce_advantage",
     "rloo_advantage",
+    "sandbox",
+    "verifiers",
     "whiten",
 ]
 
 # Public name -> the module it lives in: one line a name.
 _HOME = {
+    "BubblewrapSandbox": "sandbox",
+    "CodeVerifier": "verifiers",
+    "ExactVerifier": "verifiers",
+    "HFEngine": "rollout.transformers",
+    "MathVerifier": "verifiers",
+    "OnlinePRM": "online",
     "PrimeConfig": "config",
+    "RolloutEngine": "rollout",
+    "Rollouts": "rollout",
+    "Sampling": "rollout",
+    "VLLMEngine": "rollout.vllm_colocate",
+    "VLLMServerEngine": "rollout.vllm_server",
+    "VerifierResult": "verifiers",
     "accuracy_filter": "core",
     "gae_advantage": "core",
     "grpo_advantage": "core",
@@ -57,7 +90,7 @@ _HOME = {
     "rloo_advantage": "core",
     "whiten": "core",
 }
-_SUBMODULES = ("core",)
+_SUBMODULES = ("core", "sandbox", "verifiers")
 
 
 def __getattr__(name: str) -> Any:
