@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from implicit_prime.rollout.vllm_colocate import VLLMEngine
     from implicit_prime.rollout.vllm_server import VLLMServerEngine
     from implicit_prime.sandbox import BubblewrapSandbox
+    from implicit_prime.trainer import PrimeTrainer
     from implicit_prime.verifiers import CodeVerifier, ExactVerifier, MathVerifier, VerifierResult
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "OnlinePRM",
     "PrimeConfig",
     "PrimeError",
+    "PrimeTrainer",
     "PrimeWarning",
     "RolloutEngine",
     "Rollouts",
@@ -73,6 +75,7 @@ _HOME = {
     "MathVerifier": "verifiers",
     "OnlinePRM": "online",
     "PrimeConfig": "config",
+    "PrimeTrainer": "trainer",
     "RolloutEngine": "rollout",
     "Rollouts": "rollout",
     "Sampling": "rollout",
