@@ -28,8 +28,8 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every weight, one at a time; tied ones once.
+def whole_weights(model: nn.Module, *, untied: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every weight, one at a time; tied ones once, or `untied` under each of their names.
 
     Shards of FSDP2 are gathered, so that all processes must go through all of them. PEFT's active adapters
     are merged into copies of the layers: merging in place and back would round the base model's weights.
@@ -37,7 +37,7 @@ def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Raises `PrimeError` for adapters that cannot be merged.
     """
     # Weak, as an adapter's merged copy is gone before the next one is made, which may get its id.
-    yield from _walk(base_model(model), "", WeakIdKeyDictionary())
+    yield from _walk(base_model(model), "", None if untied else WeakIdKeyDictionary())
 
 
 def base_model(model: nn.Module) -> nn.Module:
@@ -46,13 +46,15 @@ def base_model(model: nn.Module) -> nn.Module:
     return cast(nn.Module, bare.get_base_model()) if hasattr(bare, "get_base_model") else bare
 
 
-def _walk(module: nn.Module, prefix: str, seen: WeakIdKeyDictionary) -> Iterator[tuple[str, Tensor]]:
+def _walk(module: nn.Module, prefix: str, seen: WeakIdKeyDictionary | None) -> Iterator[tuple[str, Tensor]]:
     module = _without_adapters(module, prefix)
     for name, parameter in module.named_parameters(recurse=False):
-        if parameter not in seen:
+        if seen is not None:
+            if parameter in seen:
+                continue
             seen[parameter] = True
-            value = parameter.detach()
-            yield prefix + name, value.full_tensor() if isinstance(value, DTensor) else value
+        value = parameter.detach()
+        yield prefix + name, value.full_tensor() if isinstance(value, DTensor) else value
     for name, child in module.named_children():
         yield from _walk(child, f"{prefix}{name}.", seen)
 
