@@ -50,10 +50,10 @@ RIGHT = "a, b = map(int, input().split())\nprint(a + b)"
         (_fenced("print(3)"), 0.25, "ok"),
         (_fenced("if input() == '1 2': print(3)\nelse: 1 / 0"), 0.25, "ok"),
         (_fenced("a, b = map(int, input().split())\nwhile a == 3: pass\nprint(a + b)"), 0.75, "timeout"),
-        (_fenced("while True: pass"), 0.0, "timeout"),
         (_fenced("x = [0] * 10**10"), 0.0, "ok"),
         (_fenced("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"), 0.0, "ok"),
         (_fenced("import os\nwhile True: os.fork()"), 0.0, "ok"),
+        (_fenced("import os\nopen(f'/proc/{os.getppid()}/fd/1', 'a').write('[' * 10**5)"), 0.0, "ok"),
         (_fenced("def f(:"), 0.0, "unparsed"),
         ("One adds the numbers.", 0.0, "unparsed"),
         ("```python\nprint(3)", 0.0, "unparsed"),
@@ -92,6 +92,13 @@ def test_ending_early_or_saying_so_is_no_pass(verifier, completion, score):
     assert result.status in ("ok", "unparsed")
 
 
+@pytest.mark.slow
+def test_a_program_that_never_ends_has_the_time_of_four_tests(verifier):
+    tests = {"inputs": ["x"] * 4 + ["end"], "outputs": ["x"] * 4 + ["end"]}
+    (result,) = verifier([_fenced("given = input()\nwhile given == 'x': pass\nprint(given)")], [tests])
+    assert (result.score, result.status) == (0.0, "timeout")  # the fifth would have passed
+
+
 def test_the_order_is_kept_and_tests_may_be_json(verifier):
     programs = [_fenced(f"print({number})") for number in range(5)]
     tests = [json.dumps({"inputs": [""], "outputs": [str(number % 2)]}) for number in range(5)]
@@ -108,6 +115,7 @@ def test_the_order_is_kept_and_tests_may_be_json(verifier):
         ({"inputs": ["1"], "outputs": []}, "0 outputs"),
         ({"inputs": [[1]], "outputs": [[2]], "fn_name": "double"}, "fn_name"),
         ({"inputs": [1], "outputs": [2]}, "texts"),
+        ({"inputs": [""], "outputs": ["x" * 5 * 2**20]}, "4194304 characters"),
         ({"prelude": "", "assert_code": "assert ("}, "no Python"),
         ({"prelude": "", "assert_code": None}, "text"),
     ],
@@ -154,6 +162,7 @@ def test_a_sandbox_that_fails_is_an_error_and_one_that_never_works_is_told_at_on
         ("1  2 \r\n3\n\n", "1 2\n3\n", True),
         ("0.3333333", "0.33333333333", True),
         ("3.0", "3", False),  # whole numbers are exact
+        ("-1000001", "-1000000", False),
         ("3", "3.0", True),
         ("1e3", "1000.0", True),
         ("0.334", "0.333", False),

@@ -182,7 +182,7 @@ def _wait(done) -> None:
 def test_what_cannot_be_set_up_is_an_error_with_advice(sandbox, monkeypatch, tmp_path):
     with pytest.raises(PrimeError, match="must be positive"):
         sandbox.run("", cpu_s=0)
-    with pytest.raises(PrimeError, match=r"does not work|could not be set up"):
+    with pytest.raises(PrimeError, match="is no Python"):
         BubblewrapSandbox(python=tmp_path / "bin" / "python")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(PrimeError, match="apt-get install bubblewrap"):

@@ -21,7 +21,7 @@ _PROBE = "import os\nif os.fork() == 0:\n    os._exit(0)\nos.wait()\nprint('in')
 
 _ADVICE = """
 Programs of unknown origin are not run without a sandbox. What helps:
-  Debian, Ubuntu    apt-get install bubblewrap
+  Debian, Ubuntu    apt-get install bubblewrap    (0.8 or newer)
   Fedora            dnf install bubblewrap
   in a container    allow user namespaces: docker run --security-opt seccomp=unconfined \
 --security-opt apparmor=unconfined --security-opt systempaths=unconfined
@@ -31,7 +31,7 @@ Programs of unknown origin are not run without a sandbox. What helps:
 
 
 class BubblewrapSandbox:
-    """Runs Python programs in bubblewrap (`bwrap`, Linux). One of these serves any number of threads.
+    """Runs Python programs in bubblewrap (`bwrap` 0.8 or newer); serves any number of threads.
 
     A program sees /usr, the interpreter and an empty /tmp in memory; it is user "nobody", has no network, no
     capabilities, and at most `PROCESSES` processes and threads of `memory_mb` address space each. What
@@ -51,6 +51,8 @@ class BubblewrapSandbox:
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise PrimeError(f"bubblewrap (bwrap) is not installed.{_ADVICE}")
+        if not self.python.is_file():
+            raise PrimeError(f"{self.python} is no Python")
         self._command = [*_as_nobody(self._prefix), bwrap, *_view(self._prefix)]
         probe = self.run(_PROBE)
         if probe.stdout != "in\n":
@@ -65,7 +67,7 @@ class BubblewrapSandbox:
         with tempfile.TemporaryFile() as status:
             fd = status.fileno()
             ended = run_program(
-                lambda source: [*self._command, "--json-status-fd", str(fd), "--", str(self.python)],
+                [*self._command, "--json-status-fd", str(fd), "--", str(self.python)],
                 limits,
                 code,
                 stdin,
@@ -94,15 +96,9 @@ def _result(ended: Ended, status: bytes) -> SandboxResult:
 
 def _view(prefix: Path) -> list[str]:
     """What bubblewrap is told: all that a program sees."""
-    arguments = [
-        "--unshare-all",
-        "--unshare-user",
-        "--disable-userns",
-        "--cap-drop",
-        "ALL",
-        "--die-with-parent",
-    ]
-    arguments += ["--new-session", "--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox"]
+    arguments = ["--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
+    arguments += ["--die-with-parent", "--new-session"]
+    arguments += ["--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox"]
     arguments += ["--ro-bind", "/usr", "/usr"]
     for folder in ("/bin", "/lib", "/lib64", "/sbin"):
         if os.path.islink(folder):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -55,7 +55,7 @@ def rlimits(memory_mb: int, cpu_s: float) -> dict[str, tuple[int, int]]:
 
 
 def run_program(
-    command: Callable[[int], Sequence[str]],
+    command: Sequence[str],
     limits: Mapping[str, tuple[int, int]],
     code: str,
     stdin: str,
@@ -64,7 +64,7 @@ def run_program(
     cwd: str = "/",
     pass_fds: Sequence[int] = (),
 ) -> Ended:
-    """Run `command(fd)`, a Python that is told to run the bootstrap, on the source in file `fd`.
+    """Run source code by `command`, which is a Python, or ends with one.
 
     Input and output are files without a name: nothing can block on a pipe, and the kernel caps what is
     written. At the wall limit the whole process group is killed.
@@ -73,7 +73,7 @@ def run_program(
         os.fchmod(given.fileno(), 0o444)  # for open("/dev/stdin") as another user
         settings = [f"{name}={soft}:{hard}" for name, (soft, hard) in limits.items()]
         process = subprocess.Popen(
-            [*command(source.fileno()), "-I", "-c", _bootstrap(), str(source.fileno()), *settings],
+            [*command, "-I", "-c", _bootstrap(), str(source.fileno()), *settings],
             stdin=given,
             stdout=out,
             stderr=err,

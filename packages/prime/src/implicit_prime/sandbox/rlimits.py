@@ -39,5 +39,5 @@ class RlimitSandbox:
         """
         limits = rlimits(self.memory_mb, cpu_s)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            ended = run_program(lambda _: [str(interpreter())], limits, code, stdin, wall_s, cwd=folder)
+            ended = run_program([str(interpreter())], limits, code, stdin, wall_s, cwd=folder)
         return result_of(ended.returncode, ended.stdout, ended.stderr, stopped=ended.stopped)

@@ -15,6 +15,7 @@ from typing import Any
 
 from implicit_prime.errors import PrimeError
 from implicit_prime.sandbox import BubblewrapSandbox, Sandbox, SandboxResult
+from implicit_prime.sandbox.base import OUTPUT_BYTES
 from implicit_prime.verifiers.base import VerifierResult, check_lengths, warn_of_faults
 from implicit_prime.verifiers.harness import TESTS_AT_FULL_TIME, UNPARSED, WALL_PER_CPU
 
@@ -52,10 +53,10 @@ class CodeVerifier:
             raise PrimeError(f"cpu_s={cpu_s} must be positive and workers={workers} at least 1")
         self.sandbox = BubblewrapSandbox() if sandbox is None else sandbox
         self.cpu_s = math.ceil(cpu_s)
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or os.cpu_count() or 1
         trial = self._judge("print(input())", {"inputs": ["x"], "outputs": ["x"]})
         if trial != VerifierResult(1.0):
-            raise PrimeError(f"{self.sandbox} does not run programs: {trial.detail}")
+            raise PrimeError(f"{type(self.sandbox).__name__} does not run programs: {trial.detail}")
 
     def __call__(self, completions: Sequence[str], tests: Sequence[Any]) -> list[VerifierResult]:
         """A result for each, in order. Tests that are none and a failing sandbox are an "error", warned of.
@@ -81,7 +82,7 @@ class CodeVerifier:
         token = secrets.token_hex(16)
         expected = [token] if "assert_code" in tests else tests["outputs"]
         job: dict[str, Any] = {"program": program, "cpu_s": self.cpu_s}
-        job["output_bytes"] = 1000 + 2 * max(len(output.encode()) for output in expected)
+        job["output_bytes"] = 1000 + 4 * max(map(len, expected))
         if "assert_code" in tests:
             job |= {"asserts": tests["assert_code"], "token": token}
         else:
@@ -116,6 +117,8 @@ def _read(tests: Any) -> Mapping[str, Any]:
             raise PrimeError(f"{len(given)} inputs and {len(expected)} outputs are no tests")
         if not all(isinstance(text, str) for text in given + expected):
             raise PrimeError("inputs and outputs must be texts, what a program reads and prints")
+        if sum(map(len, expected)) > OUTPUT_BYTES // 4:
+            raise PrimeError(f"outputs have more than {OUTPUT_BYTES // 4} characters in all")
         return {"inputs": given, "outputs": expected}
     keys = f"an object with {', '.join(map(str, tests))}" if isinstance(tests, Mapping) else repr(tests)[:80]
     raise PrimeError(f"tests have inputs and outputs, or prelude and assert_code, not {keys}")
@@ -139,7 +142,7 @@ def _score(run: SandboxResult, expected: Sequence[str]) -> VerifierResult:
         return VerifierResult(0.0, "unparsed", f"no program: {run.stderr[-200:]}")
     try:
         reports = [(str(status), str(output)) for status, output in json.loads(run.stdout)]
-    except (ValueError, TypeError):  # it was ended by what it ran
+    except (ValueError, TypeError, RecursionError):  # it was ended by what it ran
         why = f"the tests were ended ({run.status}): {run.stderr[-200:]}"
         return VerifierResult(0.0, "timeout" if run.status == "timeout" else "ok", why)
     passed = sum(
@@ -147,10 +150,10 @@ def _score(run: SandboxResult, expected: Sequence[str]) -> VerifierResult:
         for (status, output), wanted in zip(reports, expected, strict=False)  # time may have run out
     )
     late = len(reports) < len(expected) or any(status == "timeout" for status, _ in reports)
-    detail = (
-        f"{passed} of {len(expected)} tests passed; {run.stderr[-200:]}" if passed < len(expected) else ""
+    failed = f"{passed} of {len(expected)} tests passed; {run.stderr[-200:]}"
+    return VerifierResult(
+        passed / len(expected), "timeout" if late else "ok", failed if passed < len(expected) else ""
     )
-    return VerifierResult(passed / len(expected), "timeout" if late else "ok", detail)
 
 
 def same_output(output: str, expected: str) -> bool:
@@ -162,7 +165,7 @@ def same_output(output: str, expected: str) -> bool:
 def _same_token(got: str, wanted: str) -> bool:
     if got == wanted:
         return True
-    if wanted.isdigit() or not (_NUMBER.fullmatch(got) and _NUMBER.fullmatch(wanted)):
+    if wanted.lstrip("+-").isdigit() or not (_NUMBER.fullmatch(got) and _NUMBER.fullmatch(wanted)):
         return False
     return math.isclose(float(got), float(wanted), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
 

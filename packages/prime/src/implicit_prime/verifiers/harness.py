@@ -49,7 +49,7 @@ def main() -> None:
             cpu_left -= used
             output.seek(0)
             reports.append([status, output.read(job["output_bytes"]).decode("utf-8", "replace")])
-    print(json.dumps(reports))
+    print(json.dumps(reports, ensure_ascii=False))
 
 
 def become_the_program(program: types.CodeType, job: dict[str, Any], stdin: int, output: int) -> None:

@@ -31,17 +31,10 @@ class Worker:
         self.connection, theirs = Pipe()
         with theirs:
             fd = theirs.fileno()
+            command = [sys.executable, "-P"]  # a file sympy.py in the working folder is not meant
+            command += ["-m", "implicit_prime.verifiers.worker", str(fd), extract, str(timeout_s)]
             self.process = subprocess.Popen(
-                # -P: a file sympy.py in the working folder is not meant
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "implicit_prime.verifiers.worker",
-                    str(fd),
-                    extract,
-                    str(timeout_s),
-                ],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(fd,),
