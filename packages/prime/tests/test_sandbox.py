@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -131,8 +132,7 @@ print(children)
     result = sandbox.run(bomb)
     assert result.status == "ok"
     assert int(result.stdout) == 14  # of 16, with bwrap's own and the program
-    names = [path.read_text() for path in Path("/proc").glob("[0-9]*/comm") if path.exists()]
-    assert f"{name[:15]}\n" not in names
+    assert not _runs(name[:15])
 
 
 def test_many_threads_may_use_one_sandbox(sandbox):
@@ -156,20 +156,18 @@ def test_a_program_dies_with_the_process_that_ran_it(sandbox):
         f"from implicit_prime.sandbox import BubblewrapSandbox\nBubblewrapSandbox().run({code!r}, wall_s=600)"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
-
-    def alive() -> bool:
-        names = []
-        for path in Path("/proc").glob("[0-9]*/comm"):
-            try:
-                names.append(path.read_text())
-            except OSError:  # ended meanwhile
-                continue
-        return f"{name}\n" in names
-
-    _wait(alive)
+    _wait(lambda: _runs(name))
     process.kill()
     process.wait()
-    _wait(lambda: not alive())
+    _wait(lambda: not _runs(name))
+
+
+def _runs(name: str) -> bool:
+    names = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # ended meanwhile
+            names.append(path.read_text())
+    return f"{name}\n" in names
 
 
 def _wait(done) -> None:
