@@ -86,7 +86,11 @@ class VLLMServerEngine:
 
 
 class _ByFolder:
-    """By files: slower than NCCL, and works wherever both see one disk."""
+    """By files: slower than NCCL, and works wherever both see one disk.
+
+    But not on a server on CPUs for a model with tied embeddings, whose head vLLM 0.32 does not renew: the drift
+    of log-probs then stops the run.
+    """
 
     def __init__(self, root: str, folder: Path) -> None:
         self._root = root
