@@ -88,8 +88,8 @@ class VLLMServerEngine:
 class _ByFolder:
     """By files: slower than NCCL, and works wherever both see one disk.
 
-    But not on a server on CPUs for a model with tied embeddings, whose head vLLM 0.32 does not renew: the drift
-    of log-probs then stops the run.
+    But not for models with tied embeddings on CPUs, whose head vLLM 0.32 does not renew on a reload; the
+    drift of the log-probs shows it.
     """
 
     def __init__(self, root: str, folder: Path) -> None:
