@@ -1,27 +1,23 @@
-from __future__ import annotations
+"""The `implicit-prime` command as a user meets it."""
 
-import sys
+from __future__ import annotations
 
 import pytest
 
 from implicit_prime.cli import main
 
 
-def test_rates(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["implicit-prime", "rates", "9"])
+def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
+    """(stdout, stderr) of a command that ends with `code`; never a traceback."""
     with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.split() == ["gradient_descent", "0.8000", "heavy_ball", "0.5000"]
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert (ended.value.code or 0) == code, err
+    assert "Traceback" not in err
+    return out, err
 
 
-def test_a_mistake_is_told_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["implicit-prime", "rates", "0.5"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith(
-        "implicit-prime: the curvature goes from mu=1.0 to lipschitz=0.5"
-    )
+def test_an_unknown_scale_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    told = run(capsys, "reproduce", "--scale", "huge", code=2)[1]
+    assert "'huge'" in told
+    assert "quick" in told

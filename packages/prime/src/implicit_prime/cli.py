@@ -3,36 +3,74 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from implicit_prime.reproduce.descent import gradient_descent, heavy_ball
+from implicit_prime.errors import PrimeError
+from implicit_prm import ImplicitPRMError, cli_shared, screen
 
 app = typer.Typer(
-    help="PRIME: process reinforcement through implicit rewards.",
+    name="implicit-prime",
+    help="PRIME: reinforcement learning of language models with implicit process rewards, learned online.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
 @app.callback()
-def _app() -> None:
-    """Keep `rates` a verb: with only one command typer would drop its name."""
+def _verbs() -> None:
+    """Verbs stay verbs, however few there are."""
 
 
 @app.command()
-def rates(condition_number: Annotated[float, typer.Argument(help="L/μ, at least 1.")]) -> None:
-    """Print by how much one step shrinks the error, without momentum and with it."""
-    for method in (gradient_descent, heavy_ball):
-        typer.echo(f"{method.__name__:<18}{method(1.0, condition_number).contraction:.4f}")
+def reproduce(
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
+    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    settings: cli_shared.Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    as_json: cli_shared.AsJson = False,
+) -> None:
+    """Run the paper's claims as checks, as `tenfold run` does."""
+    from implicit_prime.reproduce.verb import reproduce_claims
+
+    scale = "quick" if quick else scale
+    claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
+    screen.show(claims, as_json, lambda: table)
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is shown as its message alone."""
+# The extra that brings a package, where it is not `reproduce`.
+EXTRAS = {"math_verify": "math", "peft": "peft", "tensorboard": "tensorboard", "trl": "trl", "vllm": "vllm"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    warnings.showwarning = lambda message, *_, **__: screen.tell(f"implicit-prime: {message}")
     try:
-        app()
-    except ValueError as error:
-        typer.echo(f"implicit-prime: {error}", err=True)
-        sys.exit(2)
+        app(arguments)
+    except (PrimeError, ImplicitPRMError) as error:
+        _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("implicit_prime", "implicit_prm", ""):
+            raise
+        extra = EXTRAS.get(package, "reproduce")
+        _end(f"this needs {package}, which is not installed: pip install 'implicit-prime[{extra}]'", 2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(f"{error}; mend it, then the same command goes on where it stopped", 1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's and lmlab's errors for people
+        if exit_code is None:
+            raise
+        _end(str(error), exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    screen.tell(f"implicit-prime: {message}")
+    sys.exit(code)
