@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
 
 from implicit_prime.errors import PrimeError
 from implicit_prime.learner import Learner, is_sharded
@@ -46,7 +47,11 @@ def write_whole(folder: Path, accelerator: Accelerator, write: Callable[[Path], 
     accelerator.wait_for_everyone()
     try:
         write(partial)
-    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # a full disk, as Python, torch, safetensors say
         failure = f"{type(error).__name__}: {error}"
     failures = [one for one in gather_object([failure]) if one]
     if accelerator.is_main_process:

@@ -56,6 +56,8 @@ class Learner:
             self.parameters = [weight for _, weight in named if weight.requires_grad]
         else:
             self.parameters = [weight for name, weight in named if f".{adapter}." in name]
+            for weight in self.parameters:  # PEFT loads adapters frozen
+                weight.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=weight_decay)
 
     @contextlib.contextmanager
@@ -108,7 +110,11 @@ def placed(model: nn.Module, accelerator: Accelerator) -> nn.Module:
             "plain processes, or use the verl integration"
         )
     if not is_sharded(accelerator):
-        return model.to(accelerator.device)
+        model.to(accelerator.device)
+        if accelerator.num_processes > 1:
+            for weight in model.parameters():  # a new adapter is random, in each process otherwise
+                torch.distributed.broadcast(weight.data, 0)
+        return model
     if not accelerator.is_fsdp2:
         raise PrimeError("models can only be sharded by FSDP2: set fsdp_version to 2")
     if hasattr(model, "peft_config"):

@@ -70,7 +70,9 @@ class PrimeTrainer:
     processing_class  the tokenizer; None: that of the model's name
 
     `model`, `prm` (an `ImplicitPRM`; None where outcomes alone are used), `state` and `args` may be read at
-    any time. Launched by `accelerate launch`, all processes do the same with their share of the work.
+    any time; `last_batch` and `last_process` are the responses of the last step and the rewards of their
+    tokens (None without a PRM). Launched by `accelerate launch`, all processes do the same with their share
+    of the work.
 
     Raises `PrimeError` and `implicit_prm.ImplicitPRMError` for settings, data and models that do not fit.
     """
@@ -107,6 +109,8 @@ class PrimeTrainer:
         epochs = args.num_train_epochs if args.max_steps is None else None
         self.stream = PromptStream(len(self.rows), args.seed, epochs)
         self.state = TrainerState()
+        self.last_batch: Responses | None = None
+        self.last_process: Tensor | None = None
 
     @property
     def model(self) -> Any:
@@ -209,8 +213,10 @@ class PrimeTrainer:
                 found = self.online.step(batch, others)
             weight = process_weight(args, found.accuracy)
             metrics |= found.metrics | {"prm/weight": weight}
+            self.last_process = found.process
             process = weight * core.normalize_process(found.process, batch.mask, args.process_norm)
         advantages = token_advantages(args, batch, process, values)
+        self.last_batch = batch
         targets = None if values is None else advantages + values
         advantages = core.whiten(advantages, batch.mask) if args.whiten else advantages
         with self.clock("policy"):
