@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Iterable
+from math import inf, isnan
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from implicit_prime.config import PrimeConfig
+from implicit_prime.reproduce import metrics
 from implicit_prime.reproduce.claims import CLAIMS, FEWER_ROLLOUTS, MORE_AREA, Reported, bootstrap_interval
-from tenfold import Estimate, NotTestableError
+from implicit_prime.reproduce.experiment import EXPERIMENT, ExperimentConfig
+from tenfold import Estimate, NotTestableError, Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold.configs import load_config
+from tenfold.pool import TrialFunction
 
 
 @pytest.mark.parametrize(
@@ -42,3 +51,128 @@ def test_one_seed_is_no_comparison() -> None:
 def test_only_the_comparisons_with_outcomes_alone_have_no_pass_rule() -> None:
     reported = {claim.id for claim in CLAIMS if isinstance(claim.criterion, Reported)}
     assert reported == {claim.id for claim in CLAIMS if claim.id.startswith("R")}
+
+
+TINY = [
+    "seeds=[0, 1]",
+    "repeat_steps=1",
+    "study.train_prompts=12",
+    "study.test_prompts=6",
+    "study.judge_every=1",
+    "study.offline_epochs=1",
+    "study.chain.mod=3",
+    "study.chain.operations=2",
+    "study.chain.steps=2",
+    "study.chain.max_tokens=3",
+    "study.chain.fitting_steps=12",
+    "study.chain.pool_prompts=8",
+    "study.chain.test_prompts=3",
+    "study.chain.generator.hidden_size=8",
+    "study.chain.generator.intermediate_size=8",
+    "study.chain.generator.num_hidden_layers=1",
+    "study.chain.generator.num_attention_heads=1",
+    "study.chain.generator.batch_size=16",
+    "study.training.max_steps=2",
+    "study.training.prompts_per_step=2",
+    "study.training.mini_batch_size=8",
+    'arms=[{name="rloo", training={process_weight=0.0}}, {name="prime"}, {name="prime-batch-max", '
+    'training={process_norm="batch_max"}}, {name="prime-offline", training={prm_update="none"}, '
+    'prm="offline"}, {name="prime-unfiltered", training={accuracy_range="none"}}]',
+]
+
+
+def run_here(
+    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
+) -> dict[Trial, dict[str, Any]]:
+    """`Run.map` in this process: other processes would do little but import torch and transformers."""
+    results = {}
+    for trial in trials:
+        context = TrialContext(trial, run.directory, lambda done, total: None)
+        results[trial] = context.finish(function(trial, context))
+    run.trials.update(results)
+    return results
+
+
+def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "map", run_here)
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+    outcome = run_experiment(EXPERIMENT, "laptop", assignments=TINY, results=tmp_path / "results")
+    found = {claim.id: claim for claim in outcome.claims.claims}
+    assert set(found) == {claim.id for claim in CLAIMS}
+    judged = {name for name, claim in found.items() if claim.verdict != Verdict.NOT_TESTED}
+    assert judged == {"C2", "C3", "C4", "C5", "C6"}
+    assert found["C5"].verdict == Verdict.HELD
+    assert "not a number" in found["C1"].reason  # it asks for steps 30 to 50
+    for name in ("R1", "R3"):
+        assert any(word in found[name].reason for word in ("supports", "no difference", "contradicts")), name
+    names = {"areas", "heat_map", "learning", "phases", "reward_model"}
+    assert {file.stem for file in outcome.folder.figures.glob("*.svg")} == names
+
+
+@pytest.mark.parametrize("scale", ["quick", "laptop"])
+def test_every_scale_has_the_arms_of_its_claims(scale: str) -> None:
+    config = load_config(EXPERIMENT, scale, ())
+    assert isinstance(config, ExperimentConfig)
+    assert len(config.seeds) == (3 if scale == "quick" else 5)
+    arms = {arm.name: config.study.settings(arm) for arm in config.arms}
+    for claim in CLAIMS:
+        if claim.metric.startswith("area_") and scale in claim.scales:
+            assert set(claim.metric.removeprefix("area_").split("_minus_")) <= arms.keys()
+    wanted = {"quick": set(), "laptop": {metrics.OFFLINE, metrics.UNFILTERED}}
+    assert {metrics.MAIN, metrics.OUTCOMES} | wanted[scale] <= arms.keys()
+    paper = PrimeConfig(output_dir="-")
+    prime = arms[metrics.MAIN]
+    for name in ("prm_loss", "prm_update", "advantage", "process_norm", "process_gamma", "accuracy_range"):
+        assert getattr(prime, name) == getattr(paper, name), name
+    assert (prime.max_steps, prime.prompts_per_step, prime.num_generations) == (50, 32, 4)
+    chain = config.study.chain
+    assert (chain.mod, chain.operations, chain.steps, chain.hard_share) == (31, 32, 24, 0.08)
+    assert (config.study.test_prompts, config.study.test_responses, config.study.judge_every) == (256, 4, 10)
+
+
+def judged(accuracy: list[float], rollouts: list[float], **more: list[float]) -> dict[str, Any]:
+    seconds = [float(place) for place in range(len(accuracy))]
+    return {"judged": {"accuracy": accuracy, "rollouts": rollouts, "seconds": seconds} | more}
+
+
+def test_areas_are_compared_as_far_as_both_runs_drew_responses() -> None:
+    ours = judged([10.0, 30.0, 90.0], [0, 100, 200])
+    theirs = judged([10.0, 20.0], [0, 150])
+    # Up to 150: 100 responses at a mean of 20, 50 from 30 to 60; against a mean of 15.
+    assert metrics.area_gained(ours, theirs, "rollouts") == pytest.approx((100 * 20 + 50 * 45) / 150 - 15)
+
+
+def test_the_target_is_the_last_accuracy_of_outcomes_alone() -> None:
+    theirs = judged([10.0, 20.0, 50.0], [0, 100, 200])
+    assert metrics.target_ratio(judged([10.0, 60.0], [0, 100]), theirs) == pytest.approx(80 / 200)
+    assert metrics.target_ratio(judged([10.0, 49.0], [0, 300]), theirs) == inf
+    assert isnan(metrics.target_ratio(theirs, judged([50.0, 40.0], [0, 100])))
+
+
+def test_variance_is_about_the_trend_and_a_fall_is_from_the_best_ten_steps() -> None:
+    assert metrics.step_variance([0.0, 0.01, 0.02, 0.03]) == pytest.approx(0.5e-4)
+    draws = np.random.default_rng(0).normal(size=20_000)
+    assert metrics.step_variance(draws.tolist()) == pytest.approx(1.0, abs=0.05)
+    accuracy = [0.5] * 10 + [0.8] * 10 + [0.7] * 9 + [None]
+    assert metrics.fall({"steps": {"prm/accuracy": accuracy}}) == pytest.approx(0.1)
+
+
+def test_late_is_steps_30_to_50_and_first_the_first_ten() -> None:
+    steps = {"prm/accuracy": [0.4] * 10 + [0.0] * 19 + [0.7] * 21}
+    areas = {"step": [0, 10, 20, 30, 40, 50], "step_auc": [0.5, 0.6, 0.0, 0.7, 0.8, 0.9]}
+    found = metrics.prm_metrics([{"steps": steps, "judged": areas}])
+    assert found["prm_accuracy"] == pytest.approx([0.7])
+    assert found["prm_accuracy_rise"] == pytest.approx([0.3])
+    assert found["prm_step_auc"] == pytest.approx([0.8])
+    assert found["prm_step_auc_rise"] == pytest.approx([0.2])
+
+
+def test_every_number_that_differs_in_a_repeat_counts_but_no_time() -> None:
+    run = {"steps": {"reward/mean": [0.1, 0.2, 0.3], "time/step": [1.0] * 3}} | judged([1.0, 2.0], [0, 9])
+    again = {"steps": {"reward/mean": [0.1, 0.2], "time/step": [2.0] * 2}} | judged([1.0], [0])
+    assert metrics.differences(run, again) == 0
+    again["steps"]["reward/mean"][1] += 1e-15
+    again["judged"]["accuracy"][0] = 1.5
+    assert metrics.differences(run, again) == 2
