@@ -53,7 +53,7 @@ report: $(READY) ## build the page of all results so far and open it
 ## checks
 
 test: $(READY) ## all tests that need no GPU and no network, save the slow ones
-	$(BIN)/python -m pytest -m '$(ORDINARY)' --durations=8 --durations-min=3
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m '$(ORDINARY)' --durations=8 --durations-min=3
 
 test-slow: $(READY) ## the slow ones
 	$(BIN)/python -m pytest -m 'slow and not gpu and not vllm and not dft and not network'

@@ -210,6 +210,7 @@ def main(folder: Path, how: str, count: int) -> None:
     if how == "document":
         run(folder, kill_at_count)
     elif how == "interrupt":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
         run(folder, lambda n: os.kill(os.getpid(), signal.SIGINT) if n == count else None)
     else:
         run(folder)

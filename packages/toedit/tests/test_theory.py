@@ -180,10 +180,10 @@ def test_no_edit_gives_one_error() -> None:
         assert errors.shape == (1,)
 
 
-def test_fifty_generations_of_a_thousand_samples_take_under_five_seconds() -> None:
-    start = time.perf_counter()
+def test_fifty_generations_of_a_thousand_samples_take_under_five_seconds_of_one_core() -> None:
+    start = time.process_time()
     theory.exact_error(gaussian(1000, 100), theory.fresh_masks(1000, [0.125] * 50), 1.0)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
