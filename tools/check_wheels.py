@@ -202,7 +202,9 @@ def check_core(wheel: Wheel, core: dict[str, list[str]]) -> None:
         raise CheckError(f"a paper's core needs {', '.join(sorted(ground))}: that is for the extra reproduce")
     direct = {canonicalize_name(Requirement(text).name) for text in wheel.project["dependencies"]}
     for extra, texts in wheel.project.get("optional-dependencies", {}).items():
-        repeated = {canonicalize_name(Requirement(text).name) for text in texts} & direct
+        # A core requirement with extras of its own, as prime's implicit-prm[train], is no repetition.
+        plain = [named for text in texts if not (named := Requirement(text)).extras]
+        repeated = {canonicalize_name(named.name) for named in plain} & direct
         if repeated:
             raise CheckError(f"the extra {extra} names {', '.join(sorted(repeated))}, which the core has")
 

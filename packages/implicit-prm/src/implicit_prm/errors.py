@@ -9,5 +9,9 @@ class TokenizerMismatchError(ImplicitPRMError):
     """The model and its reference read text differently, so their log-probs are of different tokens."""
 
 
+class MissingExtraError(ImplicitPRMError, ImportError):
+    """A package of one of the extras is not installed; the message says which `pip install` brings it."""
+
+
 class ImplicitPRMWarning(UserWarning):
     """Allowed, but probably not what was meant."""

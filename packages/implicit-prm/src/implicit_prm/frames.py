@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, MissingExtraError
 from implicit_prm.responses import ScoredResponse
 from implicit_prm.steps import step_token_ends
 
@@ -33,7 +33,7 @@ def to_frame(
     try:
         import pandas as pd
     except ModuleNotFoundError as error:
-        raise ImplicitPRMError("a frame needs pandas: pip install 'implicit-prm[analysis]'") from error
+        raise MissingExtraError("a frame needs pandas: pip install 'implicit-prm[analysis]'") from error
 
     if level not in _ROWS:
         raise ImplicitPRMError(f"there is no level {level!r} of a frame; there are: {', '.join(_ROWS)}")

@@ -18,7 +18,7 @@ from transformers import EvalPrediction, PreTrainedModel, Trainer
 from implicit_prm.checkpoints import last_checkpoint
 from implicit_prm.collation import Batch, RewardDataset
 from implicit_prm.config import ImplicitPRMConfig
-from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, MissingExtraError
 from implicit_prm.functional import ImplicitRewards, ce_loss, dpo_loss, implicit_rewards, kto_loss, nca_loss
 from implicit_prm.functional import step_loss as loss_of_steps
 from implicit_prm.logprobs import causal_log_probs
@@ -29,7 +29,7 @@ from implicit_prm.training_data import Row, reward_dataset
 try:
     from accelerate.utils import gather_object
 except ImportError as error:
-    raise ImplicitPRMError("training needs accelerate: pip install 'implicit-prm[train]'") from error
+    raise MissingExtraError("training needs accelerate: pip install 'implicit-prm[train]'") from error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from implicit_prm.backends.batching import Row
 from implicit_prm.backends.reading import read_rows
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, MissingExtraError
 
 # Form of the answer -> what to ask for. One token is always written: some servers take 0 for "no limit".
 _REQUESTS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ class CompletionsServer:
         try:
             from openai import OpenAI
         except ImportError as error:
-            raise ImplicitPRMError(
+            raise MissingExtraError(
                 "the client of a server needs the openai package: pip install 'implicit-prm[openai]'"
             ) from error
         return cls(OpenAI(base_url=url, api_key=api_key, **options), model, concurrency=concurrency)

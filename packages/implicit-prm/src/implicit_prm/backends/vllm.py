@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from implicit_prm.backends.batching import Row
 from implicit_prm.backends.reading import read_rows
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, MissingExtraError
 
 # For a prompt's log-probs vLLM makes the float32 log-softmax of all tokens of a step, which its plan of
 # the memory leaves out: with 128k words 4,096 tokens are 2 GB.
@@ -25,7 +25,7 @@ def load_engine(name: str, **options: Any) -> Any:
     try:
         from vllm import LLM
     except ImportError as error:
-        raise ImplicitPRMError("vLLM is not installed: pip install 'implicit-prm[vllm]'") from error
+        raise MissingExtraError("vLLM is not installed: pip install 'implicit-prm[vllm]'") from error
     options.setdefault("max_num_batched_tokens", _STEP_TOKENS)
     try:
         return LLM(model=name, **options)
