@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
 
 from implicit_prime.cli import main
+
+RUN = """
+[model]
+name = "{folder}/model"
+[data]
+train = ["{folder}/tasks.jsonl"]
+eval = {{ words = "{folder}/tasks.jsonl" }}
+[verifier.exact]
+[training]
+output_dir = "{folder}/run"
+max_steps = 1
+prompts_per_step = 2
+num_generations = 2
+accuracy_range = "none"
+max_completion_length = 3
+max_prompt_length = 8
+save_steps = 1
+use_cpu = true
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_llama: Callable[..., Any], words: Any) -> Path:
+    """A run whose policy and tasks are on disk."""
+    tiny_llama().save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"w{number} w1", "answer": "w2"} for number in range(4)]
+    write(tmp_path / "tasks.jsonl", rows)
+    path = tmp_path / "run.toml"
+    path.write_text(RUN.format(folder=tmp_path))
+    return path
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
@@ -17,7 +63,77 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -
     return out, err
 
 
-def test_an_unknown_scale_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    told = run(capsys, "reproduce", "--scale", "huge", code=2)[1]
-    assert "'huge'" in told
-    assert "quick" in told
+def test_a_run_is_trained_gone_on_with_and_measured(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "run" / "final" / "policy"
+    assert f"policy and PRM are in {policy.parent}" in run(capsys, "train", config)[1]
+    told = run(capsys, "train", config, code=2)[1]
+    assert "has checkpoint-1 of an earlier run: go on from it with --resume" in told
+    run(capsys, "train", config, "--resume", "--set", "training.max_steps=2")
+    assert [entry["step"] for entry in lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+
+    out = tmp_path / "responses.jsonl"
+    arguments = ("--model", policy, "--n", 2, "--temperature", 1, "--out", out)
+    (measured,) = json.loads(run(capsys, "eval", config, *arguments, "--json")[0])
+    rows = lines(out)
+    assert (measured["name"], measured["tasks"], len(rows)) == ("words", 4, 8)
+    assert measured["accuracy"] == sum(row["score"] for row in rows) / 8
+    assert all(row["score"] == (row["completion"].strip() == "w2") for row in rows)
+    summary = json.loads(run(capsys, "verify", out, "--verifier", "exact", "--json")[0])
+    assert summary["mean_score"] == measured["accuracy"]
+    assert (summary["responses"], summary["changed"]) == (8, 0)
+
+
+def test_verify_judges_a_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ("so #### 4", "so #### 5", "so 4", [{"role": "assistant", "content": "#### 4.0"}])
+    source = write(
+        tmp_path / "in.jsonl", [{"completion": text, "answer": "4", "score": 1.0} for text in texts]
+    )
+    out = tmp_path / "out.jsonl"
+    shown, told = run(capsys, "verify", source, "--option", "extract=gsm8k", "--out", out)
+    assert f"4 responses are in {out}" in told
+    for part in ("0.5", "3 ok, 1 unparsed", "changed"):
+        assert part in shown
+    found = [(row["score"], row["status"], row["score_before"]) for row in lines(out)]
+    assert found == [(1, "ok", 1), (0, "ok", 1), (0, "unparsed", 1), (1, "ok", 1)]
+
+
+def test_advantages_shows_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = {
+        "mask": torch.ones(2, 2, dtype=torch.bool),
+        "outcomes": torch.tensor([1.0, 0.0]),
+        "groups": torch.tensor([0, 0]),
+        "advantages": torch.tensor([[float("inf"), 1.0], [2.0, 3.0]]),
+    }
+    dump = tmp_path / "dump.pt"
+    torch.save(batch, dump)
+    shown, told = run(capsys, "advantages", dump)
+    assert "inf" in shown
+    assert "2 responses, 4 tokens, 1 of them not finite, first in response 0" in told
+    made = json.loads(run(capsys, "advantages", dump, "--set", "whiten=false", "--json")[0])
+    assert [(one["first"], one["last"]) for one in made] == [(1, 1), (-1, -1)]
+
+
+def test_mistakes_are_told_and_end_with_2(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write(tmp_path / "bad.jsonl", [{"completion": "x"}])
+    number = write(tmp_path / "number.jsonl", [{"completion": 3, "answer": "x"}])
+    for arguments, part in (
+        (("train", tmp_path / "none.toml"), "there is no file"),
+        (("train", config, "--set", "training.beta"), "write key=value"),
+        (("train", config, "--set", "training.beta=0"), "beta is 0; it must be above 0"),
+        (("train", config, "--set", "data.train=[]"), "data.train is missing"),
+        (("train", config, "--set", "model.name=/nowhere"), "cannot load '/nowhere'"),
+        (("train", config, "--set", "lora.rank=3"), "[lora] does not fit"),
+        (("eval", config, "--set", "data.eval={}"), "has no evaluation sets"),
+        (("verify", tmp_path / "none.jsonl"), "there is no file"),
+        (("verify", bad, "--verifier", "exact"), "row 1 has the columns ['completion']"),
+        (("verify", number, "--verifier", "exact"), "row 1: a completion is text or messages, not 3"),
+        (("verify", bad, "--verifier", "human"), "there is no verifier 'human'"),
+        (("advantages", bad), "is no dump of tensors"),
+        (("advantages", bad, "--set", "gamma=1"), "PrimeConfig has no setting 'gamma'"),
+        (("reproduce", "--scale", "huge"), "'huge'"),
+    ):
+        assert part in run(capsys, *arguments, code=2)[1], arguments

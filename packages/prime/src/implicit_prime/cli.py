@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -22,10 +24,181 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Config = Annotated[
+    Path, typer.Argument(help="The run's TOML file: [model], [lora], [data], [verifier.*], [training].")
+]
+RunSettings = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+    typer.Option("--set", help="Change a value of the config: table.key=value; repeatable."),
+]
+Out = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Write the responses with their scores here, as JSON lines."),
+]
 
-@app.callback()
-def _verbs() -> None:
-    """Verbs stay verbs, however few there are."""
+
+@app.command()
+def train(
+    config: Config,
+    settings: RunSettings = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir.")
+    ] = False,
+) -> None:
+    """Train a policy, and its process reward model with it.
+
+    On GPUs: accelerate launch --mixed_precision bf16 -m implicit_prime train run.toml
+    """
+    from implicit_prime.recipe import read_recipe
+
+    recipe = read_recipe(config, cli_shared.assignments("--set", settings))
+    from implicit_prime.training_run import train_recipe
+
+    cli_shared.quiet_bars()
+    try:
+        folder = train_recipe(recipe, resume=resume)
+    except KeyboardInterrupt:
+        screen.tell("implicit-prime: interrupted; the same command with --resume goes on from the checkpoint")
+        raise typer.Exit(130) from None
+    if folder.is_dir():
+        screen.tell(f"implicit-prime: policy and PRM are in {folder}, the log in {folder.parent}")
+    else:
+        screen.tell(f"implicit-prime: ended before its time; --resume goes on from {folder.parent}")
+
+
+@app.command("eval")
+def evaluate(
+    config: Config,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The model to measure, such as runs/eurus/final/policy; by default [model] name."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Responses to each task.", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(help="Of the responses; 0 is greedy.", min=0)] = 0.0,
+    out: Out = None,
+    settings: RunSettings = None,
+    as_json: cli_shared.AsJson = False,
+) -> None:
+    """Measure a model on the config's evaluation sets, [data] eval.
+
+    The paper: greedy; for AIME and AMC also --n 16 --temperature 0.3.
+    """
+    from implicit_prime.recipe import read_recipe
+
+    recipe = read_recipe(config, cli_shared.assignments("--set", settings))
+    if not recipe.data.eval:
+        raise PrimeError(f'{config} has no evaluation sets: write eval = {{ name = "file" }} under [data]')
+    from implicit_prime.training_run import evaluate_recipe
+
+    cli_shared.quiet_bars()
+    measured, rows = evaluate_recipe(recipe, model, n, temperature)
+    if out is not None:
+        _write(out, rows)
+    screen.show(
+        [asdict(one) for one in measured],
+        as_json,
+        lambda: screen.table(
+            ("set", "tasks", "accuracy", "± s.e.", f"pass@{n}", "cut off", "judged"),
+            (
+                (
+                    one.name,
+                    str(one.tasks),
+                    f"{one.accuracy:.1%}",
+                    f"{one.standard_error:.1%}",
+                    f"{one.pass_at_n:.1%}",
+                    f"{one.truncated:.1%}",
+                    _counts(one.statuses),
+                )
+                for one in measured
+            ),
+        ),
+    )
+
+
+@app.command()
+def verify(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON lines with completion and answer, as eval --out has.")
+    ],
+    verifier: Annotated[str, typer.Option(help="math, code or exact.")] = "math",
+    options: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--option", help="Of the verifier: extract=gsm8k, timeout_s=10, sandbox=remote ...; repeatable."
+        ),
+    ] = None,
+    out: Out = None,
+    as_json: cli_shared.AsJson = False,
+) -> None:
+    """Judge the responses of a file anew."""
+    from implicit_prime.rescoring import disagreements, rescore
+    from implicit_prime.tasks import read_lines
+    from implicit_prime.verifiers.named import named_verifier
+
+    given = list(read_lines(source))
+    judge = named_verifier({verifier: cli_shared.assignments("--option", options)})
+    rows = rescore(given, judge)
+    if out is not None:
+        _write(out, rows)
+    summary: dict[str, Any] = {
+        "responses": len(rows),
+        "mean_score": sum(row["score"] for row in rows) / len(rows) if rows else None,
+        "statuses": dict(Counter(row["status"] for row in rows)),
+    }
+    if any("score_before" in row for row in rows):
+        summary["changed"] = disagreements(rows)
+    screen.show(
+        summary,
+        as_json,
+        lambda: screen.table(
+            ("", ""),
+            (
+                (key, _counts(value) if isinstance(value, dict) else str(value))
+                for key, value in summary.items()
+            ),
+        ),
+    )
+
+
+@app.command()
+def advantages(
+    dump: Annotated[
+        Path,
+        typer.Argument(help="Tensors mask, outcomes, groups, perhaps process and advantages: torch.save's."),
+    ],
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--set", help="Make them anew, as a run with advantage=grpo, process_gamma=0.5 ... does."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Responses that the table shows.", min=1)] = 20,
+    as_json: cli_shared.AsJson = False,
+) -> None:
+    """Show the advantages of a batch, response by response.
+
+    A run writes such a file, not-finite-STEP.pt, for an update that it leaves out. Without --set they are the
+    file's own, or where it has none those of the paper's settings.
+    """
+    from implicit_prime.config import PrimeConfig
+    from implicit_prime.dumps import inspect_dump
+
+    given = cli_shared.assignments("--set", settings)
+    found = inspect_dump(dump, PrimeConfig.from_dict({"output_dir": ".", **given}) if given else None)
+    heads = ("response", "group", "tokens", "outcome", "process", "first", "last", "least", "greatest")
+    screen.show(
+        [asdict(one) for one in found],
+        as_json,
+        lambda: screen.table(
+            heads, ([_number(getattr(one, head)) for head in heads] for one in found[:limit])
+        ),
+    )
+    bad = [one for one in found if one.not_finite]
+    screen.tell(
+        f"implicit-prime: {len(found)} responses, {sum(one.tokens for one in found)} tokens, "
+        f"{sum(one.not_finite for one in bad)} of them not finite"
+        + (f", first in response {bad[0].response}" if bad else "")
+    )
 
 
 @app.command()
@@ -74,3 +247,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _end(message: str, code: int) -> None:
     screen.tell(f"implicit-prime: {message}")
     sys.exit(code)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    from implicit_prm.records import write_rows
+
+    write_rows(path, rows)
+    screen.tell(f"implicit-prime: {len(rows)} responses are in {path}")
+
+
+def _counts(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(statuses.items()))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
