@@ -1,0 +1,1 @@
+"""PRIME inside other trainers; each module imports its own."""
