@@ -71,8 +71,8 @@ class PrimeGRPOTrainer(GRPOTrainer):
 
     Responses outside the filter are masked out of the loss; the share of prompts inside is logged as
     "prime/pass_rate". In evaluations nothing is trained and advantages are TRL's. Checkpoints have the PRM
-    and its optimiser in their folder "prm", from which a run goes on; not yet bit for bit as if it had not been
-    interrupted: the policy's weights were seen to differ in the fourth decimal.
+    and its optimiser in their folder "prm", from which a run goes on; not yet bit for bit as if it had not
+    been interrupted: the policy's weights were seen to differ in the fourth decimal.
 
     Raises `PrimeError` for settings that are not PRIME's loss, and for those that TRL decides.
     """
