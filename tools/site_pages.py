@@ -81,8 +81,9 @@ class Package:
             and not path.name.startswith("_")
             and path.stem not in NOT_PUBLIC
         ]
+        names += homes_below(self.module, source.parent)
         parts = [f"# {self.name}: reference\n", public_names(self.module, source.parent)]
-        return "\n".join(parts + [f"::: {name}\n" for name in names])
+        return "\n".join(parts + [f"::: {name}\n" for name in sorted(names)])
 
 
 def public_names(module: str, source: Path) -> str:
@@ -97,6 +98,18 @@ def public_names(module: str, source: Path) -> str:
         else:
             rows.append(f"| `{name}` | |")
     return "\n".join(rows) + "\n"
+
+
+def homes_below(module: str, source: Path) -> list[str]:
+    """Return the modules that are home to a public name which the subpackage around them does not show."""
+    package = griffe.load(module, search_paths=[source])
+    homes = set()
+    for name in package.exports or ():
+        home, _, own_name = package[str(name)].canonical_path.rpartition(".")
+        parent = home.rpartition(".")[0]
+        if parent.count(".") and own_name not in (package[parent.removeprefix(f"{module}.")].exports or ()):
+            homes.add(home)
+    return sorted(homes)
 
 
 def packages() -> list[Package]:

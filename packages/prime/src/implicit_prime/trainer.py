@@ -1,4 +1,4 @@
-"""PRIME, Algorithm 1: roll out, judge, filter, score and train the PRM, advantages, PPO, and again."""
+"""PRIME, Algorithm 1, whole and in its order, hence some 420 lines: roll out, judge, filter, score and train, again."""
 
 from __future__ import annotations
 
