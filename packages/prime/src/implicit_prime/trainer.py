@@ -1,4 +1,4 @@
-"""PRIME, Algorithm 1, whole and in its order, hence some 420 lines: roll out, judge, filter, score and train, again."""
+"""PRIME, Algorithm 1, whole and in its order, hence over 400 lines: roll out, judge, filter, score, train."""
 
 from __future__ import annotations
 
