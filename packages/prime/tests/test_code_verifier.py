@@ -94,9 +94,9 @@ def test_ending_early_or_saying_so_is_no_pass(verifier, completion, score):
 
 @pytest.mark.slow
 def test_a_program_that_never_ends_has_the_time_of_four_tests(verifier):
-    tests = {"inputs": ["x"] * 4 + ["end"], "outputs": ["x"] * 4 + ["end"]}
+    tests = {"inputs": ["x"] * 5 + ["end"], "outputs": ["x"] * 5 + ["end"]}  # the fifth may get a little
     (result,) = verifier([_fenced("given = input()\nwhile given == 'x': pass\nprint(given)")], [tests])
-    assert (result.score, result.status) == (0.0, "timeout")  # the fifth would have passed
+    assert (result.score, result.status) == (0.0, "timeout")  # the last would have passed
 
 
 def test_the_order_is_kept_and_tests_may_be_json(verifier):
