@@ -216,6 +216,20 @@ def test_a_resumed_run_goes_on_with_the_saved_prm(in_trl: Callable[..., Any], tm
         )
 
 
+@pytest.mark.xfail(
+    strict=True, reason="known: the policy differs in the fourth decimal, the cause is not found"
+)
+def test_a_resumed_run_ends_with_the_same_prm_and_policy(in_trl: Callable[..., Any], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    prime = {"prm_replay_steps": 2, "accuracy_range": "none"}
+    whole = in_trl(tmp_path, prime=prime, **settings)
+    whole.train()
+    resumed = in_trl(tmp_path / "again", prime=prime, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert same(weights(resumed.model), weights(whole.model))
+    assert same(weights(resumed.prm.model), weights(whole.prm.model))
+
+
 def test_evaluation_trains_nothing(in_trl: Callable[..., Any], tmp_path: Path) -> None:
     trainer = in_trl(tmp_path, per_device_eval_batch_size=K)
     prm = weights(trainer.prm.model)
