@@ -29,7 +29,7 @@ COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 
 $(READY): pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml) $(NATIVE_SOURCES)
 	$(if $(COMPILER),,@echo "no C++ compiler found: $(NATIVE) is left out" >&2)
-	$(UV) sync --all-packages --all-extras --no-extra vllm --no-extra llama-cpp --all-groups $(if $(COMPILER),,$(addprefix --no-install-package ,$(NATIVE)))
+	$(UV) sync --all-packages --all-extras --no-extra vllm --no-extra llama-cpp --no-extra gpaw --all-groups $(if $(COMPILER),,$(addprefix --no-install-package ,$(NATIVE)))
 	@touch $@
 
 ## papers
