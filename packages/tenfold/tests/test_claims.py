@@ -22,6 +22,12 @@ def claim(**changes: object) -> Claim:
         (claim(scales=("paper",)), Verdict.NOT_TESTED, "not tested at this scale"),
         (claim(needs=("docs", "books")), Verdict.NOT_TESTED, "not tested: data books not available"),
         (claim(needs=("docs",)), Verdict.HELD, ""),
+        (
+            claim(metric="time", modules=("json", "no_such_engine")),
+            Verdict.NOT_TESTED,
+            "not tested: no_such_engine is not installed",
+        ),
+        (claim(modules=("json",)), Verdict.HELD, ""),
         (claim(metric="time"), Verdict.NOT_TESTED, "not tested: metric time missing from the run"),
         (
             claim(criterion=AtLeast("sparse")),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Literal, TypeAlias, get_args
 
 from tenfold.criteria import Criterion, NotTestableError
@@ -29,7 +30,8 @@ class Claim:
 
     `metric` names the metric of the run that `criterion` looks at, `source` where the paper says it,
     `paper_value` the number printed there and `paper_text` how to show it where a number is not enough.
-    `scales` are those at which it may be tested, `needs` the data sets without which it is not.
+    `scales` are those at which it may be tested, `needs` the data sets and `modules` the importable Python
+    modules without which it is not.
 
     Raises `ValueError` for an unknown scale, and for a criterion that compares with the paper's
     number where no number is given.
@@ -44,6 +46,7 @@ class Claim:
     paper_text: str = ""
     scales: tuple[str, ...] = SCALES
     needs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     unit: str = ""
     note: str = ""
 
@@ -85,6 +88,9 @@ def _why_not_tested(
     for name in claim.needs:
         if not has_data(name):
             return f": data {name} not available"
+    for name in claim.modules:
+        if find_spec(name) is None:
+            return f": {name} is not installed"
     for name in (claim.metric, *claim.criterion.references()):
         if name not in metrics:
             return f": metric {name} missing from the run"
