@@ -333,6 +333,7 @@ def test_evaluation_is_greedy_and_counts_missing_verdicts_as_wrong(start: Start,
     assert trainer.evaluate() == trainer.evaluate(seed=1)
     trainer.collector.verifier = lambda texts, answers: [VerifierResult(0.0, "error")] * len(texts)
     assert trainer.evaluate() == {"eval/all/accuracy": 0.0}
+    assert not trainer.clock.read()  # the next step pays for none of it
 
 
 def test_policy_prm_and_reference_share_one_model_by_adapters(

@@ -88,10 +88,14 @@ def evaluate(
     recipe = read_recipe(config, cli_shared.assignments("--set", settings))
     if not recipe.data.eval:
         raise PrimeError(f'{config} has no evaluation sets: write eval = {{ name = "file" }} under [data]')
+    from accelerate import PartialState
+
     from implicit_prime.training_run import evaluate_recipe
 
     cli_shared.quiet_bars()
     measured, rows = evaluate_recipe(recipe, model, n, temperature)
+    if not PartialState().is_main_process:
+        return  # every process holds all responses; one of them tells
     if out is not None:
         _write(out, rows)
     screen.show(
