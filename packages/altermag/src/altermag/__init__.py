@@ -1,5 +1,35 @@
-"""Heavy-ball descent: gradient descent with momentum."""
+"""Two-dimensional altermagnets: stack a magnetic monolayer on its copy and know the magnetic class.
 
-from altermag.descent import Steps, descend, gradient_descent, heavy_ball
+Importing the package is light; a public name brings what it needs when it is first used.
+"""
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from altermag.errors import AltermagError, AltermagWarning, MissingExtraError
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = [
+    "AltermagError",
+    "AltermagWarning",
+    "MissingExtraError",
+]
+
+_HOME: dict[str, str] = {}
+_SUBMODULES: tuple[str, ...] = ()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"altermag.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'altermag' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"altermag.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
