@@ -55,9 +55,9 @@ MODEL = (
     Claim(
         id="C1",
         statement="Reversed stacking with antiparallel layers gives altermagnets with no field: every row "
-        "of the table of bilayer PtBr3 (class, layer group, number of layer-swapping operations, in-plane wave, "
-        "nodal lines) is found by the fast kernel and by spglib on the built cell, and a model's bands "
-        "agree.",
+        "of the table of bilayer PtBr3 (class, layer group, number of layer-swapping operations, in-plane "
+        "wave, nodal lines) is found by the fast kernel and by spglib on the built cell, and a model's "
+        "bands agree.",
         source=ABSTRACT,
         metric="table_mismatches",
         criterion=AllOf(Equals(0.0), On("table_rows", AtLeast(10.0))),
