@@ -1,0 +1,1 @@
+"""Tight-binding models that have the symmetry of their structure and no other (section 2.7)."""
