@@ -11,7 +11,7 @@ PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.ent
 ORDINARY := not slow and not gpu and not vllm and not dft and not network
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm gpu bench lint ruff types imports kernels format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm test-dft gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -61,6 +61,9 @@ test-slow: $(READY) ## the slow ones
 test-vllm: $(READY) ## the tests that need vLLM, in an environment of their own (.venv-vllm, Linux)
 	$(BIN)/python tools/test_vllm.py
 
+test-dft: $(READY) ## the tests that need GPAW, in an environment of their own (.venv-dft; needs libxc and a C++ compiler)
+	$(BIN)/python tools/test_dft.py
+
 test-%: $(READY) ## the tests of one package
 	$(BIN)/python -m pytest -m '$(ORDINARY)' packages/$*
 
@@ -107,7 +110,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types imports kernels test test-slow wheels docs test-vllm
+	@python3 tools/stages.py setup ruff types imports kernels test test-slow wheels docs test-vllm test-dft
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
