@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omnirl import TaskBatch
 from omnirl.tasks.stepping import StepTables, alias_tables, start, step
 
 
@@ -48,7 +47,7 @@ def test_a_row_of_zeros_is_allowed_and_too_many_states_are_not() -> None:
         alias_tables(np.zeros((1, 40000)))
 
 
-def two_tasks() -> SimpleNamespace:
+def two_tasks() -> TaskBatch:
     """Two tasks of (3, 2): a chain 0 -> 1 -> 2 that ends in 2, and a bandit, padded from (1, 2)."""
     transition = np.zeros((2, 3, 2, 3))
     transition[0, 0, 0] = [0.25, 0.75, 0]
@@ -58,14 +57,21 @@ def two_tasks() -> SimpleNamespace:
     reward[0, 0, 0, 1], reward[0, 1, 1, 2], reward[1, 0, 1, 0] = 0.5, -2.0, 3.0
     noise[1, 0, 1, 0] = 0.1
     starts = np.array([[0.4, 0.6, 0], [1, 0, 0]])
-    terminal = np.array([[False, False, True], [False, False, False]])
-    return SimpleNamespace(
+    terminal = np.array([[False, False, True], [True, False, False]])
+    return TaskBatch(
         transition=transition,
         reward=reward,
         reward_noise=noise,
         start_probs=starts,
         terminal=terminal,
         num_states=np.array([3, 1]),
+        state_mapping=np.array([[0, 1, 2], [0, -1, -1]]),
+        num_observations=3,
+        num_actions=2,
+        max_steps=np.array([10, 10]),
+        goal_terminates=np.array([False, False]),
+        family="custom",
+        seed=np.array([-1, -1]),
     )
 
 

@@ -52,7 +52,7 @@ class StepTables:
     reward_noise: NDArray[np.float64] | None
     """(N, S, A, S) standard deviation of the reward; None where no task has any."""
     ends: NDArray[np.bool_]
-    """(N, S) whether arriving in the state ends the episode; in a task of one state (a bandit) it does."""
+    """(N, S) whether arriving in the state ends the episode."""
     tasks: NDArray[np.int64]
     """(N,) 0 to N-1."""
 
@@ -65,9 +65,9 @@ class StepTables:
         return cls(
             accept=accept,
             other=other,
-            reward=np.ascontiguousarray(batch.reward),
-            reward_noise=np.ascontiguousarray(batch.reward_noise) if batch.reward_noise.any() else None,
-            ends=batch.terminal | (batch.num_states == 1)[:, None],
+            reward=batch.reward,
+            reward_noise=batch.reward_noise if batch.reward_noise.any() else None,
+            ends=batch.terminal,
             tasks=np.arange(count),
         )
 
