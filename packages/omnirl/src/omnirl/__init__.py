@@ -1,5 +1,39 @@
-"""Heavy-ball descent: gradient descent with momentum."""
+"""OmniRL: in-context reinforcement learning, meta-trained on randomised worlds.
 
-from omnirl.descent import Steps, descend, gradient_descent, heavy_ball
+Three layers, useful alone: tasks (numpy), data (numpy), learner (torch, imported when first used).
+"""
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError
+
+if TYPE_CHECKING:
+    from omnirl.tasks.batch import TaskBatch
+    from omnirl.tasks.task import Task
+
+__all__ = [
+    "MissingExtraError",
+    "OmniRLError",
+    "OmniRLWarning",
+    "SamplingError",
+    "Task",
+    "TaskBatch",
+]
+
+_HOME = {
+    "Task": "tasks.task",
+    "TaskBatch": "tasks.batch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'omnirl' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"omnirl.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from omnirl.descent import gradient_descent, heavy_ball
+from omnirl.reproduce.descent import gradient_descent, heavy_ball
 
 app = typer.Typer(
     help="OmniRL: in-context reinforcement learning meta-trained on randomised worlds.",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from omnirl.descent import descend, gradient_descent, heavy_ball
+from omnirl.reproduce.descent import descend, gradient_descent, heavy_ball
 from omnirl.reproduce.claims import CLAIMS
 from omnirl.reproduce.figures import figures
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext

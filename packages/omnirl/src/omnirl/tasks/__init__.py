@@ -1,0 +1,1 @@
+"""Tabular tasks: sampled, solved, stepped; numpy only."""
