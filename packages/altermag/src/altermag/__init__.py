@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Any
 from altermag.errors import AltermagError, AltermagWarning, MissingExtraError
 
 if TYPE_CHECKING:
-    pass
+    from altermag import prototypes
+    from altermag.monolayer import Monolayer
+    from altermag.stacking import Bilayer, stack
 
 __all__ = [
     "AltermagError",
     "AltermagWarning",
+    "Bilayer",
     "MissingExtraError",
+    "Monolayer",
+    "prototypes",
+    "stack",
 ]
 
-_HOME: dict[str, str] = {}
-_SUBMODULES: tuple[str, ...] = ()
+_HOME: dict[str, str] = {
+    "Bilayer": "stacking",
+    "Monolayer": "monolayer",
+    "stack": "stacking",
+}
+_SUBMODULES: tuple[str, ...] = ("prototypes",)
 
 
 def __getattr__(name: str) -> Any:
