@@ -12,6 +12,7 @@ from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, Samplin
 
 if TYPE_CHECKING:
     from omnirl.tasks.batch import TaskBatch
+    from omnirl.tasks.solver import policy_value, solve
     from omnirl.tasks.task import Task
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "SamplingError",
     "Task",
     "TaskBatch",
+    "policy_value",
+    "solve",
 ]
 
 _HOME = {
     "Task": "tasks.task",
     "TaskBatch": "tasks.batch",
+    "policy_value": "tasks.solver",
+    "solve": "tasks.solver",
 }
 
 
