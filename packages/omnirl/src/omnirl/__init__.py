@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError
 
 if TYPE_CHECKING:
+    from omnirl.model.config import OmniRLConfig
+    from omnirl.model.modeling import OmniRL, OmniRLOutput
     from omnirl.tasks.batch import TaskBatch
     from omnirl.tasks.solver import policy_value, solve
     from omnirl.tasks.task import Task
 
 __all__ = [
     "MissingExtraError",
+    "OmniRL",
+    "OmniRLConfig",
     "OmniRLError",
+    "OmniRLOutput",
     "OmniRLWarning",
     "SamplingError",
     "Task",
@@ -27,6 +32,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "OmniRL": "model.modeling",
+    "OmniRLConfig": "model.config",
+    "OmniRLOutput": "model.modeling",
     "Task": "tasks.task",
     "TaskBatch": "tasks.batch",
     "policy_value": "tasks.solver",

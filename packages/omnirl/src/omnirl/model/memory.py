@@ -14,6 +14,7 @@ emptied by setting its `tokens` to 0. The step-wise functions of the model write
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -88,6 +89,7 @@ def check_memory(memory: Memory, config: OmniRLConfig, batch_size: int) -> None:
         )
 
 
+@functools.lru_cache(maxsize=64)
 def fingerprint(config: OmniRLConfig) -> int:
     """A number that two configs share when their memories have the same shapes and meaning."""
     kept = {key: value for key, value in config.to_dict().items() if "dropout" not in key}
