@@ -6,6 +6,7 @@ import pytest
 from omnirl.baselines import PSRL, ConservativeQLearning, QLearningUCB, ReleasedQLearning, ThompsonBandit
 from omnirl.baselines.psrl import optimal_actions
 from omnirl.errors import OmniRLError
+from omnirl.inference import Demonstrations
 
 LEARNERS = [ReleasedQLearning, QLearningUCB, PSRL, ConservativeQLearning]
 
@@ -171,3 +172,17 @@ def _begun():
     learner = QLearningUCB(3, 2)
     learner.reset(2)
     return learner
+
+
+def test_learning_from_demonstrations_is_learning_from_the_same_steps():
+    episodes = [
+        {"observations": [0, 1, 2], "actions": [0, 1], "rewards": [0.5, 1.0], "terminated": True},
+        {"observations": [1, 0], "actions": [1], "rewards": [0.25], "terminated": False},
+    ]
+    lived, read = QLearningUCB(3, 2), QLearningUCB(3, 2)
+    for learner in (lived, read):
+        learner.reset(1)
+    read.load_demonstrations(Demonstrations.from_episodes(episodes, 2))
+    for obs, action, reward, nxt, end in [(0, 0, 0.5, 1, 0), (1, 1, 1.0, 2, 1), (1, 1, 0.25, 0, 0)]:
+        lived._learn(np.array([0]), *(np.array([x]) for x in (obs, action, reward, nxt, bool(end))))
+    np.testing.assert_array_equal(read.q, lived.q)

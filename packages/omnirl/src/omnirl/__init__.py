@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError
 
 if TYPE_CHECKING:
+    from omnirl.inference.agent import ICRLAgent
     from omnirl.model.config import OmniRLConfig
     from omnirl.model.modeling import OmniRL, OmniRLOutput
     from omnirl.tasks.batch import TaskBatch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from omnirl.tasks.task import Task
 
 __all__ = [
+    "ICRLAgent",
     "MissingExtraError",
     "OmniRL",
     "OmniRLConfig",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ICRLAgent": "inference.agent",
     "OmniRL": "model.modeling",
     "OmniRLConfig": "model.config",
     "OmniRLOutput": "model.modeling",

@@ -13,11 +13,15 @@ The call after an end is Gymnasium's NEXT_STEP reset: its action was ignored, it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from omnirl.errors import OmniRLError
+
+if TYPE_CHECKING:
+    from omnirl.inference.demonstrations import Demonstrations
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -40,10 +44,13 @@ class TabularLearner(ABC):
         self.num_states, self.num_actions, self.seed = num_states, num_actions, seed
         self.num_envs = 0
 
-    def reset(self, num_envs: int = 1) -> None:
-        """Forget everything and begin with `num_envs` worlds (rows), each at the start of an episode."""
+    def reset(self, num_envs: int = 1, *, seed: int | None = None) -> None:
+        """Forget everything and begin with `num_envs` worlds (rows), each at the start of an episode.
+
+        `seed` replaces the learner's own.
+        """
         self.num_envs = num_envs
-        self.rng = np.random.default_rng(self.seed)
+        self.rng = np.random.default_rng(self.seed if seed is None else seed)
         self._obs = np.zeros(num_envs, np.int64)
         self._ended = np.zeros(num_envs, bool)
         self._begin()
@@ -88,6 +95,31 @@ class TabularLearner(ABC):
         self._ended = live & (terminated | truncated)
         if self._ended.any():
             self._end_episode(np.flatnonzero(self._ended))
+
+    def load_demonstrations(self, demonstrations: Demonstrations) -> None:
+        """Learn from demonstrations, one sequence a row, as if they had been lived through.
+
+        A step is used where its successor is in the data. Raises `OmniRLError` for another number of rows.
+        """
+        if len(demonstrations) != self.num_envs:
+            raise OmniRLError(
+                f"demonstrations for {len(demonstrations)} worlds do not fit {self.num_envs} worlds"
+            )
+        real = demonstrations.real
+        followed = np.zeros_like(real)
+        followed[:, :-1] = real[:, :-1] & (np.arange(1, real.shape[1]) < demonstrations.lengths[:, None])
+        for t in range(real.shape[1] - 1):
+            rows = np.flatnonzero(followed[:, t])
+            columns = demonstrations.observations, demonstrations.actions, demonstrations.rewards
+            obs, action, reward = (column[rows, t] for column in columns)
+            next_obs = demonstrations.observations[rows, t + 1]
+            if len(rows):
+                self._learn(
+                    rows, obs, action, reward.astype(np.float64), next_obs, demonstrations.terminated[rows, t]
+                )
+            ended = rows[~real[rows, t + 1]]
+            if len(ended):
+                self._end_episode(ended)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_states={self.num_states}, num_actions={self.num_actions})"
