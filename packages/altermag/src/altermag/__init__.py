@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from altermag.errors import AltermagError, AltermagWarning, MissingExtraError
 
 if TYPE_CHECKING:
-    from altermag import prototypes
+    from altermag import optics, prototypes, tb
+    from altermag.classification import Classification, classify, symprec_scan
     from altermag.monolayer import Monolayer
     from altermag.stacking import Bilayer, stack
 
@@ -19,18 +20,24 @@ __all__ = [
     "AltermagError",
     "AltermagWarning",
     "Bilayer",
+    "Classification",
     "MissingExtraError",
     "Monolayer",
+    "classify",
     "prototypes",
     "stack",
+    "symprec_scan",
 ]
 
 _HOME: dict[str, str] = {
     "Bilayer": "stacking",
+    "Classification": "classification",
     "Monolayer": "monolayer",
+    "classify": "classification",
     "stack": "stacking",
+    "symprec_scan": "classification",
 }
-_SUBMODULES: tuple[str, ...] = ("prototypes",)
+_SUBMODULES: tuple[str, ...] = ("optics", "prototypes", "tb")
 
 
 def __getattr__(name: str) -> Any:
