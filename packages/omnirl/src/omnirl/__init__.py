@@ -1,6 +1,7 @@
 """OmniRL: in-context reinforcement learning, meta-trained on randomised worlds.
 
 Three layers, useful alone: tasks (numpy), data (numpy), learner (torch, imported when first used).
+Importing the package makes its environments known to Gymnasium: omnirl/AnyMDP-v0 and others.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from omnirl.envs.registration import register_environments
 from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from omnirl.model.config import OmniRLConfig
     from omnirl.model.modeling import OmniRL, OmniRLOutput
     from omnirl.tasks.batch import TaskBatch
+    from omnirl.tasks.sampling import sample_tasks
     from omnirl.tasks.solver import policy_value, solve
     from omnirl.tasks.task import Task
 
@@ -30,6 +33,7 @@ __all__ = [
     "Task",
     "TaskBatch",
     "policy_value",
+    "sample_tasks",
     "solve",
 ]
 
@@ -41,6 +45,7 @@ _HOME = {
     "Task": "tasks.task",
     "TaskBatch": "tasks.batch",
     "policy_value": "tasks.solver",
+    "sample_tasks": "tasks.sampling",
     "solve": "tasks.solver",
 }
 
@@ -53,3 +58,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_environments()
