@@ -1,0 +1,333 @@
+"""Runs with GPAW: LCAO with the dzp basis, PBE, spins along one axis (section 2.9).
+
+A run is a folder. It goes on where it stopped: a converged density is kept in scf.gpw, a finished run is its
+result.json and is not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from altermag.dft.folders import RESULT, own_folder
+from altermag.dft.results import DFTResult, Floats, check_order, check_points, write_whole
+from altermag.errors import AltermagError
+from altermag.io import Layered, crystal_dict, to_ase
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+INSTALL = (
+    "GPAW is not installed: apt-get install g++ libxc-dev libopenblas-dev, then "
+    "CC=g++ CXX=g++ pip install 'altermag[gpaw]' (without CC=g++ its build fails)"
+)
+DENSITY = "scf.gpw"
+
+
+@dataclass(frozen=True)
+class GPAWSettings:
+    """Parameters of a run. `h` in Å, `width` of the Fermi-Dirac smearing in eV, `density` in electrons each.
+
+    `hubbard` gives U in eV to the d shell of elements; `k_mesh` is Γ-centred; `max_iterations` those of SCF.
+    """
+
+    xc: str = "PBE"
+    basis: str = "dzp"
+    h: float = 0.2
+    k_mesh: tuple[int, int] = (4, 4)
+    width: float = 0.02
+    density: float = 1e-4
+    hubbard: Mapping[str, float] = field(default_factory=dict)
+    max_iterations: int = 150
+
+
+PRESETS = {
+    "lcao-dzp": GPAWSettings(),
+    "lcao-dzp-coarse": GPAWSettings(h=0.22),
+    "lcao-dzp-fine": GPAWSettings(k_mesh=(6, 6), density=1e-5),
+}
+
+
+class UnconvergedError(AltermagError):
+    """SCF did not converge; its log says how far it came."""
+
+
+class WrongOrderError(AltermagError):
+    """SCF converged to another magnetic order than the one asked for; `result` is what it found."""
+
+    def __init__(self, message: str, result: DFTResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def settings_of(preset: str, **changes: Any) -> GPAWSettings:
+    """Return a preset with changes. Raises `AltermagError` for an unknown preset or parameter."""
+    if preset not in PRESETS:
+        raise AltermagError(f"GPAW has no preset {preset!r}; there are: {', '.join(PRESETS)}")
+    unknown = sorted(changes.keys() - GPAWSettings.__dataclass_fields__.keys())
+    if unknown:
+        known = ", ".join(GPAWSettings.__dataclass_fields__)
+        raise AltermagError(f"GPAW's settings have no {', '.join(unknown)}; there are: {known}")
+    return replace(PRESETS[preset], **changes)
+
+
+def run(
+    layered: Layered,
+    preset: str = "lcao-dzp",
+    out: str | PathLike[str] = "gpaw",
+    *,
+    k_points: ArrayLike | None = None,
+    **changes: Any,
+) -> DFTResult:
+    """Compute energy, moments, dipole and bands of a bilayer or monolayer in the folder `out`.
+
+    The moments of `layered` are where SCF starts and the order it must keep. `k_points` (Nk, 2), in
+    fractions of b1, b2, get bands; by default those of `check_points`. `changes` are fields of
+    `GPAWSettings`.
+
+    Raises `ImportError` without GPAW, `UnconvergedError`, `WrongOrderError` if the final moments differ in
+    sign, `AltermagError` for a folder in use or of another calculation.
+    """
+    settings = settings_of(preset, **changes)
+    points = check_points(layered) if k_points is None else np.asarray(k_points, dtype=float).reshape(-1, 2)
+    folder, inputs = Path(out), inputs_of(layered, settings, points)
+    with own_folder(folder, inputs):
+        if (folder / RESULT).exists():
+            result = DFTResult.load(folder / RESULT)
+        else:
+            result = _compute(layered, settings, points, folder, inputs)
+            result.save(folder / RESULT)
+    problem = check_order(layered.magmoms, result.site_moments)
+    if problem:
+        raise WrongOrderError(f"{folder}: {problem}", result)
+    return result
+
+
+def relax_monolayer(
+    layered: Layered,
+    lattice_constants: ArrayLike,
+    preset: str = "lcao-dzp",
+    out: str | PathLike[str] = "relax",
+    *,
+    fmax: float = 0.03,
+    **changes: Any,
+) -> tuple[Atoms, dict[float, float]]:
+    """Relax the atoms of a monolayer at several lengths of a1, and return it at the best with all energies.
+
+    The cell keeps its shape and vacuum. The best length is the minimum of a parabola through the energies
+    (eV by length in Å), where the atoms are relaxed again; with one length it is that one. `fmax` in eV/Å.
+    Finished lengths are read again from `out`. Raises what `run` raises, and `AltermagError` for energies
+    with no minimum between the lengths.
+    """
+    lengths = [float(length) for length in np.atleast_1d(np.asarray(lattice_constants, dtype=float))]
+    settings, folder = settings_of(preset, **changes), Path(out)
+    relaxed = {length: _relaxed_at(layered, length, settings, folder, fmax) for length in lengths}
+    energies = {length: float(atoms.get_potential_energy()) for length, atoms in relaxed.items()}
+    if len(lengths) == 1:
+        return relaxed[lengths[0]], energies
+    best = _parabola_minimum(energies)
+    atoms = _relaxed_at(layered, best, settings, folder, fmax)
+    return atoms, energies | {best: float(atoms.get_potential_energy())}
+
+
+def anisotropy(out: str | PathLike[str], k_mesh: tuple[int, int] = (6, 6)) -> dict[str, float]:
+    """Return the band energy in meV a cell with spins along x, y and z, relative to the lowest.
+
+    Spin-orbit coupling is added to the density of the run in `out`, not self-consistently (force theorem).
+    Raises `AltermagError` if there is no converged run.
+    """
+    from gpaw.spinorbit import soc_eigenstates
+
+    calculator = _restart(Path(out))
+    dense = _fixed(calculator, {"size": (*k_mesh, 1), "gamma": True}, Path(out) / "anisotropy.txt")
+    angles = {"x": (90.0, 0.0), "y": (90.0, 90.0), "z": (0.0, 0.0)}
+    energy = {
+        axis: soc_eigenstates(dense, theta=theta, phi=phi).calculate_band_energy()
+        for axis, (theta, phi) in angles.items()
+    }
+    return {axis: 1e3 * (value - min(energy.values())) for axis, value in energy.items()}
+
+
+def soc_bands(
+    out: str | PathLike[str], k_points: ArrayLike, neel: tuple[float, float, float] = (0, 0, 1)
+) -> Floats:
+    """Return bands with spin-orbit coupling, (Nk, 2n) in eV, of the run in `out` with spins along ±`neel`.
+
+    Raises `AltermagError` if there is no converged run.
+    """
+    from gpaw.spinorbit import soc_eigenstates
+
+    points = np.asarray(k_points, dtype=float).reshape(-1, 2)
+    x, y, z = np.asarray(neel, dtype=float) / np.linalg.norm(neel)
+    calculator = _restart(Path(out))
+    bands = _fixed(calculator, np.c_[points, np.zeros(len(points))], Path(out) / "soc.txt")
+    theta, phi = np.degrees(np.arccos(z)), np.degrees(np.arctan2(y, x))
+    return soc_eigenstates(bands, theta=float(theta), phi=float(phi)).eigenvalues()
+
+
+def write_inputs(layered: Layered, out: str | PathLike[str], preset: str = "lcao-dzp") -> list[Path]:
+    """Write structure.json and run.py, for `python run.py` or `mpirun -n 16 gpaw python run.py` elsewhere."""
+    settings_of(preset)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    structure, script = folder / "structure.json", folder / "run.py"
+    cell = crystal_dict(layered.lattice, layered.frac_coords, layered.species, layered.magmoms)
+    write_whole(structure, json.dumps(cell))
+    write_whole(script, SCRIPT.format(preset=preset))
+    return [structure, script]
+
+
+SCRIPT = '''"""Compute this bilayer with GPAW; started again it goes on where it stopped."""
+
+from altermag.dft import gpaw
+from altermag.io import read
+
+result = gpaw.run(read("structure.json"), preset={preset!r}, out="run")
+print(f"{{result.energy:.4f}} eV, gap {{result.gap:.3f}} eV, P_z {{result.polarisation:.3f}} pC/m")
+'''
+
+
+def atoms_of(layered: Layered) -> Atoms:
+    """Return ASE atoms, periodic in the plane, centred along z, with the moments that SCF starts from."""
+    atoms = to_ase(layered)
+    atoms.center(axis=2)
+    return atoms
+
+
+def inputs_of(layered: Layered, settings: GPAWSettings, points: Floats) -> dict[str, Any]:
+    """Return all that a run depends on, as plain JSON; coordinates to 1e-8."""
+    structure = {
+        "lattice": np.round(layered.lattice, 8).tolist(),
+        "frac_coords": np.round(layered.frac_coords, 8).tolist(),
+        "species": list(layered.species),
+        "magmoms": np.round(layered.magmoms, 8).tolist(),
+    }
+    plain = asdict(settings) | {"k_mesh": list(settings.k_mesh), "hubbard": dict(settings.hubbard)}
+    return {"structure": structure, "settings": plain, "k_points": np.round(points, 8).tolist()}
+
+
+def _compute(
+    layered: Layered, settings: GPAWSettings, points: Floats, folder: Path, inputs: dict[str, Any]
+) -> DFTResult:
+    start = time.monotonic()
+    atoms = atoms_of(layered)
+    if (folder / DENSITY).exists():
+        calculator = _restart(folder)
+    else:
+        calculator = _calculator(settings, folder / "scf.txt")
+        atoms.calc = calculator
+        _converge(atoms, folder)
+        partial = folder / "partial.gpw"
+        calculator.write(partial)
+        partial.replace(folder / DENSITY)
+    bands = _fixed(calculator, np.c_[points, np.zeros(len(points))], folder / "bands.txt")
+    eigenvalues = [[bands.get_eigenvalues(kpt=k, spin=spin) for k in range(len(points))] for spin in (0, 1)]
+    homo, lumo = calculator.get_homo_lumo()
+    return DFTResult(
+        engine=f"gpaw {_version()}",
+        inputs=inputs,
+        lattice=np.array(layered.lattice),
+        energy=float(calculator.get_potential_energy()),
+        converged=True,
+        fermi_level=float(calculator.get_fermi_level()),
+        gap=max(0.0, float(lumo - homo)),
+        total_moment=float(calculator.get_magnetic_moment()),
+        site_moments=np.array(calculator.get_magnetic_moments()),
+        dipole_z=float(calculator.get_dipole_moment()[2]),
+        k_points=points,
+        eigenvalues=np.sort(np.array(eigenvalues), axis=-1),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _calculator(settings: GPAWSettings, log: Path) -> Any:
+    gpaw = _gpaw()
+    return gpaw.GPAW(
+        mode="lcao",
+        basis=settings.basis,
+        xc=settings.xc,
+        h=settings.h,
+        kpts={"size": (*settings.k_mesh, 1), "gamma": True},
+        occupations=gpaw.FermiDirac(settings.width),
+        setups={element: f":d,{energy}" for element, energy in settings.hubbard.items()},
+        convergence={"density": settings.density},
+        maxiter=settings.max_iterations,
+        txt=str(log),
+    )
+
+
+def _converge(atoms: Atoms, folder: Path) -> None:
+    from gpaw import KohnShamConvergenceError
+
+    try:
+        atoms.get_potential_energy()
+    except KohnShamConvergenceError as error:
+        raise UnconvergedError(f"{folder}: SCF did not converge; see {folder / 'scf.txt'}") from error
+
+
+def _restart(folder: Path) -> Any:
+    if not (folder / DENSITY).exists():
+        raise AltermagError(f"{folder} has no {DENSITY}: run the calculation there first")
+    return _gpaw().GPAW(folder / DENSITY, txt=None)
+
+
+def _fixed(calculator: Any, k_points: Any, log: Path) -> Any:
+    return calculator.fixed_density(kpts=k_points, symmetry="off", txt=str(log))
+
+
+def _relaxed_at(layered: Layered, length: float, settings: GPAWSettings, folder: Path, fmax: float) -> Atoms:
+    """Relaxed atoms with their energy at this length of a1, read again where an earlier run wrote them."""
+    from ase.io import read, write
+    from ase.optimize import BFGS
+
+    atoms = atoms_of(layered)
+    cell = np.array(atoms.cell)
+    cell[:2] *= length / np.linalg.norm(cell[0])
+    atoms.set_cell(cell, scale_atoms=True)
+    inputs = inputs_of(layered, settings, np.zeros((1, 2))) | {"length": round(length, 6), "fmax": fmax}
+    here = folder / f"a{length:.4f}"
+    with own_folder(here, inputs):
+        done = here / "relaxed.traj"
+        if not done.exists():
+            atoms.calc = _calculator(settings, here / "scf.txt")
+            # BFGS needs a step for every force; a layer of eight atoms takes about ten.
+            if not BFGS(atoms, logfile=str(here / "bfgs.txt")).run(fmax=fmax, steps=100):
+                raise UnconvergedError(f"{here}: the atoms are not relaxed after 100 steps; see bfgs.txt")
+            partial = here / "partial.traj"
+            write(partial, atoms)
+            partial.replace(done)
+        relaxed = read(done)
+    assert not isinstance(relaxed, list)  # one structure is in the file
+    return relaxed
+
+
+def _parabola_minimum(energies: Mapping[float, float]) -> float:
+    lengths = np.array(sorted(energies))
+    if len(lengths) < 3:
+        raise AltermagError(f"{len(lengths)} lattice constants have no minimum; give one, or at least three")
+    curvature, slope, _ = np.polyfit(lengths, [energies[length] for length in lengths], 2)
+    best = -slope / (2 * curvature) if curvature > 0 else np.inf
+    if not lengths[0] <= best <= lengths[-1]:
+        shown = ", ".join(f"{length:g} Å: {energies[length]:.4f} eV" for length in lengths)
+        raise AltermagError(f"the energy has no minimum between the lattice constants ({shown})")
+    return round(float(best), 4)
+
+
+def _gpaw() -> Any:
+    try:
+        import gpaw
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    return gpaw
+
+
+def _version() -> str:
+    return str(_gpaw().__version__)
