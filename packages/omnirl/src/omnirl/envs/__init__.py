@@ -6,17 +6,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omnirl.envs.darkroom import DarkRoomEnv, DarkRoomVectorEnv, darkroom_task
+    from omnirl.envs.grids import ActionLevels, Grid, GridObservation, discretize
+    from omnirl.envs.shaping import RawStep, ShapedReward, Shaping, named_shaping
     from omnirl.envs.single import AnyMDPEnv
     from omnirl.envs.vector import AnyMDPVectorEnv
 
 __all__ = [
+    "ActionLevels",
     "AnyMDPEnv",
     "AnyMDPVectorEnv",
+    "DarkRoomEnv",
+    "DarkRoomVectorEnv",
+    "Grid",
+    "GridObservation",
+    "RawStep",
+    "ShapedReward",
+    "Shaping",
+    "darkroom_task",
+    "discretize",
+    "named_shaping",
 ]
 
 _HOME = {
+    "ActionLevels": "grids",
     "AnyMDPEnv": "single",
     "AnyMDPVectorEnv": "vector",
+    "DarkRoomEnv": "darkroom",
+    "DarkRoomVectorEnv": "darkroom",
+    "Grid": "grids",
+    "GridObservation": "grids",
+    "RawStep": "shaping",
+    "ShapedReward": "shaping",
+    "Shaping": "shaping",
+    "darkroom_task": "darkroom",
+    "discretize": "grids",
+    "named_shaping": "shaping",
 }
 
 

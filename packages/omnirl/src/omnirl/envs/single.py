@@ -33,7 +33,7 @@ class AnyMDPEnv(gymnasium.Env[np.int64, np.int64]):
     `gymnasium.error.ResetNeeded` for a step before `reset` or after the end.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
