@@ -110,6 +110,16 @@ def test_seeds_draw_another_task_and_other_prompts_and_the_same_seed_the_same() 
     assert not set(TASK.prompts(200, 0)) & set(TASK.test_prompts(200, 0))
 
 
+def test_the_start_state_may_stand_last_and_the_chain_is_the_same() -> None:
+    turned = ModChain(start_last=True)
+    for prompt, other in zip(TASK.prompts(20, 0), turned.prompts(20, 0), strict=True):
+        start, *chain = prompt.split()
+        assert other.split() == [*chain, start]
+        assert turned.solve(other) == TASK.solve(prompt)
+    with pytest.raises(ImplicitPRMError, match="6 operations f0 to f19, then a state s0 to s22"):
+        turned.solve("s0 f0 f1 f2 f3 f4 f5")
+
+
 def test_tokens_are_words_however_they_are_joined() -> None:
     tokenizer = TASK.tokenizer()
     (prompt,) = TASK.prompts(1, 0)

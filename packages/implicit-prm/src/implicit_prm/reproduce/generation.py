@@ -41,6 +41,7 @@ class ChainConfig(BaseModel):
     operations: int = 20
     steps: int = 6
     hard_share: float = 0.25
+    start_last: bool = Field(default=False, description="the start state after the operations")
     generator: GeneratorConfig
     fitting_steps: int = Field(gt=0)
     enough: float | None = Field(default=None, description="pass@1 at which fitting ends early, in %")
@@ -127,7 +128,9 @@ def task_of(config: ChainConfig, seed: int) -> ChainTask:
     if config.task == "gsm8k":
         folder = get(PROBLEMS)
         return GSM8KChain.from_files(folder / "gsm8k_train.jsonl", folder / "gsm8k_test.jsonl", seed)
-    return ModChain(config.mod, config.operations, config.steps, config.hard_share, seed)
+    return ModChain(
+        config.mod, config.operations, config.steps, config.hard_share, seed, start_last=config.start_last
+    )
 
 
 def pass1(task: ChainTask, sampler: HFSampler, config: ChainConfig, seed: int) -> float:

@@ -30,6 +30,8 @@ _STATE = re.compile(r"s(\d+)")
 class ModChain:
     """The task: modulus, number of operations, steps of a chain, share of hard transitions; a seed draws it.
 
+    With `start_last` the start state ends the prompt ("f17 f0 f4 s3"): then the first step, as all others,
+    finds its state right before it. Of long chains a small model else learns all steps but the first.
     On a hard transition the teacher is right with probability `hard_right`, takes the confounder with
     `hard_confounded`, and any state with the rest; on the others it is right with `easy_right`.
     Raises `ImplicitPRMError` for a task that cannot be.
@@ -43,6 +45,7 @@ class ModChain:
     hard_right: float = 0.45
     hard_confounded: float = 0.40
     easy_right: float = 0.97
+    start_last: bool = False
 
     splitter = "token"
     """How a response is split into steps."""
@@ -147,9 +150,12 @@ class ModChain:
         starts = random.integers(self.mod, size=count)
         chains = random.integers(self.operations, size=(count, self.steps))
         return [
-            " ".join([f"s{start}", *(f"f{k}" for k in chain)])
+            self._prompt(f"s{start}", [f"f{k}" for k in chain])
             for start, chain in zip(starts.tolist(), chains.tolist(), strict=True)
         ]
+
+    def _prompt(self, start: str, chain: list[str]) -> str:
+        return " ".join([*chain, start] if self.start_last else [start, *chain])
 
     def _teach(self, chain: Integers, states: Integers, random: np.random.Generator) -> Integers:
         right, confounded = self.table[chain, states], self.confounder[chain, states]
@@ -165,17 +171,18 @@ class ModChain:
 
     def _parse(self, prompt: str) -> tuple[int, list[int]]:
         words = prompt.split()
+        place = len(words) - 1 if self.start_last else 0
         try:
-            state, chain = (
-                int(words[0].removeprefix("s")),
-                [int(word.removeprefix("f")) for word in words[1:]],
-            )
+            state = int(words.pop(place).removeprefix("s"))
+            chain = [int(word.removeprefix("f")) for word in words]
         except (IndexError, ValueError):
             state, chain = -1, []
         in_range = 0 <= state < self.mod and all(0 <= k < self.operations for k in chain)
         if not in_range or len(chain) != self.steps:
+            state_words = f"a state s0 to s{self.mod - 1}"
+            chain_words = f"{self.steps} operations f0 to f{self.operations - 1}"
+            first, second = (chain_words, state_words) if self.start_last else (state_words, chain_words)
             raise ImplicitPRMError(
-                f"{prompt!r} is no prompt of this task: a state s0 to s{self.mod - 1}, then {self.steps} "
-                f"operations f0 to f{self.operations - 1}, with spaces between"
+                f"{prompt!r} is no prompt of this task: {first}, then {second}, with spaces between"
             )
         return state, chain
