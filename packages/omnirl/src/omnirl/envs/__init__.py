@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omnirl.envs.darkroom import DarkRoomEnv, DarkRoomVectorEnv, darkroom_task
     from omnirl.envs.grids import ActionLevels, Grid, GridObservation, discretize
+    from omnirl.envs.sb3 import SB3VecEnv
     from omnirl.envs.shaping import RawStep, ShapedReward, Shaping, named_shaping
     from omnirl.envs.single import AnyMDPEnv
+    from omnirl.envs.switch2 import Switch2, switch2_observation
     from omnirl.envs.vector import AnyMDPVectorEnv
 
 __all__ = [
@@ -21,11 +23,14 @@ __all__ = [
     "Grid",
     "GridObservation",
     "RawStep",
+    "SB3VecEnv",
     "ShapedReward",
     "Shaping",
+    "Switch2",
     "darkroom_task",
     "discretize",
     "named_shaping",
+    "switch2_observation",
 ]
 
 _HOME = {
@@ -37,11 +42,14 @@ _HOME = {
     "Grid": "grids",
     "GridObservation": "grids",
     "RawStep": "shaping",
+    "SB3VecEnv": "sb3",
     "ShapedReward": "shaping",
     "Shaping": "shaping",
+    "Switch2": "switch2",
     "darkroom_task": "darkroom",
     "discretize": "grids",
     "named_shaping": "shaping",
+    "switch2_observation": "switch2",
 }
 
 
