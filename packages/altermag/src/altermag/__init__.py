@@ -24,9 +24,11 @@ __all__ = [
     "MissingExtraError",
     "Monolayer",
     "classify",
+    "optics",
     "prototypes",
     "stack",
     "symprec_scan",
+    "tb",
 ]
 
 _HOME: dict[str, str] = {

@@ -208,7 +208,7 @@ def _deposit(lib: _Library, w: Any, strengths: Any, step: float, size: int) -> A
 
 
 def _response(z: Complex, w: Array, strengths: Array) -> Complex:
-    """[4, Nω]: Σ_t 2z a_t/(w_t² − z²) of the first three strengths, Σ_t 2i w_t a_t/(w_t² − z²) of the fourth."""
+    """[4, Nω]: Σ_t a_t 2z/(w_t² − z²) of three strengths, Σ_t a_t 2i w_t/(w_t² − z²) of the last."""
     rows = np.vstack([strengths[:3], strengths[3] * w])
     result = np.empty((4, len(z)), dtype=complex)
     for column, frequency in enumerate(z):
