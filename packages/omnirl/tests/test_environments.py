@@ -195,6 +195,14 @@ def test_an_episode_is_truncated_at_its_limit_of_steps() -> None:
         env.step(0)
 
 
+def test_an_end_at_the_limit_is_no_truncation() -> None:
+    env, many = AnyMDPEnv(corridor(max_steps=2)), AnyMDPVectorEnv([corridor(max_steps=2)])
+    env.reset(seed=0)
+    many.reset(seed=0)
+    assert [env.step(1)[2:4] for _ in range(2)] == [(False, False), (True, False)]
+    assert [tuple(map(bool, many.step([1])[2:4])) for _ in range(2)] == [(False, False), (True, False)]
+
+
 def test_disabled_autoreset_asks_for_the_reset_of_what_ended() -> None:
     env = AnyMDPVectorEnv([corridor(max_steps=2), corridor()], autoreset_mode=AutoresetMode.DISABLED)
     env.reset(seed=0)

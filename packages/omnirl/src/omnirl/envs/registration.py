@@ -13,7 +13,7 @@ _ROOM, _ROOMS = "omnirl.envs.darkroom:DarkRoomEnv", "omnirl.envs.darkroom:DarkRo
 ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "omnirl/AnyMDP-v0": (_SINGLE, _VECTOR, {}),
     "omnirl/Garnet-v0": (_SINGLE, _VECTOR, {"family": "garnet"}),
-    "omnirl/Bandit-v0": (_SINGLE, _VECTOR, {"family": "bandit", "num_states": 1}),
+    "omnirl/Bandit-v0": (_SINGLE, _VECTOR, {"family": "bandit"}),
     "omnirl/DarkRoom-v0": (_ROOM, _ROOMS, {}),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ except ImportError as error:
         "SB3VecEnv needs Stable-Baselines3; install it with: pip install 'omnirl-icrl[rl]'"
     ) from error
 
-Indices = None | int | Sequence[int]
+Indices = None | int | Iterable[int]
 
 
 class SB3VecEnv(VecEnv):

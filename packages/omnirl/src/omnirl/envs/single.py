@@ -18,7 +18,7 @@ from omnirl.tasks.task import Task
 class AnyMDPEnv(gymnasium.Env[np.int64, np.int64]):
     """A task to act in: observations are ids in 0..num_observations-1, actions ids in 0..num_actions-1.
 
-    An episode terminates on arrival in a terminal state and is truncated at its step `max_steps`.
+    An episode terminates on arrival in a terminal state, else it is truncated at its step `max_steps`.
     `reset(options={"task": task})` goes on with another task of the same spaces.
 
     Args:
@@ -88,7 +88,7 @@ class AnyMDPEnv(gymnasium.Env[np.int64, np.int64]):
         before, self._state = self._state, int(found.state[0])
         reward, terminated = float(found.reward[0]), bool(found.terminated[0])
         self._steps += 1
-        truncated = self._steps >= self.task.max_steps
+        truncated = self._steps >= self.task.max_steps and not terminated
         self._running = not (terminated or truncated)
         self._last = int(action), reward
         info = self._hidden(before, int(action)) if self.debug else {}

@@ -24,8 +24,8 @@ class AnyMDPVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[An
     """E tabular worlds side by side; environment i plays task i modulo N.
 
     Observations (E,) int64, rewards (E,) float64, terminations and truncations (E,) bool. An episode is
-    truncated at its step `max_steps`. All environments share one stream of random numbers, so a trajectory
-    follows from the seed, the number of environments and the actions.
+    truncated at its step `max_steps`, unless it terminates there. All environments share one stream of random
+    numbers, so a trajectory follows from the seed, the number of environments and the actions.
 
     Args:
         tasks: N tasks. None samples a task an environment, with `sampling` as `sample_tasks` takes it
@@ -110,7 +110,7 @@ class AnyMDPVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[An
         self._steps += 1
         if restart is not None:
             self._steps[restart] = 0
-        truncated = self._steps >= self._limit
+        truncated = (self._steps >= self._limit) & ~found.terminated
         ended = found.terminated | truncated
         self._state, self._ended = found.state, ended
         info = (
