@@ -61,23 +61,23 @@ def adjust(candidates: Candidates) -> tuple[Ints, Floats, Floats, Floats]:
     Returns the indices (M,) of the candidates that came right within 5 passes; then, for all B, the rewards
     of pitfalls and of the last state (B,), and the values V_0.99 (B, n) under them.
     """
-    everything = _dynamics(candidates)
+    base = _dynamics(candidates)
     pitfalls, last = _pitfalls(candidates), _last(candidates)
     to_pit = np.matmul(candidates.transition, pitfalls[:, None, :, None].astype(float))[..., 0]
     to_last = np.matmul(candidates.transition, last[:, None, :, None].astype(float))[..., 0]
-    has_pit = pitfalls.any(1)
-    count = len(has_pit)
+    has_pit = pitfalls.sum(1) > 0
+    count = len(candidates.goal)
     top = candidates.num_states - np.where(candidates.goal, 2, 1)
     pit, goal, values = np.zeros(count), np.ones(count), np.zeros(candidates.live.shape)
     active, stale, right = np.arange(count), np.ones(count, bool), np.zeros(count, bool)
     for number in range(PASSES):
         again = active[stale[active]]
         reward = (
-            everything.reward[again]
+            base.reward[again]
             + pit[again, None, None] * to_pit[again]
             + goal[again, None, None] * to_last[again]
         )
-        dynamics = Dynamics(candidates.transition[again], reward, everything.goes_on[again])
+        dynamics = Dynamics(candidates.transition[again], reward, base.goes_on[again])
         guess = values[again] if number else None
         values[again] = optimal_values(dynamics, np.full(len(again), GAMMA), guess)[1]
         lowest = np.where(candidates.live[active], values[active], np.inf).min(1)
@@ -167,8 +167,7 @@ def _dynamics(candidates: Candidates) -> Dynamics:
 
 
 def _last(candidates: Candidates) -> NDArray[np.bool_]:
-    last: NDArray[np.bool_] = np.arange(candidates.live.shape[1]) == candidates.num_states[:, None] - 1
-    return last
+    return np.equal(np.arange(candidates.live.shape[1]), candidates.num_states[:, None] - 1)
 
 
 def _pitfalls(candidates: Candidates) -> NDArray[np.bool_]:

@@ -126,7 +126,7 @@ class Candidates:
     pit_step: Floats  # (B, PASSES), U(1, 10)
     goal_step: Floats  # (B, PASSES), U(1, 10)
 
-    def __getitem__(self, rows: Any) -> Candidates:
+    def __getitem__(self, rows: NDArray[Any]) -> Candidates:
         return Candidates(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 

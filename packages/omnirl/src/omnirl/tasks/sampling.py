@@ -207,7 +207,8 @@ def _sample_anymdp(law: Law, found: _Found, stop: int, batch_size: int | None) -
         going += [_Search.start(law, index) for index in fresh]
         coming += len(fresh)
         # strict_paper takes a varying count of numbers, so there a candidate must end before the next begins
-        ahead = 1 if law.strict else max(1, size // len(going))
+        left = law.max_candidates - max(search.candidates for search in going)
+        ahead = 1 if law.strict else min(left, max(1, size // len(going)))
         tried = [search for search in going for _ in range(ahead)]
         candidates = _candidates(law, tried)
         max_steps = np.array([search.max_steps for search in tried])
