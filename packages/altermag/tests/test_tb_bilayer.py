@@ -15,7 +15,6 @@ from altermag.tb.slater_koster import D_TENSORS
 PARAMETERS = tb.Parameters(
     onsite={"Pt": 0.0, "Br": -1.5},
     bonds={("Pt", "Pt"): (0.25, 3.9, 1.3), ("Pt", "Br"): (0.9, 2.5, 0.9), ("Br", "Br"): (0.5, 3.6, 0.8)},
-    integrals={"sss": 1.0},
 )
 SHIFTS = prototypes.TRIHALIDE_STACKINGS | {"line": (1 / 6, 1 / 3)}
 K = np.random.default_rng(0).random((12, 2))

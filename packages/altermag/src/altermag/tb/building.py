@@ -64,7 +64,7 @@ def from_bilayer(
     if coupling.any() and shells == ("s",):
         raise AltermagError("s orbitals have no spin-orbit coupling; needed: orbitals='p', 'sp' or 'spd'")
 
-    cells, matrices = _hoppings(obj, places, params)
+    cells, matrices = _hoppings(obj, places, params, params.integrals_of(orbitals))
     home = int(np.flatnonzero((cells == 0).all(1))[0])
     widths = [SHELL_SLICES[shell].stop - SHELL_SLICES[shell].start for shell in shells]
     energies = [
@@ -94,7 +94,9 @@ def from_bilayer(
     return model.replace(field=float(field))
 
 
-def _hoppings(obj: Layered, places: NDArray[np.int64], params: Parameters) -> tuple[NDArray[np.int64], Array]:
+def _hoppings(
+    obj: Layered, places: NDArray[np.int64], params: Parameters, integrals: Mapping[str, float]
+) -> tuple[NDArray[np.int64], Array]:
     """Cells [NR, 2] and matrices float64 [NR, n, n] of all bonds shorter than the cutoff."""
     A = obj.lattice
     frac, species = obj.frac_coords, list(obj.species)
@@ -116,7 +118,7 @@ def _hoppings(obj: Layered, places: NDArray[np.int64], params: Parameters) -> tu
     m, n = len(species), len(places)
     matrices = np.zeros((len(cells), m, n, m, n))
     cell, i, j = np.nonzero(bonded)
-    blocks = two_centre(vectors[bonded] / r[bonded][:, None], params.integrals)
+    blocks = two_centre(vectors[bonded] / r[bonded][:, None], integrals)
     matrices[cell, i, :, j, :] = t[bonded][:, None, None] * blocks[:, places][:, :, places]
     used = bonded.any((1, 2)) | (cells == 0).all(1)
     return cells[used], matrices.reshape(len(cells), m * n, m * n)[used]

@@ -44,12 +44,13 @@ class Parameters:
     `bonds`: by pair of elements (t0, r0, ℓ) of t(r) = t0 exp[−(r − r0)/ℓ] (1 − (r/r_c)²)² for r < r_c, in eV,
     Å, Å. By default r0 is the sum of the covalent radii, t0 = ħ²/(m r0²) and ℓ = r0/2, which is Harrison's
     1/r² law in value and slope at r0.
-    `integrals`: the two-centre integrals in units of t(r). `cutoff`: r_c in Å.
+    `integrals`: the two-centre integrals in units of t(r), by default `HARRISON`, and {"sss": 1} where there
+    are s orbitals alone, whose hopping is t(r) itself. `cutoff`: r_c in Å.
     """
 
     onsite: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     bonds: Mapping[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)
-    integrals: Mapping[str, float] = field(default_factory=lambda: HARRISON)
+    integrals: Mapping[str, float] | None = None
     cutoff: float = 7.0
 
     def __post_init__(self) -> None:
@@ -60,6 +61,12 @@ class Parameters:
                 raise AltermagError(
                     f"bonds[{pair}] is {law}: give (t0 in eV, r0 in Å, decay length > 0 in Å)"
                 )
+
+    def integrals_of(self, orbitals: str) -> Mapping[str, float]:
+        """The two-centre integrals of a model of these orbitals."""
+        if self.integrals is not None:
+            return self.integrals
+        return {"sss": 1.0} if orbitals == "s" else HARRISON
 
     def onsite_energy(self, element: str, shell: str) -> float:
         """The on-site energy of a shell of an element in eV."""
