@@ -221,12 +221,15 @@ def test_mistakes_are_told(fused, call, message):
         call(ICRLAgent(fused))
 
 
-def test_rewards_far_from_those_of_training_warn_once(fused):
+def test_rewards_of_another_scale_than_training_s_warn_once(fused):
     agent = ICRLAgent(fused)
-    agent.act([0])
-    with pytest.warns(OmniRLWarning, match="shaping"):
-        agent.observe([0], [-100.0], [1], [False], [False])
-    agent.act([0])
+    agent.reset(20)
+    large, nothing = np.full(20, -100.0), np.zeros(20, bool)
+    agent.act(np.zeros(20))
+    with pytest.warns(OmniRLWarning, match="size of 100"):
+        agent.observe(np.zeros(20), large, np.zeros(20), nothing, nothing)
+    agent.reset(20)
+    agent.act(np.zeros(20))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        agent.observe([0], [-100.0], [1], [False], [False])
+        agent.observe(np.zeros(20), large, np.zeros(20), nothing, nothing)

@@ -13,6 +13,8 @@ from omnirl.envs.registration import register_environments
 from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError
 
 if TYPE_CHECKING:
+    from omnirl.evaluation.protocol import evaluate, evaluate_steps
+    from omnirl.evaluation.results import EvalResult, StepResult
     from omnirl.inference.agent import ICRLAgent
     from omnirl.model.config import OmniRLConfig
     from omnirl.model.modeling import OmniRL, OmniRLOutput
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from omnirl.tasks.sampling import sample_tasks
     from omnirl.tasks.solver import policy_value, solve
     from omnirl.tasks.task import Task
+    from omnirl.training.config import TrainConfig
+    from omnirl.training.loop import TrainResult, train
 
 __all__ = [
+    "EvalResult",
     "ICRLAgent",
     "MissingExtraError",
     "OmniRL",
@@ -30,14 +35,29 @@ __all__ = [
     "OmniRLOutput",
     "OmniRLWarning",
     "SamplingError",
+    "StepResult",
     "Task",
     "TaskBatch",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingError",
+    "evaluate",
+    "evaluate_steps",
     "policy_value",
     "sample_tasks",
     "solve",
+    "train",
 ]
 
 _HOME = {
+    "TrainConfig": "training.config",
+    "TrainResult": "training.loop",
+    "TrainingError": "errors",
+    "train": "training.loop",
+    "EvalResult": "evaluation.results",
+    "StepResult": "evaluation.results",
+    "evaluate": "evaluation.protocol",
+    "evaluate_steps": "evaluation.protocol",
     "ICRLAgent": "inference.agent",
     "OmniRL": "model.modeling",
     "OmniRLConfig": "model.config",

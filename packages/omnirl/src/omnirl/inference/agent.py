@@ -21,7 +21,8 @@ Ints = NDArray[np.int64]
 Autoreset = Literal["next_step", "same_step", "none"]
 
 _AUTORESETS = ("next_step", "same_step", "none")
-_LARGE_REWARD = 10.0  # φ clips rewards there, and few training rewards are beyond
+_LARGE_REWARD = 10.0  # where φ clips; a pit of AnyMDP may be deeper, the mean of a run's rewards is not
+_FEW_REWARDS = 20  # say nothing of their scale yet
 _SEGMENT = 1024  # steps of a demonstration read at once: what their activations need stays small
 
 
@@ -72,6 +73,7 @@ class ICRLAgent:
         self.num_envs, self.autoreset = num_envs, autoreset
         self._rng = np.random.default_rng(seed)
         self._steps = 0
+        self._reward_sum, self._reward_count = 0.0, 0
         self.memory = self.model.empty_memory(num_envs)
 
     @property
@@ -239,14 +241,16 @@ class ICRLAgent:
         return np.where(same, self._chosen, action)
 
     def _check_rewards(self, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        largest = float(np.abs(rewards).max(initial=0))
-        if not np.isfinite(largest):
-            raise OmniRLError(f"a reward is {largest}; rewards must be finite")
-        if largest > _LARGE_REWARD and not self._warned:
+        if not np.isfinite(rewards).all():
+            raise OmniRLError(f"a reward is {rewards[~np.isfinite(rewards)][0]}; rewards must be finite")
+        self._reward_sum += float(np.abs(rewards).sum())
+        self._reward_count += rewards.size
+        scale = self._reward_sum / self._reward_count
+        if scale > _LARGE_REWARD and self._reward_count >= _FEW_REWARDS and not self._warned:
             self._warned = True
             warnings.warn(
-                f"rewards reach {largest:.3g} in size; the model was trained on some 0.1 to "
-                f"{_LARGE_REWARD:g}: scale them (shaping=)",
+                f"rewards have a mean size of {scale:.3g}, those of training are about 0.1 to 1 and seldom "
+                f"beyond {_LARGE_REWARD:g}: scale them (shaping=)",
                 OmniRLWarning,
                 stacklevel=3,
             )

@@ -1,0 +1,131 @@
+"""Where an agent is evaluated: the rows of a world, and the normaliser that belongs to it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from omnirl.envs.grids import discretize as discretized
+from omnirl.envs.shaping import ShapedReward, Shaping
+from omnirl.errors import OmniRLError, OmniRLWarning
+from omnirl.evaluation.normalisers import (
+    LEAST_GAP,
+    Normaliser,
+    exact_normaliser,
+    sampled_normaliser,
+    task_of,
+    truncated_task,
+)
+from omnirl.evaluation.worlds import GymnasiumWorld, Ints, TaskWorld, World
+from omnirl.tasks.batch import TaskBatch
+from omnirl.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is played: the world, its tasks where they have tables, the normaliser of all tasks given."""
+
+    world: World
+    tasks: TaskBatch | None
+    normaliser: Normaliser | None
+    kept: Ints
+    skipped: int = 0
+
+
+def as_tasks(tasks: Any) -> TaskBatch | None:
+    """The batch of a task, a batch or a list of tasks; None for anything else."""
+    if isinstance(tasks, TaskBatch):
+        return tasks
+    if isinstance(tasks, Task):
+        return TaskBatch.stack([tasks])
+    if isinstance(tasks, (list, tuple)) and tasks and all(isinstance(task, Task) for task in tasks):
+        return TaskBatch.stack(tasks)
+    return None
+
+
+def task_ground(tasks: TaskBatch, runs: int, seed: np.random.SeedSequence, shaping: Any) -> Ground:
+    """`runs` rows of each task whose oracle is better than random; raises `OmniRLError` if none is."""
+    if isinstance(shaping, str):
+        raise OmniRLError("shaping by name is for environments; tasks take a function of a RawStep")
+    played = tasks
+    if isinstance(shaping, Shaping):
+        played = TaskBatch.stack([truncated_task(task, shaping) for task in tasks])
+    normaliser = exact_normaliser(played)
+    kept = np.flatnonzero(normaliser.usable)
+    if not len(kept):
+        raise OmniRLError(f"no task is left: in none is the oracle better than random by {LEAST_GAP}")
+    world = TaskWorld(tasks[kept], runs, seed, shaping)
+    return Ground(world, tasks[kept], normaliser, kept, len(tasks) - len(kept))
+
+
+def maker(
+    env: Any, env_kwargs: dict[str, Any], shaping: Any, discretize: Any, max_steps: int | None
+) -> Callable[[], gym.Env[Any, Any]]:
+    """A function that makes the environment with its time limit, shaping and grids."""
+    if isinstance(env, gym.Env):
+        if env.spec is None:
+            raise OmniRLError(
+                "this environment has no spec to make more of it; give a function that makes one"
+            )
+        env = env.spec
+    if not (isinstance(env, (str, gym.envs.registration.EnvSpec)) or callable(env)):
+        raise OmniRLError(
+            f"{type(env).__name__} is nothing to play in: give a Task, a TaskBatch, a list of tasks, "
+            "an environment, its name or a function that makes one"
+        )
+
+    def make() -> gym.Env[Any, Any]:
+        if isinstance(env, (str, gym.envs.registration.EnvSpec)):
+            made = gym.make(env, max_episode_steps=max_steps, **env_kwargs)
+        else:
+            made = env()
+            made = made if max_steps is None else gym.wrappers.TimeLimit(made, max_steps)
+        if shaping is not None:
+            made = ShapedReward(made, copy.deepcopy(shaping))
+        return discretized(made, discretize)
+
+    return make
+
+
+def environment_ground(
+    make: Callable[[], gym.Env[Any, Any]],
+    runs: int,
+    seed: np.random.SeedSequence,
+    shaping: Any,
+    max_steps: int | None,
+    oracle_return: float | None,
+) -> Ground:
+    """`runs` environments; the normaliser is exact where they have a table, else from `oracle_return`."""
+    envs = [make() for _ in range(runs)]
+    spec = envs[0].spec
+    if spec is not None and spec.id.startswith("FrozenLake") and shaping is None:
+        warnings.warn(
+            "FrozenLake's own reward is 0 nearly everywhere; the paper shows the model shaping='frozenlake'",
+            OmniRLWarning,
+            stacklevel=4,
+        )
+    task = task_of(envs[0], max_steps)
+    world = GymnasiumWorld(envs, seed)
+    normaliser, tasks = None, None
+    if task is not None:
+        tasks = TaskBatch.stack([task])
+        normaliser = exact_normaliser(truncated_task(task, _shaping_in(envs[0])))
+        if not normaliser.usable[0]:
+            raise OmniRLError(f"the oracle of this environment is not better than random by {LEAST_GAP}")
+    elif oracle_return is not None:
+        normaliser = sampled_normaliser(make, oracle_return, int(seed.generate_state(1)[0]))
+    return Ground(world, tasks, normaliser, np.arange(1))
+
+
+def _shaping_in(env: gym.Env[Any, Any]) -> Any:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, ShapedReward):
+            return env.shaping
+        env = env.env
+    return None

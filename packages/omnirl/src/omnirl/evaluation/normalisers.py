@@ -1,0 +1,147 @@
+"""What 0 % and 100 % are: the exact returns of the random policy and of the oracle (section 2.8).
+
+    score = (R - R_random) / (R_oracle - R_random)
+
+Both are expected returns of an episode within its time limit, by dynamic programming; the oracle is opt3,
+the greedy policy of Q at gamma 0.994. The same over steps instead of episodes: reward per step, R over the
+expected length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from omnirl.data.worlds import greedy_actions
+from omnirl.envs.shaping import RawStep, Shaping
+from omnirl.errors import OmniRLError
+from omnirl.tasks.batch import TaskBatch
+from omnirl.tasks.solver import REFERENCE_GAMMAS, policy_value, solve
+from omnirl.tasks.task import Task
+
+Floats = NDArray[np.float64]
+
+LEAST_GAP = 0.01
+"""A task whose oracle is not better than random by this much says nothing: it is left out and counted."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Expected returns of an episode of N tasks, random and oracle (N,), and its expected lengths (N,)."""
+
+    random: Floats
+    oracle: Floats
+    random_steps: Floats
+    oracle_steps: Floats
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(N,) bool: the oracle is better than random by at least 0.01."""
+        return self.oracle - self.random >= LEAST_GAP
+
+    def scores(self, returns: Floats, task_index: NDArray[np.int64]) -> Floats:
+        """Scores of returns (R, E) of episodes; `task_index` (R,) says whose they are."""
+        return _scaled(returns, self.random, self.oracle, task_index)
+
+    def rate_scores(self, rates: Floats, task_index: NDArray[np.int64]) -> Floats:
+        """Scores of rewards per step (R, ...)."""
+        return _scaled(rates, self.random / self.random_steps, self.oracle / self.oracle_steps, task_index)
+
+    def __getitem__(self, rows: NDArray[Any]) -> Normaliser:
+        return Normaliser(
+            self.random[rows], self.oracle[rows], self.random_steps[rows], self.oracle_steps[rows]
+        )
+
+
+def exact_normaliser(tasks: TaskBatch | Task) -> Normaliser:
+    """The exact normaliser of tabular tasks, each within its own `max_steps`."""
+    if isinstance(tasks, Task):
+        tasks = TaskBatch.stack([tasks])
+    oracle = greedy_actions(np.asarray(solve(tasks, REFERENCE_GAMMAS[-1])))
+    clock = replace(tasks, reward=np.ones_like(tasks.reward))  # what is paid for is the step itself
+    return Normaliser(
+        *(
+            np.asarray(policy_value(world, policy))
+            for world in (tasks, clock)
+            for policy in ("uniform", oracle)
+        )
+    )
+
+
+def task_of(env: gym.Env[Any, Any], max_steps: int | None = None) -> Task | None:
+    """The exact tabular task behind an environment; None where there is none.
+
+    Raises `OmniRLError` for a table without a limit of steps.
+    """
+    task = getattr(env.unwrapped, "task", None)
+    if isinstance(task, Task):
+        return task
+    return Task.from_gymnasium(env, max_steps=max_steps) if getattr(env.unwrapped, "P", None) else None
+
+
+def truncated_task(task: Task, shaping: Callable[[RawStep], Any] | None) -> Task:
+    """The task in which the steps that `shaping` truncates end the episode (CliffWalking's cliff).
+
+    Scores of a run under such a shaping need the normaliser of the world in which it ran.
+    """
+    if not isinstance(shaping, Shaping):
+        return task
+    states, actions = task.num_states, task.num_actions
+    s, a, after = np.ogrid[:states, :actions, :states]
+    ids = task.state_mapping
+    step = RawStep(ids[s], a, task.reward, ids[after], task.terminal[after], False)
+    cut = np.where(shaping.truncates(step), task.transition, 0.0)
+    if not cut.any():
+        return task
+    transition, reward, noise = (np.zeros((states + 1, actions, states + 1)) for _ in range(3))
+    transition[:-1, :, :-1], transition[:-1, :, -1] = task.transition - cut, cut.sum(-1)
+    reward[:-1, :, :-1], noise[:-1, :, :-1] = task.reward, task.reward_noise
+    paid = (cut * task.reward).sum(-1)
+    reward[:-1, :, -1] = np.divide(paid, cut.sum(-1), out=np.zeros_like(paid), where=cut.sum(-1) > 0)
+    return replace(
+        task,
+        transition=transition,
+        reward=reward,
+        reward_noise=noise,
+        terminal_states=np.append(task.terminal_states, states),
+        state_mapping=np.append(ids, task.num_observations),
+        num_observations=task.num_observations + 1,
+        goal_terminates=False,
+    )
+
+
+def sampled_normaliser(make: Callable[[], gym.Env[Any, Any]], oracle_return: float, seed: int) -> Normaliser:
+    """The normaliser of an environment without a table: random by 200 episodes, the oracle as given.
+
+    The oracle's length is not known; scores per step take it to be random's.
+    """
+    env = make()
+    env.action_space.seed(seed)
+    returns, lengths = [], []
+    for episode in range(200):
+        env.reset(seed=seed if episode == 0 else None)
+        total, steps, ended = 0.0, 0, False
+        while not ended:
+            _, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            total += float(info.get("raw_reward", reward))
+            steps, ended = steps + 1, terminated or truncated
+        returns.append(total)
+        lengths.append(steps)
+    env.close()
+    random, length = np.array([np.mean(returns)]), np.array([np.mean(lengths)])
+    if oracle_return - random[0] < LEAST_GAP:
+        raise OmniRLError(
+            f"oracle_return is {oracle_return:g}, no better than the {random[0]:g} of the random policy"
+        )
+    return Normaliser(random, np.array([float(oracle_return)]), length, length)
+
+
+def _scaled(values: Floats, low: Floats, high: Floats, task_index: NDArray[np.int64]) -> Floats:
+    shape = (-1, *[1] * (np.ndim(values) - 1))
+    bottom, gap = low[task_index].reshape(shape), (high - low)[task_index].reshape(shape)
+    return (values - bottom) / gap
