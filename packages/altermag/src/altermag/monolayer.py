@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from altermag.cells import primitive_cell
 from altermag.errors import AltermagError
-from altermag.operations import Group, Integers, Operations, layer_group, spin_operations
+from altermag.operations import Group, Operations, layer_group, spin_operations
 from altermag.slabs import (
-    MIN_CONTACT,
     Floats,
     check_contacts,
     checked_cell,
     collinear,
     site_moments,
     to_slab,
-    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -172,73 +170,18 @@ class Monolayer:
 
     @cached_property
     def _reduction(self) -> tuple[Monolayer, Floats]:
-        basis = primitive_basis(self.operations)
-        if abs(np.linalg.det(basis) - 1) < 1e-6:
+        found = primitive_cell(self.lattice, self.frac_coords, self.operations, self.symprec, planar=True)
+        if found is None:
             return self, np.eye(2)
-        lattice = self.lattice.copy()
-        lattice[:2, :2] = reduced(basis @ self.lattice[:2, :2])
-        combination = np.rint(lattice[:2, :2] @ np.linalg.inv(basis @ self.lattice[:2, :2]))
-        change: Floats = combination @ basis
-        inside = self.frac_coords.copy()
-        inside[:, :2] = wrapped(inside[:, :2] @ np.linalg.inv(change))
-        keep = _one_of_each(inside, lattice, self.symprec)
+        lattice, frac, kept = found
         primitive = Monolayer.from_arrays(
             lattice,
-            inside[keep],
-            [self.species[i] for i in keep],
-            self.magmoms[keep],
+            frac,
+            [self.species[i] for i in kept],
+            self.magmoms[kept],
             2,
             symprec=self.symprec,
             mag_tol=self.mag_tol,
             whole=True,
         )
-        return primitive, np.asarray(np.linalg.inv(change))
-
-
-def primitive_basis(operations: Operations) -> Floats:
-    """Return the vectors (2, 2), in fractions of the cell, of the translations that keep the moments."""
-    pure = (operations.rotations == np.eye(3, dtype=int)).all((1, 2)) & (operations.signs == 1)
-    count = int(pure.sum())
-    # A group of `count` translations modulo the cell: each, times count, is a vector of the cell's lattice.
-    whole = np.rint(operations.translations[pure, :2] * count).astype(np.int64)
-    return hermite(np.vstack([whole, count * np.eye(2, dtype=np.int64)])) / count
-
-
-def hermite(vectors: Integers) -> Integers:
-    """Return the upper triangular basis (2, 2) of the lattice that integer vectors (m, 2) span."""
-    first = np.zeros(2, dtype=np.int64)
-    rest = 0
-    for vector in vectors:
-        row = vector.copy()
-        while row[0]:
-            first, row = row, first - (first[0] // row[0]) * row
-        rest = gcd(rest, int(row[1]))
-    first = first * (1 if first[0] > 0 else -1)
-    return np.array([[first[0], first[1] % rest], [0, rest]])
-
-
-def reduced(plane: Floats) -> Floats:
-    """Return a Lagrange-reduced right-handed basis (2, 2), at an obtuse angle, of the same lattice (rows)."""
-    a, b = plane
-    if a @ a > b @ b:
-        a, b = b, a
-    while True:
-        b = b - np.rint(a @ b / (a @ a)) * a
-        if b @ b >= a @ a - 1e-9:
-            break
-        a, b = b, a
-    if a @ b > 1e-9:
-        b = -b
-    return np.array([a, b]) if a[0] * b[1] - a[1] * b[0] > 0 else np.array([b, a])
-
-
-def _one_of_each(frac: Floats, lattice: Floats, symprec: float) -> list[int]:
-    """Return the indices of the atoms that are not a lattice translation of an earlier one."""
-    kept: list[int] = []
-    for i, place in enumerate(frac):
-        difference = frac[kept] - place
-        difference[:, :2] -= np.rint(difference[:, :2])
-        apart = np.linalg.norm(difference @ lattice, axis=1)
-        if not (apart < max(symprec, MIN_CONTACT / 2)).any():
-            kept.append(i)
-    return kept
+        return primitive, np.asarray(self.lattice[:2, :2] @ np.linalg.inv(lattice[:2, :2]))

@@ -76,9 +76,19 @@ def spin_operations(
     translations = np.asarray(found["translations"], dtype=float)
     signs = np.where(found["time_reversals"], -1, 1)
     if planar:
-        flat = (rotations[:, :2, 2] == 0).all(1) & (rotations[:, 2, :2] == 0).all(1)
+        flat = in_plane(rotations, translations)
         rotations, translations, signs = rotations[flat], translations[flat], signs[flat]
+    if not scaled.any():  # without moments every operation both keeps and flips them
+        keep = signs > 0
+        rotations, translations, signs = rotations[keep], translations[keep], signs[keep]
     return Operations(rotations, translations, signs)
+
+
+def in_plane(rotations: Integers, translations: Floats) -> NDArray[np.bool_]:
+    """Return which operations are those of a layer about its mid-plane: z → ±z, and no shift along z."""
+    unmixed = (rotations[:, :2, 2] == 0).all(1) & (rotations[:, 2, :2] == 0).all(1)
+    # A shift by half of the third vector is a symmetry of the images, not of the layer.
+    return unmixed & (np.abs(translations[:, 2] - np.rint(translations[:, 2])) < 0.25)
 
 
 def layer_group(lattice: Floats, frac_coords: Floats, species: Sequence[str], symprec: float) -> Group:
