@@ -121,7 +121,7 @@ class AnyMDPVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[An
     def _advance(self, actions: NDArray[np.int64], restart: NDArray[np.bool_] | None) -> Outcome:
         u = self._uniform()
         z = None
-        if self._tables.reward_noise is not None:
+        if self._tables.noisy:
             z = self.np_random.standard_normal(self.num_envs, dtype=np.float32)
         return step(self._tables, self._state, actions, u, z, task=self.task_index, restart=restart)
 
