@@ -10,9 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from omnirl.envs.registration import register_environments
-from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError
+from omnirl.errors import MissingExtraError, OmniRLError, OmniRLWarning, SamplingError, TrainingError
 
 if TYPE_CHECKING:
+    from omnirl.data.sequences import Dataset, pack_episodes
+    from omnirl.data.stream import TaskStream
+    from omnirl.data.synthesis import synthesize
     from omnirl.evaluation.protocol import evaluate, evaluate_steps
     from omnirl.evaluation.results import EvalResult, StepResult
     from omnirl.inference.agent import ICRLAgent
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from omnirl.training.loop import TrainResult, train
 
 __all__ = [
+    "Dataset",
     "EvalResult",
     "ICRLAgent",
     "MissingExtraError",
@@ -38,21 +42,27 @@ __all__ = [
     "StepResult",
     "Task",
     "TaskBatch",
+    "TaskStream",
     "TrainConfig",
     "TrainResult",
     "TrainingError",
     "evaluate",
     "evaluate_steps",
+    "pack_episodes",
     "policy_value",
     "sample_tasks",
     "solve",
+    "synthesize",
     "train",
 ]
 
 _HOME = {
+    "Dataset": "data.sequences",
+    "TaskStream": "data.stream",
+    "pack_episodes": "data.sequences",
+    "synthesize": "data.synthesis",
     "TrainConfig": "training.config",
     "TrainResult": "training.loop",
-    "TrainingError": "errors",
     "train": "training.loop",
     "EvalResult": "evaluation.results",
     "StepResult": "evaluation.results",

@@ -9,6 +9,10 @@ class SamplingError(RuntimeError):
     """The sampler used up its candidates; the message has the acceptance rate of every filter."""
 
 
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and where the last good checkpoint is."""
+
+
 class MissingExtraError(ImportError):
     """A package of one of the extras is not installed; the message says which `pip install` brings it."""
 

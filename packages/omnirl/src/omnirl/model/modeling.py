@@ -80,20 +80,35 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         """Read T steps of B histories that go on from `memory`, or begin.
 
         observations, tags, actions (B, T) int64, rewards (B, T) float32; `prompts` (B, T), by default 3, for
-        layouts that have them. In training mode states are hidden with probability `state_dropout`. The
-        memory that comes back is a new one, and part of the graph.
+        layouts that have them. In training mode `hide_states` comes first. The memory that comes back is a
+        new one, and part of the graph.
 
         Raises `OmniRLError` for ids out of range (checked on the CPU only) and for a memory of another model
         or batch size.
         """
-        history = self._history(observations, tags, actions, rewards, prompts)
+        return self.read(self.hide_states(observations), tags, actions, rewards, memory, prompts)
+
+    def hide_states(self, observations: Tensor) -> Tensor:
+        """In training mode, replace each id by the reserved one with probability `state_dropout`."""
+        self._history(observations=observations)
+        if not (self.training and self.config.state_dropout):
+            return observations
+        hidden = torch.rand(observations.shape, device=observations.device) < self.config.state_dropout
+        return observations.masked_fill(hidden, self.config.num_states)
+
+    def read(
+        self,
+        observations: Tensor,
+        tags: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        memory: Memory | None = None,
+        prompts: Tensor | None = None,
+    ) -> OmniRLOutput:
+        """`forward` that hides nothing itself; the reserved state id `num_states` is a hidden state."""
+        history = self._history(observations, tags, actions, rewards, prompts, reserved=1)
         batch, length = observations.shape
         memory = self._memory(memory, batch)
-        if self.training and self.config.state_dropout:
-            hidden_states = (
-                torch.rand(observations.shape, device=observations.device) < self.config.state_dropout
-            )
-            history["observations"] = observations.masked_fill(hidden_states, self.config.num_states)
         after = dict(memory)
         if self.fused:
             before, after["last"] = shift(history, memory["last"])
@@ -299,7 +314,7 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         check_memory(memory, self.config, batch_size)
         return memory
 
-    def _history(self, *arrays: Tensor | None, **named: Tensor | None) -> History:
+    def _history(self, *arrays: Tensor | None, reserved: int = 0, **named: Tensor | None) -> History:
         """The given arrays by name; on the CPU their ids are checked."""
         names = ("observations", "tags", "actions", "rewards", "prompts")
         given = {**dict(zip(names, arrays, strict=False)), **named}
@@ -310,7 +325,7 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         if len(set(shapes.values())) > 1:
             raise OmniRLError(f"the arrays of a history differ in shape: {shapes}")
         limits = {
-            "observations": self.config.num_states,
+            "observations": self.config.num_states + reserved,
             "tags": NUM_TAGS,
             "actions": self.config.num_actions + 1,
             "prompts": NUM_PROMPTS,

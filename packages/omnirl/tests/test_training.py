@@ -1,0 +1,255 @@
+"""Training: what is learnt, what a stop costs (nothing), and what is refused."""
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from omnirl.errors import OmniRLError, TrainingError
+from omnirl.model.config import OmniRLConfig
+from omnirl.model.losses import context_weights, policy_loss
+from omnirl.model.memory import detach
+from omnirl.model.modeling import OmniRL
+from omnirl.training.config import TrainConfig
+from omnirl.training.loop import Progress, train
+from omnirl.training.optimizers import make_optimizers, split_parameters
+from omnirl.training.segments import LossPlan, batch_gradients
+
+ARMS = 4
+
+
+def bandits(batch: int, length: int, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of random pulls, each followed by the filler step, labelled with the best arm."""
+    for update in range(10**6):
+        draw = np.random.default_rng([seed, update])
+        means = draw.normal(size=(batch, ARMS))
+        pulls = draw.integers(ARMS, size=(batch, length // 2))
+        real = np.arange(length) % 2 == 0
+        actions, labels = np.full((batch, length), ARMS), np.full((batch, length), -100)
+        rewards = np.zeros((batch, length), np.float32)
+        actions[:, real], labels[:, real] = pulls, means.argmax(1)[:, None]
+        rewards[:, real] = np.take_along_axis(means, pulls, 1) + 0.1 * draw.normal(size=pulls.shape)
+        yield {
+            "observations": np.zeros((batch, length), int),
+            "tags": np.where(real, 6, 7) + np.zeros((batch, 1), int),
+            "actions": actions,
+            "labels": labels,
+            "rewards": rewards,
+            "means": means,
+        }
+
+
+def settings(out: Path, **changes: object) -> TrainConfig:
+    model = OmniRLConfig(1, ARMS, 16, 1, 1, layout="fused", state_dropout=0.1)
+    base = TrainConfig(model, str(out), updates=6, batch_size=4, context=16, warmup=2, log_every=1)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def weights(model: OmniRL) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_a_bandit_is_learnt_in_context_so_that_regret_halves(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path,
+        model=OmniRLConfig(1, ARMS, 32, 1, 2, layout="fused", state_dropout=0.0),
+        updates=120,
+        context=24,
+        context_warmup=0,
+        warmup=10,
+    )
+    model = train(config, bandits(16, 24)).model
+    test = next(bandits(256, 24, seed=1))
+    with torch.no_grad():
+        logits = model(
+            *(torch.as_tensor(test[key]) for key in ("observations", "tags", "actions", "rewards"))
+        )
+    chosen = logits.policy_logits[:, 22].argmax(-1).numpy()
+    best = test["means"].max(1)
+    regret = (best - np.take_along_axis(test["means"], chosen[:, None], 1)[:, 0]).mean()
+    assert regret < 0.5 * (best - test["means"].mean(1)).mean()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path: Path, threads: int) -> None:
+    whole = train(settings(tmp_path / "whole", threads=threads), bandits(4, 16))
+
+    def killed(progress: Progress) -> None:
+        if progress.update == 4:  # after the checkpoint of update 3, so one update is lost
+            raise MemoryError
+
+    config = settings(tmp_path / "killed", threads=threads, checkpoint_minutes=1e-9)
+    with pytest.raises(MemoryError):
+        train(config, bandits(4, 16), on_update=killed)
+    resumed = train(config, bandits(4, 16))
+    assert torch.equal(weights(whole.model), weights(resumed.model))
+    assert resumed.steps == whole.steps == 6 * 4 * 16
+    logged = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["update"] for record in logged] == [1, 2, 3, 4, 5, 6]
+    again = OmniRL.from_pretrained(tmp_path / "killed" / "model")
+    assert torch.equal(weights(again), weights(whole.model))
+
+
+def test_a_signal_writes_a_checkpoint_before_it_does_what_it_does(tmp_path: Path) -> None:
+    def told(progress: Progress) -> None:
+        if progress.update == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    config = settings(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, bandits(4, 16), on_update=told)
+    seen: list[int] = []
+    train(config, bandits(4, 16), on_update=lambda progress: seen.append(progress.update))
+    assert seen == [3, 4, 5, 6]
+
+
+def test_updates_that_are_not_finite_are_passed_over_and_many_stop_the_run(tmp_path: Path) -> None:
+    def spoilt(bad: set[int]) -> Iterator[dict[str, np.ndarray]]:
+        for update, batch in enumerate(bandits(4, 16)):
+            rewards = np.full_like(batch["rewards"], np.nan) if update in bad else batch["rewards"]
+            yield {**batch, "rewards": rewards}
+
+    result = train(settings(tmp_path / "one"), spoilt({2}))
+    assert result.skipped == 1
+    assert torch.isfinite(weights(result.model)).all()
+    config = settings(tmp_path / "many", max_bad_updates=3, checkpoint_minutes=1e-9)
+    with pytest.raises(TrainingError, match=r"3 updates in a row, up to update 5.*last\.pt"):
+        train(config, spoilt({2, 3, 4, 5}))
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_a_damaged_one_named(tmp_path: Path) -> None:
+    train(settings(tmp_path), bandits(4, 16))
+    with pytest.raises(OmniRLError, match=r"lr = 0\.003, not 0\.1"):
+        train(settings(tmp_path, lr=0.1), bandits(4, 16))
+    (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(OmniRLError, match="damaged"):
+        train(settings(tmp_path), bandits(4, 16))
+    assert train(settings(tmp_path), bandits(4, 16), resume=False).updates == 6
+
+
+def star() -> tuple[OmniRL, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    model = OmniRL(OmniRLConfig(3, ARMS, 16, 2, 2, layout="star")).eval()
+    raw = next(bandits(6, 24))
+    batch = {key: torch.as_tensor(value) for key, value in raw.items() if key != "means"}
+    batch["observations"] = torch.randint(3, (6, 24))
+    return model, batch
+
+
+def test_gradients_do_not_depend_on_threads_or_rows_and_count_every_term() -> None:
+    model, batch = star()
+    plan = LossPlan.of(batch, ARMS, (0.2, 0.4, 0.4), 10, None)
+    one, terms = batch_gradients(model, batch, plan)
+    for threads in (2, 3):
+        other, _ = batch_gradients(model, batch, plan, threads)
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    output = model(*(batch[key] for key in ("observations", "tags", "actions", "rewards")))
+    w = context_weights(0, 24, 10)
+    valid = batch["labels"] >= 0
+    policy = policy_loss(output.policy_logits, batch["labels"], w) / (w * valid).sum()
+    real = batch["actions"][:, :-1] < ARMS
+    wrong = (output.reward[:, :-1] - batch["rewards"][:, :-1])[real]
+    states = output.next_state_logits[:, :-1][real].log_softmax(-1)
+    states = -states.gather(1, batch["observations"][:, 1:][real][:, None]).mean()
+    torch.testing.assert_close(terms, torch.stack((policy, states, wrong.square().mean())).detach())
+
+
+@pytest.mark.parametrize("size", [5, 8])
+def test_segment_gradients_add_up_to_truncated_backpropagation_by_hand(size: int) -> None:
+    model, batch = star()
+    plan = LossPlan.of(batch, ARMS, (1.0, 0.0, 0.0), 10, size)
+    gradients, terms = batch_gradients(model, batch, plan)
+    memory, loss = None, torch.zeros(())
+    for low in range(0, 24, size):
+        part = {key: value[:, low : low + size] for key, value in batch.items()}
+        output = model(*(part[key] for key in ("observations", "tags", "actions", "rewards")), memory=memory)
+        memory = detach(output.memory)
+        w = context_weights(low, part["labels"].shape[1], 10)
+        loss = loss + policy_loss(output.policy_logits, part["labels"], w) / plan.policy_total
+    expected = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True, allow_unused=True)
+    whole, whole_terms = batch_gradients(model, batch, replace(plan, segment=None))
+    torch.testing.assert_close(terms, whole_terms)  # the memory's numbers are those of one pass
+    for a, b in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert any(not torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients, whole, strict=True))
+
+
+def test_muon_has_the_matrices_of_the_trunk_and_adamw_the_rest(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    model = OmniRL(config.model)
+    matrices, others = split_parameters(model)
+    assert {name.rsplit(".", 2)[-2] for name, _ in matrices} == {"qkv_proj", "o_proj", "up_proj", "down_proj"}
+    adamw, muon = make_optimizers(model, config)
+    assert [id(weight) for weight in muon.param_groups[0]["params"]] == [id(weight) for _, weight in matrices]
+    assert sum(len(group["params"]) for group in adamw.param_groups) == len(others)
+    (alone,) = make_optimizers(model, replace(config, muon_lr=0.0))
+    assert sum(len(group["params"]) for group in alone.param_groups) == len(matrices) + len(others)
+
+
+def test_schedules_are_those_of_the_formulas(tmp_path: Path) -> None:
+    noam = settings(tmp_path, schedule="noam", warmup=2000)
+    assert [noam.rate(update - 1) for update in (500, 2000, 8000)] == pytest.approx([0.25, 1.0, 0.5])
+    config = settings(tmp_path, updates=1000, warmup=50, context=256, context_start=64, context_ramp=0.4)
+    rates = [config.rate(update) for update in (0, 24, 49, 500, 750, 1000)]
+    assert rates == pytest.approx([0.02, 0.5, 1.0, 1.0, 0.525, 0.05])
+    assert [config.length(update) for update in (0, 200, 400, 999)] == [64, 160, 256, 256]
+
+
+def test_a_config_survives_its_toml_and_a_typo_is_met_with_the_nearest_key(tmp_path: Path) -> None:
+    config = settings(tmp_path, segment=8, data={"num_states": 16, "mix": [0.5, 0.5], "family": "anymdp"})
+    path = tmp_path / "train.toml"
+    path.write_text(config.to_toml())
+    assert TrainConfig.from_toml(path) == config
+    path.write_text(config.to_toml().replace("muon_lr", "mounlr"))
+    with pytest.raises(OmniRLError, match="did you mean 'muon_lr'"):
+        TrainConfig.from_toml(path)
+    path.write_text("updates = ")
+    with pytest.raises(OmniRLError, match="no training config"):
+        TrainConfig.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"updates": 0}, "updates is 0"),
+        ({"clip": 0.0}, "clip"),
+        ({"schedule": "cosine"}, "trapezoid"),
+        ({"precision": "fp16"}, "bf16"),
+        ({"final_lr": 2.0}, "final_lr"),
+        ({"state_weight": 1.0}, "world_model"),
+        ({"threads": 2, "device": "cuda"}, "threads are for the CPU"),
+        ({"threads": 2, "model": OmniRLConfig(1, 2, 8, 1, 1, dropout=0.1)}, "dropout needs threads = 1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(OmniRLError, match=message):
+        settings(tmp_path, **changes)
+
+
+def test_batches_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    batch = next(bandits(4, 16))
+    config = settings(tmp_path)
+    with pytest.raises(OmniRLError, match="ended after 3 of 6"):
+        train(config, islice(bandits(4, 16), 3))
+    for changes, message in (
+        ({"labels": np.full((4, 16), 7)}, "label 7"),
+        ({"tags": batch["tags"][:, :5]}, "differ in shape"),
+        ({"observations": batch["observations"] + 2}, "observations has id 2"),
+    ):
+        with pytest.raises(OmniRLError, match=message):
+            train(config, iter([{**batch, **changes}]), resume=False)
+    with pytest.raises(OmniRLError, match="has no rewards"):
+        train(config, iter([{key: batch[key] for key in batch if key != "rewards"}]), resume=False)
+
+
+def test_a_typo_in_the_data_table_is_met_with_the_nearest_key(tmp_path: Path) -> None:
+    with pytest.raises(OmniRLError, match=r"\[data\].*did you mean 'num_states'"):
+        train(settings(tmp_path, data={"num_state": 1}))
