@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnirl.tasks.anymdp import PASSES, STARTS, Candidates
-from omnirl.tasks.solver import Dynamics, optimal_values
+from omnirl.tasks.solver import Dynamics, chain_of, expect, optimal_values
 from omnirl.tasks.task import Floats, Ints
 
 GAMMA = 0.99
@@ -20,6 +21,18 @@ LEAST_ENTROPY = 0.35
 LARGEST_VARIANCE = 1e-6
 
 _LAST_DOUBLINGS = 4  # of the chain's power are cheaper as 16 products with the three start rows alone
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """Candidates after step 8: the rewards of pitfalls and of the last state (B,), the expected rewards under
+    them (B, n, A), the values V_0.99 (B, n), and whether all came right (B,)."""
+
+    right: NDArray[np.bool_]
+    pit: Floats
+    goal: Floats
+    reward: Floats
+    values: Floats
 
 
 def accept(
@@ -35,19 +48,19 @@ def accept(
     if strict:
         rows = rows[mixes(candidates, max_steps)]
         tally["ergodicity (strict_paper)"] += len(rows)
-    kept, pit, goal, values = adjust(candidates[rows])
-    rows, pit, goal, values = rows[kept], pit[kept], goal[kept], values[kept]
+    chosen = candidates.part(rows)
+    adjusted = adjust(chosen)
+    term = terminal_rewards(chosen, adjusted.pit, adjusted.goal)
+    kept = np.flatnonzero(adjusted.right)
+    rows, chosen, term = rows[kept], chosen.part(kept), term[kept]
     tally["terminal rewards"] += len(rows)
-    if not len(rows):
-        return rows, np.zeros((0, candidates.live.shape[1]))
-    chosen = candidates[rows]
-    gained, policy = gains(chosen, pit, goal, max_steps[rows], values)
-    rows, pit, goal = rows[gained], pit[gained], goal[gained]
+    gained, policy = gains(chosen, adjusted.reward[kept], max_steps[rows], adjusted.values[kept])
+    kept = np.flatnonzero(gained)
+    rows, chosen, term = rows[kept], chosen.part(kept), term[kept]
     tally["gain over random"] += len(rows)
-    spread = spreads(candidates[rows], policy[gained], max_steps[rows])
-    rows, pit, goal = rows[spread], pit[spread], goal[spread]
-    tally["spread of visits"] += len(rows)
-    return rows, terminal_rewards(candidates[rows], pit, goal)
+    kept = np.flatnonzero(spreads(chosen, policy[kept], max_steps[rows]))
+    tally["spread of visits"] += len(kept)
+    return rows[kept], term[kept]
 
 
 def terminal_rewards(candidates: Candidates, pit: Floats, goal: Floats) -> Floats:
@@ -55,72 +68,63 @@ def terminal_rewards(candidates: Candidates, pit: Floats, goal: Floats) -> Float
     return _pitfalls(candidates) * pit[:, None] + _last(candidates) * goal[:, None]
 
 
-def adjust(candidates: Candidates) -> tuple[Ints, Floats, Floats, Floats]:
-    """Lower the pitfalls below every state and raise the last state above every start (step 8).
-
-    Returns the indices (M,) of the candidates that came right within 5 passes; then, for all B, the rewards
-    of pitfalls and of the last state (B,), and the values V_0.99 (B, n) under them.
-    """
-    base = _dynamics(candidates)
+def adjust(candidates: Candidates) -> Adjusted:
+    """Lower the pitfalls below every state and raise the last state above every start, in up to 5 passes."""
     pitfalls, last = _pitfalls(candidates), _last(candidates)
-    to_pit = np.matmul(candidates.transition, pitfalls[:, None, :, None].astype(float))[..., 0]
-    to_last = np.matmul(candidates.transition, last[:, None, :, None].astype(float))[..., 0]
+    parts = expect(candidates.transition, np.stack([candidates.reward_to, pitfalls, last], axis=-1))
+    reward = candidates.reward_from + parts[..., 0] + parts[..., 2]
+    to_pit, to_last = parts[..., 1], parts[..., 2]
+    goes_on = (~candidates.terminal).astype(np.float64)
     has_pit = pitfalls.sum(1) > 0
-    count = len(candidates.goal)
+    count = len(has_pit)
     top = candidates.num_states - np.where(candidates.goal, 2, 1)
-    pit, goal, values = np.zeros(count), np.ones(count), np.zeros(candidates.live.shape)
-    active, stale, right = np.arange(count), np.ones(count, bool), np.zeros(count, bool)
+    pit, goal, values = np.zeros(count), np.ones(count), np.zeros(goes_on.shape)
+    active, stale, right = np.arange(count), np.arange(count), np.zeros(count, bool)
     for number in range(PASSES):
-        again = active[stale[active]]
-        reward = (
-            base.reward[again]
-            + pit[again, None, None] * to_pit[again]
-            + goal[again, None, None] * to_last[again]
-        )
-        dynamics = Dynamics(candidates.transition[again], reward, base.goes_on[again])
-        guess = values[again] if number else None
-        values[again] = optimal_values(dynamics, np.full(len(again), GAMMA), guess)[1]
+        dynamics = Dynamics(candidates.transition, reward, goes_on).part(stale)
+        guess = values[stale] if number else None
+        values[stale] = optimal_values(dynamics, np.full(len(stale), GAMMA), guess)[1]
         lowest = np.where(candidates.live[active], values[active], np.inf).min(1)
         highest_start = np.where(candidates.start_probs[active] > 0, values[active], -np.inf).max(1)
         too_high = pit[active] - lowest + 1
         too_low = highest_start - values[active, top[active]] + candidates.margin[active, number]
-        done = (too_high <= 0) & (too_low <= 0)
-        right[active[done]] = True
-        active, too_high, too_low = active[~done], too_high[~done], too_low[~done]
+        wrong = (too_high > 0) | (too_low > 0)
+        right[active[~wrong]] = True
+        active, too_high, too_low = active[wrong], too_high[wrong], too_low[wrong]
         if number == PASSES - 1 or not len(active):
             break
-        lower = (too_high > 0) & has_pit[active]
-        pit[active] -= np.where(lower, too_high + candidates.pit_step[active, number], 0)
-        rise = np.maximum(2 * too_low, candidates.goal_step[active, number])
+        drop = np.where((too_high > 0) & has_pit[active], too_high + candidates.pit_step[active, number], 0)
+        rise = np.maximum(2 * too_low, candidates.goal_step[active, number]) * (too_low > 0)
         rise *= np.where(candidates.goal[active], 1.0, 1 - GAMMA)
-        goal[active] += np.where(too_low > 0, rise, 0)
-        stale[active] = lower | (too_low > 0)
-    return np.flatnonzero(right), pit, goal, values
+        pit[active] -= drop
+        goal[active] += rise
+        reward[active] += rise[:, None, None] * to_last[active] - drop[:, None, None] * to_pit[active]
+        stale = active[(drop > 0) | (rise > 0)]
+    return Adjusted(right, pit, goal, reward, values)
 
 
 def gains(
-    candidates: Candidates, pit: Floats, goal: Floats, max_steps: Floats, values: Floats
+    candidates: Candidates, reward: Floats, max_steps: Floats, values: Floats
 ) -> tuple[NDArray[np.bool_], Ints]:
     """Return which (B,) let the best policy earn 2 more than the random one from every start (step 9a).
 
-    Also returns the greedy policy (B, n) of γ = 2^(-1/S). `values` is a guess of its values.
+    Also returns the greedy policy (B, n) of γ = 2^(-1/S). `reward` (B, n, A) are the expected rewards,
+    `values` a guess of the values.
     """
-    base = _dynamics(candidates)
-    worth = np.matmul(candidates.transition, terminal_rewards(candidates, pit, goal)[:, None, :, None])
-    dynamics = Dynamics(base.transition, base.reward + worth[..., 0], base.goes_on)
+    dynamics = Dynamics(candidates.transition, reward, (~candidates.terminal).astype(np.float64))
     gamma = 2.0 ** (-1 / candidates.num_states)
     _, best, policy = optimal_values(dynamics, gamma, values)
     discount = gamma[:, None, None]
-    chain, reward = dynamics.transition.mean(2), dynamics.reward.mean(2)
-    random = dynamics.action_values(dynamics.policy_values(chain, reward, discount), discount).max(-1)
+    random_values = dynamics.policy_values(dynamics.transition.mean(2), reward.mean(2), discount)
+    random = dynamics.action_values(random_values, discount).max(-1)
     gain = (best - random)[:, :STARTS] * ((1 - gamma) * max_steps)[:, None]
     return ((gain >= LEAST_GAIN) | (candidates.start_probs[:, :STARTS] == 0)).all(1), policy
 
 
 def spreads(candidates: Candidates, policy: Ints, max_steps: Floats) -> NDArray[np.bool_]:
     """Return which (B,) make the best policy visit many states, from every start (step 9b)."""
-    chain = np.take_along_axis(candidates.transition, policy[..., None, None], axis=2)[:, :, 0]
-    rows = start_rows_of_power(restarting(chain, candidates), _doublings(max_steps))
+    chain = restarting(chain_of(candidates.transition, policy), candidates)
+    rows = start_rows_of_power(chain, _doublings(max_steps))
     gini = 1 - (rows * rows).sum(-1)
     entropy = -(rows * np.log(np.maximum(rows, 1e-300))).sum(-1) / np.log(candidates.num_states)[:, None]
     wide = (gini > LEAST_GINI) & (entropy > LEAST_ENTROPY)
@@ -157,13 +161,6 @@ def start_rows_of_power(chain: Floats, doublings: Ints) -> Floats:
 
 def _doublings(max_steps: Floats) -> Ints:
     return np.log2(max_steps).astype(np.int64) + 1
-
-
-def _dynamics(candidates: Candidates) -> Dynamics:
-    """Transitions and expected rewards without terminal rewards."""
-    arrival = np.matmul(candidates.transition, candidates.reward_to[:, None, :, None])[..., 0]
-    reward = candidates.reward_from + arrival
-    return Dynamics(candidates.transition, reward, (~candidates.terminal).astype(np.float64))
 
 
 def _last(candidates: Candidates) -> NDArray[np.bool_]:

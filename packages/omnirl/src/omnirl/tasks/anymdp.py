@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +125,10 @@ class Candidates:
     pit_step: Floats  # (B, PASSES), U(1, 10)
     goal_step: Floats  # (B, PASSES), U(1, 10)
 
-    def __getitem__(self, rows: NDArray[Any]) -> Candidates:
+    def part(self, rows: Ints) -> Candidates:
+        """Return some of the candidates; `rows` are in order, none twice."""
+        if len(rows) == len(self.num_states):
+            return self
         return Candidates(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 

@@ -151,7 +151,7 @@ class TaskBatch:
     @cached_property
     def expected_reward(self) -> Floats:
         """(N, S, A) float64: Σ_s' P(s'|s,a) reward(s,a,s')."""
-        return np.matmul(self.transition[..., None, :], self.reward[..., None])[..., 0, 0]
+        return np.einsum("nsat,nsat->nsa", self.transition, self.reward)
 
     def split(self, seed: int, fraction: float) -> tuple[TaskBatch, TaskBatch]:
         """Return two batches without a common task; the first has round(fraction · N) tasks, drawn by `seed`.

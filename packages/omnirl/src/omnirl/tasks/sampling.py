@@ -158,15 +158,15 @@ class _Found:
             "goal_terminates": np.zeros(n, bool),
         }
 
-    def put(self, search: _Search, **tables: Any) -> None:
-        """Write one task; its tables may be smaller than the padded ones."""
-        at, size = search.index - self.first, search.num_states
+    def put(self, searches: list[_Search], **tables: Any) -> None:
+        """Write tables (M, ...) of M tasks; they may be smaller than the padded ones."""
+        rows = [search.index - self.first for search in searches]
         for name, table in tables.items():
-            whole = self.arrays[name][at : at + 1]
-            whole[tuple(slice(0, length) for length in (1, *np.shape(table)))] = table
-        self.arrays["num_states"][at] = size
-        self.arrays["state_mapping"][at, :size] = search.state_mapping
-        self.arrays["max_steps"][at] = math.ceil(search.max_steps)
+            self.arrays[name][(rows, *(slice(0, length) for length in table.shape[1:]))] = table
+        for row, search in zip(rows, searches, strict=True):
+            self.arrays["num_states"][row] = search.num_states
+            self.arrays["state_mapping"][row, : search.num_states] = search.state_mapping
+            self.arrays["max_steps"][row] = math.ceil(search.max_steps)
 
     def batch(self) -> TaskBatch:
         return TaskBatch(
@@ -189,7 +189,7 @@ def _sample(law: Law, first: int, stop: int, batch_size: int | None) -> TaskBatc
                 tables = garnet_tables(search.rng, search.num_states, law.actions, law.branching)
             else:
                 tables = bandit_tables(search.rng, law.actions)
-            found.put(search, **tables)
+            found.put([search], **{name: table[None] for name, table in tables.items()})
     return found.batch()
 
 
@@ -213,13 +213,12 @@ def _sample_anymdp(law: Law, found: _Found, stop: int, batch_size: int | None) -
         candidates = _candidates(law, tried)
         max_steps = np.array([search.max_steps for search in tried])
         accepted, terminal = accept(candidates, max_steps, law.strict, tally)
-        done = set()
-        for row, to_terminal in zip(accepted.tolist(), terminal, strict=True):
-            search = tried[row]
-            if search.index not in done:
-                done.add(search.index)
-                _put(found, search, candidates, row, to_terminal)
-        going = [search for search in going if search.index not in done]
+        # the first accepted one of each task; a task's candidates stand one after the other
+        first = np.flatnonzero(np.diff(accepted // ahead, prepend=-1))
+        done = [tried[row] for row in accepted[first]]
+        _put(found, done, candidates.part(accepted[first]), terminal[first])
+        ended = {search.index for search in done}
+        going = [search for search in going if search.index not in ended]
         for search in going:
             search.candidates += ahead
             if search.candidates >= law.max_candidates:
@@ -245,18 +244,18 @@ def _candidates(law: Law, tried: list[_Search]) -> Candidates:
     return build(name_draws(blocks, n, a), num_states, n, redraw if law.strict else None)
 
 
-def _put(found: _Found, search: _Search, candidates: Candidates, row: int, to_terminal: Floats) -> None:
-    live = candidates.live[row][:, None, None]
-    real = np.arange(len(to_terminal)) < search.num_states
-    to = (candidates.reward_to[row] + to_terminal) * real
+def _put(found: _Found, searches: list[_Search], accepted: Candidates, terminal: Floats) -> None:
+    real = np.arange(terminal.shape[1]) < accepted.num_states[:, None]
+    to = ((accepted.reward_to + terminal) * real)[:, None, None, :]
+    rows = accepted.live[..., None, None]
     found.put(
-        search,
-        transition=candidates.transition[row],
-        reward=(candidates.reward_from[row][..., None] + to) * live,
-        reward_noise=(candidates.noise_from[row][..., None] + candidates.noise_to[row]) * live,
-        start_probs=candidates.start_probs[row],
-        terminal=candidates.terminal[row],
-        goal_terminates=candidates.goal[row],
+        searches,
+        transition=accepted.transition,
+        reward=(accepted.reward_from[..., None] + to) * rows,
+        reward_noise=(accepted.noise_from[..., None] + accepted.noise_to[:, None, None, :]) * rows,
+        start_probs=accepted.start_probs,
+        terminal=accepted.terminal,
+        goal_terminates=accepted.goal,
     )
 
 

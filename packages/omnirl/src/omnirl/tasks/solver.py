@@ -44,23 +44,36 @@ class Dynamics:
         """Return the dynamics of a batch of tasks."""
         return cls(tasks.transition, tasks.expected_reward, (~tasks.terminal).astype(np.float64))
 
-    def __getitem__(self, rows: slice | NDArray) -> Dynamics:
+    def part(self, rows: slice | Ints) -> Dynamics:
+        """Return some of the tasks; `rows` are in order, none twice."""
+        if not isinstance(rows, slice) and len(rows) == len(self.reward):
+            return self  # all of them: a copy of the tables is dear
         return Dynamics(self.transition[rows], self.reward[rows], self.goes_on[rows])
 
     def action_values(self, values: Floats, gamma: Floats | float) -> Floats:
         """Return Q (N, S, A) for the `values` (N, S) of the states arrived in; `gamma`: one or (N, 1, 1)."""
-        count, states, actions, _ = self.transition.shape
-        flat = self.transition.reshape(count, states * actions, states)
-        after = np.matmul(flat, (values * self.goes_on)[..., None]).reshape(count, states, actions)
-        q: Floats = self.reward + gamma * after
+        q: Floats = self.reward + gamma * expect(self.transition, (values * self.goes_on)[..., None])[..., 0]
         return q
 
     def policy_values(self, chain: Floats, reward: Floats, gamma: Floats | float) -> Floats:
-        """Return V (N, S) of the policy with state chain P_π (N, S, S) and reward r_π (N, S)."""
-        system = chain * (-gamma * self.goes_on[:, None, :])
-        states = np.arange(system.shape[-1])
-        system[:, states, states] += 1
-        return np.linalg.solve(system, reward[..., None])[..., 0].astype(np.float64, copy=False)
+        """Return V (N, S) of a policy with state chain P_π (N, S, S), overwritten, and reward r_π (N, S)."""
+        chain *= -gamma * self.goes_on[:, None, :]
+        states = np.arange(chain.shape[-1])
+        chain[:, states, states] += 1
+        return np.linalg.solve(chain, reward[..., None])[..., 0].astype(np.float64, copy=False)
+
+
+def expect(transition: Floats, values: Floats) -> Floats:
+    """Return Σ_s' P(s'|s,a) values(s') (N, S, A, k) of k functions of the next state (N, S, k)."""
+    count, states, actions, _ = transition.shape
+    flat = transition.reshape(count, states * actions, states)
+    return np.matmul(flat, values).reshape(count, states, actions, values.shape[-1])
+
+
+def chain_of(transition: Floats, policy: Ints) -> Floats:
+    """Return P_π (N, S, S) of one action a state (N, S)."""
+    count, states = policy.shape
+    return transition[np.arange(count)[:, None], np.arange(states), policy]
 
 
 def optimal_values(
@@ -80,7 +93,7 @@ def optimal_values(
     for first in range(0, count, step := max(1, _CACHE // (states * states * actions))):
         part = slice(first, first + step)
         guess = None if values is None else values[part]
-        found = _policy_iteration(dynamics[part], gamma[part], guess)
+        found = _policy_iteration(dynamics.part(part), gamma[part], guess)
         for whole, piece in zip(result, found, strict=True):
             whole[part] = piece
     return result
@@ -100,9 +113,8 @@ def _policy_iteration(
     q, active = q.copy(), np.arange(len(gamma))
     part, part_discount, part_policy = dynamics, discount, policy
     for _ in range(_ROUNDS):
-        chain = np.take_along_axis(part.transition, part_policy[..., None, None], axis=2)[:, :, 0]
         reward = np.take_along_axis(part.reward, part_policy[..., None], axis=2)[..., 0]
-        part_values = part.policy_values(chain, reward, part_discount)
+        part_values = part.policy_values(chain_of(part.transition, part_policy), reward, part_discount)
         part_q = part.action_values(part_values, part_discount)
         gain = part_q.max(-1) - part_values
         better = gain > TIE * np.maximum(1.0, np.abs(part_values).max(-1, keepdims=True))
@@ -113,7 +125,8 @@ def _policy_iteration(
             return q, np.take_along_axis(q, policy[..., None], axis=2)[..., 0], policy
         if not unfinished.all():
             active, part_policy = active[unfinished], part_policy[unfinished]
-            part, part_discount = part[unfinished], part_discount[unfinished]
+            kept = np.flatnonzero(unfinished)
+            part, part_discount = part.part(kept), part_discount[kept]
     raise RuntimeError(f"policy iteration did not settle in {_ROUNDS} rounds; gamma {gamma.max()}")
 
 

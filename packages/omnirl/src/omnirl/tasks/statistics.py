@@ -32,7 +32,7 @@ def task_statistics(tasks: TaskBatch) -> dict[str, Floats]:
     dynamics = Dynamics.of(tasks)
     values = optimal_values(dynamics, np.full(len(tasks), _GAMMA))[1]
     chain, reward = dynamics.transition.mean(2), dynamics.reward.mean(2)
-    random = dynamics.action_values(dynamics.policy_values(chain, reward, _GAMMA), _GAMMA).max(-1)
+    random = dynamics.action_values(dynamics.policy_values(chain.copy(), reward, _GAMMA), _GAMMA).max(-1)
     top = size - np.where(tasks.goal_terminates, 2, 1)
     table = live[..., None, None] & real[:, None, None, :]
     probs, visited = tasks.transition, visits(tasks)

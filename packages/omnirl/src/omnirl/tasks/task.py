@@ -98,7 +98,7 @@ class Task:
     @cached_property
     def expected_reward(self) -> Floats:
         """(S, A) float64: Σ_s' P(s'|s,a) reward(s,a,s')."""
-        return np.matmul(self.transition[:, :, None, :], self.reward[..., None])[..., 0, 0]
+        return np.einsum("sat,sat->sa", self.transition, self.reward)
 
     @cached_property
     def digest(self) -> str:
