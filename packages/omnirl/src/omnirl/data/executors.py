@@ -64,7 +64,7 @@ class Processes:
         # Spawned, not forked: torch's threads may be alive in this process.
         pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"))
         try:
-            yield from _ahead(
+            yield from send_ahead(
                 jobs, _WAITING * self.count, lambda j: pool.submit(function, j), lambda f: f.result()
             )
         finally:
@@ -91,10 +91,10 @@ class RayExecutor:
             ray.init(include_dashboard=False)
         remote = ray.remote(num_cpus=self._num_cpus)(function)
         slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self._num_cpus))
-        return _ahead(jobs, _WAITING * slots, remote.remote, ray.get)
+        return send_ahead(jobs, _WAITING * slots, remote.remote, ray.get)
 
 
-def _ahead(
+def send_ahead(
     jobs: Iterable[Job], waiting: int, send: Callable[[Job], Any], fetch: Callable[[Any], Result]
 ) -> Iterator[Result]:
     """Send at most `waiting` jobs before the first result is fetched, and one more for each that is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,23 @@ def greedy_actions(q: NDArray[np.float64]) -> NDArray[np.int64]:
     return (q >= best - TIE * np.maximum(1, np.abs(best))).argmax(-1)
 
 
-def by_observation(tasks: TaskBatch, values: NDArray[np.generic]) -> NDArray[np.generic]:
+def soft_labels(tasks: TaskBatch, temperature: float) -> NDArray[np.float32]:
+    """(N, n, A) probabilities softmax(A*(s, ·) / (temperature · rms A*)) at each observation (section 2.6).
+
+    A* = Q - V for γ = 0.994; the rms is over the live (s, a) of a task. Uniform where there is no state.
+    """
+    q = solve(tasks, REFERENCE_GAMMAS[3])
+    advantage = q - q.max(-1, keepdims=True)
+    live = (np.arange(q.shape[1]) < tasks.num_states[:, None]) & ~tasks.terminal
+    square = (np.square(advantage).sum(-1) * live).sum(-1)
+    rms = np.sqrt(square / np.maximum(1, live.sum(-1) * q.shape[-1]))
+    weights = np.exp(advantage / (temperature * np.maximum(rms, 1e-12))[:, None, None])
+    found = by_observation(tasks, weights.astype(np.float32))
+    found[found.sum(-1) == 0] = 1.0
+    return found / found.sum(-1, keepdims=True)
+
+
+def by_observation(tasks: TaskBatch, values: NDArray[Any]) -> NDArray[Any]:
     """`values` (N, S, ...) of inner states as (N, n, ...) of observation ids; zeros where there is no
     state.
     """
