@@ -35,7 +35,7 @@ def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        arguments, cwd=workspace, env=environment, capture_output=True, text=True, timeout=120
+        arguments, cwd=workspace, env=environment, capture_output=True, text=True, timeout=600
     )
 
 

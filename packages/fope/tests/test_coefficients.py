@@ -136,9 +136,9 @@ def test_ranks_compare_their_coefficients(tmp_path: object, seeds: tuple[int, in
     ]
     for process in processes:
         process.start()
-    said = [queue.get(timeout=120) for _ in processes]
+    said = [queue.get(timeout=600) for _ in processes]
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=600)
     assert all(answer in text for text in said), said
 
 

@@ -43,7 +43,7 @@ def test_launch_scripts_call_accelerate_with_fsdp2(
         env=os.environ | environment | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert ended.returncode == 0, ended.stderr
     assert "fsdp2.yaml" in ended.stdout

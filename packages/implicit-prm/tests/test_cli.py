@@ -463,7 +463,7 @@ def test_what_is_missing_is_named_with_its_extra(
     places = {"IN": str(source), "OUT": str(tmp_path / "out.jsonl")}
     words = [places.get(word, word) for word in arguments]
     code = f"import sys; sys.modules[{missing!r}] = None; from implicit_prm.cli import main; main({words})"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 2
     assert f"pip install 'implicit-prm[{extra}]'" in ended.stderr

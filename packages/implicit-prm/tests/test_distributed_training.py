@@ -162,7 +162,7 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     ]
     env = environment(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, whole, settings], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, whole, settings], env=env, check=True, capture_output=True, timeout=600)
     for step in (2, 6):
         process = subprocess.Popen([*command, killed, settings], env=env, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
@@ -171,6 +171,6 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, killed, settings], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, killed, settings], env=env, check=True, capture_output=True, timeout=600)
     weights, others = (load_file(path / "final" / "model.safetensors") for path in (whole, killed))
     assert all(torch.equal(others[name], weight) for name, weight in weights.items())

@@ -119,7 +119,7 @@ def test_two_processes_interrupted_and_resumed_equal_one(file: Path, tmp_path: P
         [sys.executable, "-c", LAUNCH, FSDP2, file, two],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "checkpoint-3" in done.stdout
@@ -140,7 +140,7 @@ def test_accelerate_launch(file: Path, tmp_path: Path) -> None:
         FSDP2,
     ]
     command += ["--num_processes", "2", "-m", "lmlab.train", "--config", file, "--output", two]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads((two / "metrics.json").read_text())["processes"] == 2
     assert done.stdout.count("parameters") == 1  # one process speaks

@@ -137,6 +137,6 @@ def _two_processes(folder: Path, arguments: list[str]) -> None:
         )
         for rank in range(2)
     ]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
+    errors = [process.communicate(timeout=600)[1] for process in processes]
     if any(process.returncode for process in processes):
         pytest.fail("\n".join(errors)[-4000:])

@@ -157,7 +157,7 @@ def test_launch_scripts(
         env=os.environ | environment | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert ended.returncode == 0, ended.stderr
     for words in expected:

@@ -148,7 +148,7 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     env = environment(tmp_path, SHARDED="")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, whole], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, whole], env=env, check=True, capture_output=True, timeout=600)
     for step in (1, 3):
         process = subprocess.Popen(
             [*command, killed], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -159,7 +159,7 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
         time.sleep(0.05 * step)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, killed], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, killed], env=env, check=True, capture_output=True, timeout=600)
     for part in ("policy", "prm"):
         weights, others = (load_file(path / "final" / part / "model.safetensors") for path in (whole, killed))
         assert all(torch.equal(others[name], weight) for name, weight in weights.items())

@@ -51,7 +51,7 @@ class Paper:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
 

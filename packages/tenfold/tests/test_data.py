@@ -183,7 +183,7 @@ def test_processes_that_ask_at_once_fetch_once(words: Dataset, site: Site) -> No
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0].strip() for process in asking]
+    answers = [process.communicate(timeout=600)[0].strip() for process in asking]
     assert answers == [str(words.path())] * 4
     assert site.asked == ["/words.txt"]
 

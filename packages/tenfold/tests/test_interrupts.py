@@ -100,7 +100,7 @@ def number_of_lines(folder: RunFolder) -> int:
 
 def resume(paper: Paper, cwd: Path) -> None:
     process = start(paper, cwd, "--resume")
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert "C1" in output
 

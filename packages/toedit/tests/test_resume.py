@@ -102,7 +102,7 @@ def folder(tmp_path: Path) -> Path:
 
 def child(folder: Path, how: str, count: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, __file__, str(folder), how, str(count)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def edited_twice(folder: Path) -> int:
