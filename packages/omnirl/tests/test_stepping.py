@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnirl import OmniRLError, TaskBatch
-from omnirl.tasks.stepping import StepTables, alias_tables, start, step
+from omnirl import OmniRLError, TaskBatch, sample_tasks
+from omnirl.tasks.stepping import StepTables, alias_tables, start, start_one, step, step_one
 
 
 def held(row: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -86,6 +86,21 @@ def test_a_restart_draws_a_start_state_with_reward_zero() -> None:
     assert not found.reward.any()
     assert not found.terminated.any()
     np.testing.assert_array_equal(found.state, start(tables, u, task=many))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_one_step_is_the_step_of_many_to_the_last_bit(seed: int) -> None:
+    tables = StepTables.build(sample_tasks(2, 16, 3, seed=seed % 3))
+    rng = np.random.default_rng(seed)
+    task, state, action = (rng.integers(0, high, 20) for high in (2, 16, 3))
+    u, z = rng.random(20), rng.standard_normal(20)
+    many = step(tables, state, action, u, z, task=task)
+    for i in range(20):
+        one = step_one(tables, int(state[i]), int(action[i]), u[i], z[i], task=int(task[i]))
+        assert one == (many.state[i], many.reward[i], many.terminated[i])
+    first = start(tables, u, task=task)
+    assert [start_one(tables, u[i], task=int(task[i])) for i in range(20)] == first.tolist()
 
 
 def test_what_a_float32_uniform_cannot_choose_is_no_successor() -> None:

@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete
 
 from omnirl.errors import OmniRLError
 from omnirl.tasks.batch import TaskBatch
-from omnirl.tasks.stepping import StepTables, start, step
+from omnirl.tasks.stepping import StepTables, start_one, step_one
 from omnirl.tasks.task import Task
 
 
@@ -71,7 +71,7 @@ class AnyMDPEnv(gymnasium.Env[np.int64, np.int64]):
         super().reset(seed=seed)
         if options and "task" in options:
             self._go_on_with(options["task"])
-        self._state = int(start(self._tables, np.array([self.np_random.random()]))[0])
+        self._state = start_one(self._tables, self.np_random.random())
         self._steps, self._last, self._running = 0, None, True
         return self._observation(), {"inner_state": self._state} if self.debug else {}
 
@@ -79,14 +79,13 @@ class AnyMDPEnv(gymnasium.Env[np.int64, np.int64]):
         """Act; returns observation, reward, terminated, truncated, info."""
         if not self._running:
             raise ResetNeeded("no episode is running: call reset() before step()")
-        if not self.action_space.contains(action):
+        if not (isinstance(action, int | np.integer) and 0 <= action < self.task.num_actions):
             raise OmniRLError(
                 f"the action is {action!r}; actions are integers from 0 to {self.task.num_actions - 1}"
             )
-        u, z = self.np_random.random(1), self.np_random.standard_normal(1)
-        found = step(self._tables, np.array([self._state]), np.array([action]), u, z)
-        before, self._state = self._state, int(found.state[0])
-        reward, terminated = float(found.reward[0]), bool(found.terminated[0])
+        before, rng = self._state, self.np_random
+        found = step_one(self._tables, before, int(action), rng.random(), rng.standard_normal())
+        self._state, reward, terminated = found
         self._steps += 1
         truncated = self._steps >= self.task.max_steps and not terminated
         self._running = not (terminated or truncated)

@@ -1,9 +1,10 @@
 """One step of many tabular worlds at once: a pure function of states, actions and random numbers.
 
-The single environment, the vector environment, the synthesis of data and the evaluation all step through
-`step`, so they follow one law. The next state is drawn by Walker's alias method: two look-ups whatever the
-number of states, where a search in a cumulative row reads the whole row. A row keeps its possible successors
-only, with their rewards beside them: what a step reads is three short records, and tables stay in the cache.
+The vector environment, the synthesis of data and the evaluation all step through `step`, the single
+environment through its twin `step_one`: they follow one law. The next state is drawn by Walker's alias method:
+two look-ups whatever the number of states, where a search in a cumulative row reads the whole row. A row keeps
+its possible successors only, with their rewards beside them: what a step reads is three short records, and
+tables stay in the cache.
 """
 
 from __future__ import annotations
@@ -174,6 +175,33 @@ def start(
     """First inner states (E,) int64 of episodes of `task` (E,), by one uniform `u` (E,) each; see `step`."""
     row = tables.start_rows + (tables.tasks if task is None else task)
     return _draw(tables, row, u)["state"].astype(np.int64)
+
+
+def step_one(
+    tables: StepTables, state: int, action: int, u: float, z: float, *, task: int = 0
+) -> tuple[int, float, bool]:
+    """`step` of one environment, the same to the last bit with float64 numbers, without numpy's cost a call.
+
+    Returns the state arrived in, the reward and whether the episode ended.
+    """
+    row = (task * tables.num_states + state) * tables.num_actions + action
+    reward, noise, arrived, ends, _ = _draw_one(tables, row, u)
+    return arrived, reward + noise * z, ends
+
+
+def start_one(tables: StepTables, u: float, *, task: int = 0) -> int:
+    """`start` of one environment."""
+    state: int = _draw_one(tables, tables.start_rows + task, u)[2]
+    return state
+
+
+def _draw_one(tables: StepTables, row: int, u: float) -> tuple[float, float, int, bool, bool]:
+    first, count = tables.rows[row].item()
+    bucket = int(u * count)
+    accept, other = tables.buckets[first + bucket].item()
+    chosen = first + bucket if u * count - bucket < accept else other
+    found: tuple[float, float, int, bool, bool] = tables.arrivals[chosen].item()
+    return found
 
 
 def _draw(tables: StepTables, row: NDArray[np.int64], u: NDArray[np.floating]) -> NDArray[Any]:
