@@ -13,7 +13,10 @@ from altermag.errors import AltermagError, AltermagWarning, MissingExtraError
 if TYPE_CHECKING:
     from altermag import optics, prototypes, tb
     from altermag.classification import Classification, classify, symprec_scan
+    from altermag.mapping import StackingMap, stacking_map
     from altermag.monolayer import Monolayer
+    from altermag.partners import Partner
+    from altermag.special import SpecialPosition, enumerate_stackings, special_positions
     from altermag.stacking import Bilayer, stack
 
 __all__ = [
@@ -23,10 +26,16 @@ __all__ = [
     "Classification",
     "MissingExtraError",
     "Monolayer",
+    "Partner",
+    "SpecialPosition",
+    "StackingMap",
     "classify",
+    "enumerate_stackings",
     "optics",
     "prototypes",
+    "special_positions",
     "stack",
+    "stacking_map",
     "symprec_scan",
     "tb",
 ]
@@ -35,7 +44,13 @@ _HOME: dict[str, str] = {
     "Bilayer": "stacking",
     "Classification": "classification",
     "Monolayer": "monolayer",
+    "Partner": "partners",
+    "SpecialPosition": "special",
+    "StackingMap": "mapping",
     "classify": "classification",
+    "enumerate_stackings": "special",
+    "special_positions": "special",
+    "stacking_map": "mapping",
     "stack": "stacking",
     "symprec_scan": "classification",
 }

@@ -111,9 +111,9 @@ class Bilayer:
 
     def partners(self) -> list[Partner]:
         """Return the stackings of this monolayer whose splitting is the negative at the same k."""
-        from altermag.partners import partners
+        from altermag.partners import find_partners
 
-        return partners(self)
+        return find_partners(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able data: the structure as `altermag.io.read` takes it, and how it was stacked."""
