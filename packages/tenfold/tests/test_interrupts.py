@@ -49,7 +49,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def wait_for_the_end_of(family: list[psutil.Process]) -> None:
-    """No trial process outlives the command that started it by more than three seconds."""
+    """No trial process outlives the command that started it for long."""
     wait_for(lambda: not any(map(_is_alive, family)), 60)
 
 
