@@ -1,10 +1,10 @@
 """One step of many tabular worlds at once: a pure function of states, actions and random numbers.
 
 The vector environment, the synthesis of data and the evaluation all step through `step`, the single
-environment through its twin `step_one`: they follow one law. The next state is drawn by Walker's alias method:
-two look-ups whatever the number of states, where a search in a cumulative row reads the whole row. A row keeps
-its possible successors only, with their rewards beside them: what a step reads is three short records, and
-tables stay in the cache.
+environment through its twin `step_one`: they follow one law. The next state is drawn by Walker's alias
+method: two look-ups whatever the number of states, where a search in a cumulative row reads the whole row. A
+row keeps its possible successors only, with their rewards beside them: what a step reads is three short
+records, and tables stay in the cache.
 """
 
 from __future__ import annotations
