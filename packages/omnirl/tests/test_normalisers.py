@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from omnirl.envs.shaping import CliffWalkingShaping
-from omnirl.evaluation.normalisers import exact_normaliser, sampled_normaliser, task_of, truncated_task
+from omnirl.evaluation.normalisers import (
+    Normaliser,
+    exact_normaliser,
+    sampled_normaliser,
+    task_of,
+    truncated_task,
+)
 from omnirl.tasks.task import Task
 
 
@@ -35,6 +41,15 @@ def test_the_usable_gap_is_one_hundredth():
     long = exact_normaliser(chain(7))  # gap 0.0078
     assert short.usable[0]
     assert not long.usable[0]
+
+
+def test_an_oracle_that_lives_longer_and_earns_less_a_step_is_not_usable_by_step():
+    # the first: random -3 in 6 steps, the oracle -2.5 in 2
+    found = Normaliser(*np.array([[-3.0, -2, 0.1], [-2.5, -1, 1], [6, 2, 10], [2, 8, 9]]))
+    np.testing.assert_array_equal(found.usable, [True, True, True])
+    np.testing.assert_array_equal(found.usable_by_step, [False, True, True])
+    scores = found.rate_scores(np.array([-1.0, -1, 0.01]), np.arange(3))
+    np.testing.assert_allclose(scores, [np.nan, 0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class PSRL(TabularLearner):
         num_actions: int,
         *,
         gamma: float = 0.95,
-        prior: float = 0.1,
+        prior: float = 0.03,
         reward_weight: float = 0.1,
         seed: int = 0,
     ) -> None:

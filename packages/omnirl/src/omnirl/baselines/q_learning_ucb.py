@@ -11,9 +11,9 @@ from omnirl.baselines.learner import Bools, Floats, Ints, TabularLearner, per_ro
 class QLearningUCB(TabularLearner):
     """Q-learning that begins at 0 and acts argmax_a Q(s, a) + c / sqrt(n_sa) U(0, 1), n_sa = 1 + visits.
 
-    The defaults are what did best on AnyMDP (16, 5) within some 1,000 steps; more steps want a larger
-    `bonus` (10 at 20,000). `alpha`, `gamma` and `bonus` are numbers, or arrays (N,) with one a world; `q`
-    (N, S, A) is the table.
+    The defaults do best on AnyMDP (16, 5) within some 1,000 steps; for 20,000 take `alpha` 0.2 and `bonus`
+    10. `alpha`, `gamma` and `bonus` are numbers, or arrays (N,) with one a world; `q` (N, S, A) is the
+    table.
     """
 
     def __init__(
@@ -22,8 +22,8 @@ class QLearningUCB(TabularLearner):
         num_actions: int,
         *,
         alpha: ArrayLike = 0.5,
-        gamma: ArrayLike = 0.95,
-        bonus: ArrayLike = 0.3,
+        gamma: ArrayLike = 0.9,
+        bonus: ArrayLike = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__(num_states, num_actions, seed=seed)

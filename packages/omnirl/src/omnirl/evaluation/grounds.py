@@ -49,15 +49,20 @@ def as_tasks(tasks: Any) -> TaskBatch | None:
     return None
 
 
-def task_ground(tasks: TaskBatch, runs: int, seed: np.random.SeedSequence, shaping: Any) -> Ground:
-    """`runs` rows of each task whose oracle is better than random; raises `OmniRLError` if none is."""
+def task_ground(
+    tasks: TaskBatch, runs: int, seed: np.random.SeedSequence, shaping: Any, by_step: bool
+) -> Ground:
+    """`runs` rows of each task whose oracle is better than random (by step: earns more per step).
+
+    Raises `OmniRLError` if none is.
+    """
     if isinstance(shaping, str):
         raise OmniRLError("shaping by name is for environments; tasks take a function of a RawStep")
     played = tasks
     if isinstance(shaping, Shaping):
         played = TaskBatch.stack([truncated_task(task, shaping) for task in tasks])
     normaliser = exact_normaliser(played)
-    kept = np.flatnonzero(normaliser.usable)
+    kept = np.flatnonzero(normaliser.usable_by_step if by_step else normaliser.usable)
     if not len(kept):
         raise OmniRLError(f"no task is left: in none is the oracle better than random by {LEAST_GAP}")
     world = TaskWorld(tasks[kept], runs, seed, shaping)

@@ -28,6 +28,12 @@ Floats = NDArray[np.float64]
 
 LEAST_GAP = 0.01
 """A task whose oracle is not better than random by this much says nothing: it is left out and counted."""
+LEAST_RATE_GAP = 0.1
+"""The same for rewards per step, as a share of both together.
+
+An oracle may live longer and earn less per step than random does: so it is in 1 to 2 % of AnyMDP's tasks, and
+a score by step means nothing there.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,18 +50,23 @@ class Normaliser:
         """(N,) bool: the oracle is better than random by at least 0.01."""
         return self.oracle - self.random >= LEAST_GAP
 
+    @property
+    def usable_by_step(self) -> NDArray[np.bool_]:
+        """(N,) bool: usable, and the oracle earns more per step by a tenth of what both earn together."""
+        low, high = self._rates()
+        return self.usable & (high - low >= LEAST_RATE_GAP * (np.abs(low) + np.abs(high)))
+
     def scores(self, returns: Floats, task_index: NDArray[np.int64]) -> Floats:
         """Scores of returns (R, E) of episodes; `task_index` (R,) says whose they are."""
         return _scaled(returns, self.random, self.oracle, task_index)
 
     def rate_scores(self, rates: Floats, task_index: NDArray[np.int64]) -> Floats:
-        """Scores of rewards per step (R, ...)."""
-        return _scaled(rates, self.random / self.random_steps, self.oracle / self.oracle_steps, task_index)
+        """Scores of rewards per step (R, ...); NaN for tasks that are not usable by step."""
+        low, high = self._rates()
+        return _scaled(rates, low, np.where(self.usable_by_step, high, np.nan), task_index)
 
-    def __getitem__(self, rows: NDArray[Any]) -> Normaliser:
-        return Normaliser(
-            self.random[rows], self.oracle[rows], self.random_steps[rows], self.oracle_steps[rows]
-        )
+    def _rates(self) -> tuple[Floats, Floats]:
+        return self.random / self.random_steps, self.oracle / self.oracle_steps
 
 
 def exact_normaliser(tasks: TaskBatch | Task) -> Normaliser:

@@ -105,11 +105,12 @@ def evaluate_steps(
 ) -> StepResult:
     """The rewards of the first `steps` steps of `runs` runs; resets are steps, as in the model's context.
 
-    Everything else is as in `evaluate`, whose keyword arguments it takes.
+    Everything else is as in `evaluate`, whose keyword arguments it takes; only, tasks whose oracle hardly
+    earns more per step than random are left out too (`Normaliser.usable_by_step`).
     """
     if steps < 1:
         raise OmniRLError(f"steps is {steps}; at least one is needed")
-    trial = _prepare(agent_or_policy, env_or_tasks, seed, runs=runs, **options)
+    trial = _prepare(agent_or_policy, env_or_tasks, seed, runs=runs, by_step=True, **options)
     rewards = np.full((trial.world.num_rows, steps), np.nan)
     ends = np.zeros(rewards.shape, bool)
     for t, step in zip(range(steps), trial.roll(), strict=False):
@@ -166,6 +167,7 @@ def _prepare(
     env_kwargs: dict[str, Any] | None = None,
     max_steps: int | None = None,
     oracle_return: float | None = None,
+    by_step: bool = False,
 ) -> _Trial:
     if runs < 1:
         raise OmniRLError(f"runs is {runs}; at least one is needed")
@@ -174,7 +176,7 @@ def _prepare(
     seeds = np.random.SeedSequence(seed).spawn(4)
     tasks = as_tasks(env_or_tasks)
     if tasks is not None:
-        ground = task_ground(tasks, runs, seeds[0], shaping)
+        ground = task_ground(tasks, runs, seeds[0], shaping, by_step)
     else:
         make = maker(env_or_tasks, env_kwargs or {}, shaping, discretize, max_steps)
         ground = environment_ground(make, runs, seeds[0], shaping, max_steps, oracle_return)

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 class Result:
     """R rows: run j of task i is row i · runs + j; `task_index` (R,) counts in the tasks that were given.
 
-    `skipped` tasks were left out: their oracle is no better than random by 0.01. `teacher_score` (R,) is the
+    `skipped` tasks were left out: their oracle is no better than random. `teacher_score` (R,) is the
     score by reward per step of what was demonstrated, None for an online start. `settings` say how it was
     run.
     """
