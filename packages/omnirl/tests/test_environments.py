@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
@@ -9,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy.stats import chisquare, kstest
 
-from omnirl import OmniRLError, Task, TaskBatch
+from omnirl import MissingExtraError, OmniRLError, Task, TaskBatch
 from omnirl.envs import AnyMDPEnv, AnyMDPVectorEnv
 
 
@@ -291,3 +294,18 @@ def test_mistakes_are_named() -> None:
         AnyMDPVectorEnv([corridor()], num_envs=0)
     with pytest.raises(OmniRLError, match="give tasks= to play"):
         AnyMDPVectorEnv()
+
+
+@pytest.mark.parametrize(
+    ("module", "library", "extra"),
+    [("switch2", "pettingzoo", "multiagent"), ("sb3", "stable_baselines3", "rl")],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    module: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"omnirl.envs.{module}", raising=False)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'omnirl-icrl\[{extra}\]'"):
+        importlib.import_module(f"omnirl.envs.{module}")
