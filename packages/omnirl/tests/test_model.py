@@ -16,7 +16,12 @@ from omnirl.model.memory import detach, fork, join, select_rows
 from omnirl.model.modeling import OmniRL, OmniRLOutput
 
 STATES, ACTIONS = 7, 3
-KINDS = [("fused", "attention"), ("star", "attention")]
+KINDS = [
+    ("fused", "attention"),
+    ("star", "attention"),
+    ("fused", "gated_deltanet"),
+    ("star", "gated_deltanet"),
+]
 
 
 def make(layout: str, mixer: str = "attention", **settings: object) -> OmniRL:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +21,15 @@ class Context:
 
     `used` places of the cache are filled. `mask` (B or 1, 1, T, used + T) is true where a token may look,
     None where it may look at all before it. `positions` (B, T) count a row's own tokens. `in_place` writes
-    the new keys into the cache's free places instead of making a longer cache.
+    the new keys into the cache's free places instead of making a longer cache. `shared` is what layers of
+    one pass tell each other.
     """
 
     used: int
     mask: Tensor | None
     positions: Tensor
     in_place: bool
+    shared: dict[str, Any] = field(default_factory=dict)
 
 
 class Attention(nn.Module):

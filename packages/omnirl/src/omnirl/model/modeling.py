@@ -191,9 +191,9 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         if self.fused:
             after["last"] = {key: emptied(memory["last"][key], empty["last"][key]) for key in empty["last"]}
         if "used" not in memory:  # the keys of a row without tokens are not looked at
-            after["layers"] = [
-                {key: emptied(old[key], new[key]) for key in new}
-                for old, new in zip(memory["layers"], empty["layers"], strict=True)
+            after["layers"] = [  # every recurrent mixer begins with zeros
+                {key: emptied(state, torch.zeros_like(state)) for key, state in layer.items()}
+                for layer in memory["layers"]
             ]
         return after
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from omnirl.model.attention import Attention, Context, LayerMemory
 from omnirl.model.config import OmniRLConfig
+from omnirl.model.fla_trunk import FLAMixer
+from omnirl.model.gated_deltanet import GatedDeltaNet
 
 
 class Mixer(Protocol):
@@ -65,4 +67,8 @@ class Trunk(nn.Module):
 
 def make_mixer(config: OmniRLConfig, index: int) -> Mixer:
     """The mixer of layer `index`, chosen by `config.mixer`."""
-    return Attention(config)
+    if config.mixer == "attention":
+        return Attention(config)
+    if config.mixer == "gated_deltanet":
+        return GatedDeltaNet(config)
+    return FLAMixer(config, index)

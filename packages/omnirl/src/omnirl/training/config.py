@@ -120,7 +120,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The config of `values`, `model` a table. Raises `OmniRLError` for unknown keys, with the nearest."""
+        """The config of `values`, `model` a table. Raises `OmniRLError` for unknown keys."""
         check_keys(values, [entry.name for entry in fields(cls)], "the training config")
         for key in ("model", "out"):
             if key not in values:
