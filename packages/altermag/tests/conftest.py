@@ -32,11 +32,12 @@ def ptbr3() -> Monolayer:
 
 @pytest.fixture(scope="session")
 def layers(ptbr3: Monolayer) -> dict[str, Monolayer]:
-    """Five kinds of monolayers, the last with an antiferromagnetic order of its own."""
+    """Kinds of monolayers, the last two with an antiferromagnetic order of their own."""
     return {
         "BiI3": ptbr3,
         "1T": prototypes.dihalide("Ni", "Cl", a=3.48, height=1.36),
         "2H": prototypes.dihalide("V", "S", a=3.2, height=1.5, phase="2H"),
         "CrSBr": rectangular(),
         "MnPS3": neel_honeycomb(),
+        "Janus MnPS3": neel_honeycomb("Se"),
     }

@@ -197,7 +197,7 @@ def _read_mcif(file: Path) -> Crystal:
         message = f"{file}: pymatgen cannot read it ({type(error).__name__}: {error})"
         raise AltermagError(message) from error
     crystal = from_pymatgen(structure)
-    if crystal.magmoms is None:
+    if crystal.magmoms is None or not crystal.magmoms.any():
         raise AltermagError(f"{file}: a magCIF without moments")
     return crystal
 
