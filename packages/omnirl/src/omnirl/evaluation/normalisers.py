@@ -28,11 +28,11 @@ Floats = NDArray[np.float64]
 
 LEAST_GAP = 0.01
 """A task whose oracle is not better than random by this much says nothing: it is left out and counted."""
-LEAST_RATE_GAP = 0.1
-"""The same for rewards per step, as a share of both together.
+LEAST_RATE_GAP = 0.5
+"""The same by step: the gap of rewards per step, as a share of that of returns over the longer episode.
 
-An oracle may live longer and earn less per step than random does: so it is in 1 to 2 % of AnyMDP's tasks, and
-a score by step means nothing there.
+The share is 1 where episodes are equally long. An oracle may also live longer and earn less per step than
+random does: so it is in 1 to 2 % of AnyMDP's tasks, and a score by step means nothing there.
 """
 
 
@@ -52,9 +52,10 @@ class Normaliser:
 
     @property
     def usable_by_step(self) -> NDArray[np.bool_]:
-        """(N,) bool: usable, and the oracle earns more per step by a tenth of what both earn together."""
+        """(N,) bool: usable, and the oracle earns more per step too (`LEAST_RATE_GAP`)."""
         low, high = self._rates()
-        return self.usable & (high - low >= LEAST_RATE_GAP * (np.abs(low) + np.abs(high)))
+        longest = np.maximum(self.random_steps, self.oracle_steps)
+        return self.usable & (high - low >= LEAST_RATE_GAP * (self.oracle - self.random) / longest)
 
     def scores(self, returns: Floats, task_index: NDArray[np.int64]) -> Floats:
         """Scores of returns (R, E) of episodes; `task_index` (R,) says whose they are."""
