@@ -20,7 +20,9 @@ def room(num_envs: int = 4, max_steps: int = 20) -> SB3VecEnv:
 def test_ppo_learns_a_small_dark_room_in_2000_steps() -> None:
     env = room(16)
     chance = policy_value(env.env.tasks[0], np.full((9, 4), 0.25), horizon=20)
-    model = PPO("MlpPolicy", env, n_steps=32, batch_size=128, learning_rate=1e-2, seed=0, device="cpu")
+    model = PPO(
+        "MlpPolicy", env, n_steps=32, batch_size=128, n_epochs=4, learning_rate=1e-2, seed=0, device="cpu"
+    )
     model.learn(2000)
     found, _ = evaluate_policy(model, env, n_eval_episodes=100)
     assert found > chance + 0.1
