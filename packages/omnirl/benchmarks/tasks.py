@@ -17,7 +17,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -51,13 +51,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of the peer's sampler in a turn")
     arguments = parser.parse_args()
     peer = load_peer()
-    sampling = [sample_row(size, arguments.repeats, arguments.seconds, peer) for size in arguments.sizes]
-    show(f"\nsampling a task, ms ({arguments.repeats} turns each)", ("ours", "xenoverse", "ratio"), sampling)
-    oracle = [oracle_row(size, arguments.repeats, peer) for size in arguments.sizes]
+    columns = ("ours", "xenoverse", "ratio") if peer else ("ours",)
+    show(
+        f"\nsampling a task, ms ({arguments.repeats} turns each)",
+        columns,
+        (sample_row(size, arguments.repeats, arguments.seconds, peer) for size in arguments.sizes),
+    )
     show(
         f"\noracle of a task, γ = {GAMMA}, ms",
-        ("ours", "xenoverse", "ratio", "largest difference in Q"),
-        oracle,
+        (*columns, "largest difference in Q") if peer else columns,
+        (oracle_row(size, arguments.repeats, peer) for size in arguments.sizes),
     )
 
 
@@ -144,12 +147,11 @@ def milliseconds(turns: list[tuple[Spent, int]]) -> str:
     )
 
 
-def show(title: str, names: tuple[str, ...], rows: list[list[str]]) -> None:
-    """Print a table; columns that no row has are left out."""
-    header = ["states", *names][: len(rows[0])]
-    print(f"{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+def show(title: str, columns: tuple[str, ...], rows: Iterable[list[str]]) -> None:
+    """Print a table, each row as soon as it is measured."""
+    print(f"{title}\n\n| {' | '.join(('states', *columns))} |\n|{'---|' * (1 + len(columns))}")
     for row in rows:
-        print(f"| {' | '.join(row)} |")
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

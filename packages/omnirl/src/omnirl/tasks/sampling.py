@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +24,7 @@ from omnirl.tasks.batch import TaskBatch
 from omnirl.tasks.simple_families import bandit_tables, garnet_tables
 from omnirl.tasks.task import Floats, Ints
 
-Family = Literal["anymdp", "garnet", "bandit"]
-FAMILIES: tuple[Family, ...] = ("anymdp", "garnet", "bandit")
+FAMILIES = ("anymdp", "garnet", "bandit")
 
 _ENTRIES = 2**18  # of (s, a, s') in a batch of candidates: they stay in the cache from one step to the next
 _MOST_CANDIDATES = 256
