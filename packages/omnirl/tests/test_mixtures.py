@@ -90,8 +90,8 @@ def test_noise_time_scale_makes_the_schedules_faster():
 
 def act(mix, time=0, count=COUNT, state=3, seed=0):
     cast = Cast(tuple(mix), draws(count, seed), Scale(16, 5, 8000))
-    u = np.random.default_rng(seed + 1).random((9 + cast.uniforms, count))
-    return cast, cast.act(time, np.full(count, state), np.tile([0, 1, 2, 3], (count, 1)), u)
+    u = np.random.default_rng(seed + 1).random((count, 9 + cast.uniforms))
+    return cast, cast.act(time, np.full(count, state), lambda rows, level: level, u)
 
 
 def test_noise_takes_every_action_the_last_one_too():

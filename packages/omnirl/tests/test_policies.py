@@ -64,7 +64,7 @@ def test_q_learning_agrees_with_the_released_learner_of_the_baselines():
     np.testing.assert_allclose(ours.q, peer.q, rtol=1e-12)
     state = np.array([0, 3, 2])
     drawn = np.stack(
-        [ours.act(np.arange(3), state, np.full((1, 3), u)) for u in np.linspace(0, 0.9999, 4001)]
+        [ours.act(np.arange(3), state, np.full((3, 1), u)) for u in np.linspace(0, 0.9999, 4001)]
     )
     shares = np.stack([(drawn == a).mean(0) for a in range(3)], -1)
     np.testing.assert_allclose(shares, peer.policy(state), atol=1e-3)
@@ -78,8 +78,8 @@ def test_bonus_q_learning_agrees_with_the_baseline_and_adds_its_bonus():
         ours.update(t)
         peer._learn(np.arange(3), t.state, t.action, t.reward, t.next_state, t.terminated)
     np.testing.assert_allclose(ours.q, peer.q, rtol=1e-12)
-    u = np.array([[0.9], [0.1], [0.5]])
-    value = ours.q[1, 2] + 0.7 / np.sqrt(ours.visits[1, 2]) * u[:, 0]
+    u = np.array([[0.9, 0.1, 0.5]])
+    value = ours.q[1, 2] + 0.7 / np.sqrt(ours.visits[1, 2]) * u[0]
     assert ours.act(np.array([1]), np.array([2]), u)[0] == value.argmax()
 
 
@@ -133,8 +133,8 @@ def test_mbrl_adds_c_over_one_minus_gamma_times_the_width():
     policy = ModelBased(model, 0, np.array([0.0, 20.0]))
     row, state = np.array([1]), np.array([0])
     # The bonus is 20/(1 - .9) · .01 · u = 2 u: it wins from u = .5 on.
-    assert policy.act(row, state, np.array([[0.0], [0.4]]))[0] == 0
-    assert policy.act(row, state, np.array([[0.0], [0.6]]))[0] == 1
+    assert policy.act(row, state, np.array([[0.0, 0.4]]))[0] == 0
+    assert policy.act(row, state, np.array([[0.0, 0.6]]))[0] == 1
 
 
 def test_random_rows_follow_their_probabilities_times_the_drift():
@@ -143,12 +143,13 @@ def test_random_rows_follow_their_probabilities_times_the_drift():
     policy = RandomRows(logits, drift)
     row, state = np.array([0]), np.array([1])
     np.testing.assert_allclose(policy.probabilities(row, state), [[0.6, 0.3, 0.1]])
-    for _ in range(2):
+    for steps in range(1, 20):
         policy.update(transition(0, 0, 0.0, 0))
-    np.testing.assert_allclose(policy.probabilities(row, state), [[0.6, 0.3, 0.1] @ drift[0] @ drift[0]])
+        wanted = np.array([0.6, 0.3, 0.1]) @ np.linalg.matrix_power(drift[0], steps)
+        np.testing.assert_allclose(policy.probabilities(row, state)[0], wanted)
 
 
 def test_choose_draws_in_proportion_and_never_a_weight_of_zero():
-    weights = np.tile([[1.0, 0.0, 3.0]], (1000, 1))
+    weights = np.tile([[1.0], [0.0], [3.0]], (1, 1000))
     chosen = choose(weights, (np.arange(1000) + 0.5) / 1000)
     assert np.bincount(chosen, minlength=3).tolist() == [250, 0, 750]

@@ -7,7 +7,7 @@ asked for. Random numbers come from outside, so that a sequence's course depends
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ Bools = NDArray[np.bool_]
 _LEAST_STD = 0.01
 _PRIOR_COUNT = 0.01
 _STIFFEST = 10.0
+_DRIFT_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Policy(Protocol):
     """How many uniform numbers one action takes."""
 
     def act(self, rows: Ints, state: Ints, u: Floats) -> Ints:
-        """Actions (m,) of the sequences `rows` (m,) in `state` (m,), from `u` (uniforms, m)."""
+        """Actions (m,) of the sequences `rows` (m,) in `state` (m,), from `u` (m, uniforms)."""
         ...
 
     def update(self, transition: Transition) -> None:
@@ -85,20 +86,25 @@ class RandomRows:
     def __init__(self, logits: Floats, drift: Floats) -> None:
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         self.rows = weights / weights.sum(-1, keepdims=True)
-        self.drift = drift
-        self.drifted = np.broadcast_to(np.eye(drift.shape[-1]), drift.shape).copy()
+        powers = [np.broadcast_to(np.eye(drift.shape[-1]), drift.shape)]
+        for _ in range(_DRIFT_AT_ONCE):
+            powers.append(powers[-1] @ drift)
+        self._powers, self._drifted, self._time = powers, powers[0], 0
 
     def probabilities(self, rows: Ints, state: Ints) -> Floats:
         """(m, A): row `state` times the drift so far."""
-        return np.einsum("ma,mab->mb", self.rows[rows, state], self.drifted[rows])
+        now = self.rows[rows, state][:, None] @ self._drifted[rows] @ self._powers[self._time][rows]
+        return now[:, 0]
 
     def act(self, rows: Ints, state: Ints, u: Floats) -> Ints:
         """A draw from `probabilities`."""
-        return choose(self.probabilities(rows, state), u[0])
+        return choose(self.probabilities(rows, state).T, u[:, 0])
 
     def update(self, transition: Transition) -> None:
         """One more step of the drift."""
-        self.drifted = self.drifted @ self.drift
+        self._time += 1
+        if self._time == _DRIFT_AT_ONCE:
+            self._drifted, self._time = self._drifted @ self._powers[-1], 0
 
 
 class QLearning:
@@ -121,19 +127,19 @@ class QLearning:
 
     def act(self, rows: Ints, state: Ints, u: Floats) -> Ints:
         """A Boltzmann draw."""
-        value = self.q[rows, state]
-        value -= value.max(-1, keepdims=True)
+        value = np.ascontiguousarray(self.q[rows, state].T)  # (A, m): numpy is quick along a long last axis
+        value -= value.max(0)
         horizon = self.horizon[rows]
         stiffness = np.minimum((horizon + self.state_visits[rows, state]) / (horizon + 1), _STIFFEST)
-        value *= (stiffness / np.maximum(value.std(-1), _LEAST_STD))[:, None]
-        return choose(np.exp(value), u[0])
+        value *= stiffness / np.maximum(value.std(0), _LEAST_STD)
+        return choose(np.exp(value), u[:, 0])
 
     def update(self, transition: Transition) -> None:
         """One step of Q-learning in every row."""
         t = transition
         by_state = self.q.reshape(-1, self.q.shape[-1])
         by_state[t.absorbed] = 0.0
-        target = t.reward + self.gamma * by_state.take(t.next_place, axis=0).max(-1) * ~t.terminated
+        target = t.reward + self.gamma * largest(by_state.take(t.next_place, axis=0)) * ~t.terminated
         q, visits = self.q.reshape(-1), self.visits.reshape(-1)
         seen = visits.take(t.pair)
         old = q.take(t.pair)
@@ -159,12 +165,12 @@ class BonusQLearning:
     def act(self, rows: Ints, state: Ints, u: Floats) -> Ints:
         """The largest value plus bonus."""
         spread = self.bonus[rows, None] / np.sqrt(self.visits[rows, state])
-        return (self.q[rows, state] + spread * u.T).argmax(-1)
+        return (self.q[rows, state] + spread * u).argmax(-1)
 
     def update(self, transition: Transition) -> None:
         """One step of Q-learning in every row."""
         t = transition
-        ahead = self.q.reshape(-1, self.q.shape[-1]).take(t.next_place, axis=0).max(-1)
+        ahead = largest(self.q.reshape(-1, self.q.shape[-1]).take(t.next_place, axis=0))
         q = self.q.reshape(-1)
         old = q.take(t.pair)
         q[t.pair] = old + self.alpha * (t.reward + self.gamma * ahead * ~t.terminated - old)
@@ -184,42 +190,63 @@ class WorldModel:
     def __init__(self, num_states: int, num_actions: int, gammas: Floats) -> None:
         count, planners = gammas.shape
         self.gammas = gammas.astype(np.float32)
-        table = (count, num_states, num_actions, num_states)
-        self.counts = np.full(table, _PRIOR_COUNT, np.float32)
-        self.rewards = np.zeros(table, np.float32)
-        self.visits = np.ones(table[:3], np.float32)
-        self.q = np.zeros((planners, *table[:3]), np.float32)
-        self.values = np.zeros((count, num_states, planners), np.float32)
-        self.width = np.full(table[:3], _LEAST_STD, np.float32)
+        pairs = (count, num_states, num_actions)
+        self.counts = np.full((*pairs, num_states), _PRIOR_COUNT, np.float32)
+        self.rewards = np.zeros_like(self.counts)
+        self.q = np.zeros((planners, *pairs), np.float32)
+        self.width = np.full(pairs, _LEAST_STD, np.float32)
+        # Of each (s, a): Σ counts, Σ counts · rewards over s', and n_sa. Of all: Σ rewards, Σ rewards². They
+        # are kept, as they cost more to add up at every end than the sweep itself.
+        self._sums = np.tile(np.array([_PRIOR_COUNT * num_states, 0, 1], np.float32), (*pairs, 1))
+        self._moments = np.zeros((2, count))
+        self._values = np.zeros((count, planners, num_states), np.float32)  # γ max Q
 
     def update(self, transition: Transition) -> None:
         """Count, and plan again where an episode ended."""
         t = transition
         outcome = t.pair * t.num_states + t.next_state
         counts, rewards = self.counts.reshape(-1), self.rewards.reshape(-1)
-        seen = counts.take(outcome)
+        seen, old = counts.take(outcome), rewards.take(outcome)
+        new = (old * seen + t.reward) / (seen + 1)
         counts[outcome] = seen + 1
-        rewards[outcome] = (rewards.take(outcome) * seen + t.reward) / (seen + 1)
-        self.visits.reshape(-1)[t.pair] += 1
-        self.counts.reshape(-1, *self.counts.shape[2:])[t.absorbed] = 0.0
-        self.rewards.reshape(-1, *self.counts.shape[2:])[t.absorbed] = 0.0
+        rewards[outcome] = new
+        self._moments += new - old, np.square(new) - np.square(old)
+        sums = self._sums.reshape(-1, 3)
+        more = np.ones((len(seen), 3), np.float32)
+        more[:, 1] = t.reward
+        more += sums.take(t.pair, axis=0)
+        sums[t.pair] = more
         if t.ended.any():
+            self._absorb(t)
             self._sweep(np.flatnonzero(t.ended))
 
+    def _absorb(self, t: Transition) -> None:
+        rows, states = np.flatnonzero(t.terminated), t.next_state[t.terminated]
+        lost = self.rewards[rows, states].reshape(len(rows), self.rewards[0, 0].size).astype(np.float64)
+        self._moments[:, rows] -= lost.sum(-1), np.square(lost).sum(-1)
+        for table in (self.counts, self.rewards, self._sums[..., :2]):
+            table[rows, states] = 0.0
+
     def _sweep(self, rows: Ints) -> None:
-        counts, rewards = self.counts[rows], self.rewards[rows]
-        total = np.maximum(counts.sum(-1), _PRIOR_COUNT)
-        expected = np.einsum("msan,msan->msa", counts, rewards) / total
-        discount = self.gammas[rows, None, None] / total[..., None]
-        values = self.values[rows]
-        found = np.empty((counts.shape[1], len(rows), counts.shape[2], values.shape[-1]), np.float32)
-        for state in range(counts.shape[1]):
-            found[state] = expected[:, state, :, None] + discount[:, state] * (counts[:, state] @ values)
-            values[:, state] = found[state].max(1)
-        self.values[rows] = values
-        self.q[:, rows] = found.transpose(3, 1, 0, 2)
-        std = np.maximum(rewards.reshape(len(rows), -1).std(-1), _LEAST_STD)
-        self.width[rows] = std[:, None, None] / np.sqrt(self.visits[rows])
+        sums = self._sums[rows]
+        share = 1 / np.maximum(sums[..., 0], _PRIOR_COUNT)
+        num_states = self.counts.shape[1]
+        # The expected reward stands beside the chances, 1 beside the values: one product gives Q.
+        chance = np.empty((*share.shape, num_states + 1), np.float32)
+        np.multiply(self.counts[rows], share[..., None], out=chance[..., :-1])
+        np.multiply(sums[..., 1], share, out=chance[..., -1])
+        values = np.ones((len(rows), len(self.q), num_states + 1), np.float32)
+        values[..., :-1] = self._values[rows]
+        found = np.empty((len(rows), *self.q[:, 0].shape), np.float32)
+        gammas = self.gammas[rows]
+        for state in range(num_states):
+            q = np.matmul(values, chance[:, state].swapaxes(1, 2), out=found[:, :, state])
+            np.multiply(gammas, largest(q), out=values[:, :, state])
+        self._values[rows] = values[..., :-1]
+        self.q[:, rows] = found.swapaxes(0, 1)
+        mean, square = self._moments[:, rows] / self.rewards[0].size
+        std = np.sqrt(np.maximum(square - np.square(mean), _LEAST_STD**2))
+        self.width[rows] = std[:, None, None] / np.sqrt(sums[..., 2])
 
 
 class ModelBased:
@@ -237,15 +264,23 @@ class ModelBased:
 
     def act(self, rows: Ints, state: Ints, u: Floats) -> Ints:
         """The largest value plus bonus."""
-        width = self.model.width[rows, state] * self.scale[rows, None]
-        return (self.model.q[self.planner, rows, state] + width * u.T).argmax(-1)
+        place = rows * self.model.width.shape[1] + state
+        value = self.model.width.reshape(-1, self.uniforms).take(place, axis=0)
+        value *= self.scale[rows, None] * u
+        value += self.model.q[self.planner].reshape(-1, self.uniforms).take(place, axis=0)
+        return value.argmax(-1)
 
     def update(self, transition: Transition) -> None:
         """Nothing: the model learns, once for all its planners."""
 
 
 def choose(weights: Floats, u: Floats) -> Ints:
-    """Index (m,) drawn in proportion to `weights` (m, A) by the uniforms `u` (m,)."""
-    cumulative = weights.cumsum(-1)
-    chosen = (u[:, None] * cumulative[:, -1:] >= cumulative).sum(-1)
-    return np.minimum(chosen, weights.shape[-1] - 1)
+    """Index (m,) drawn in proportion to `weights` (A, m) by the uniforms `u` (m,)."""
+    cumulative = weights.cumsum(0)
+    chosen = (u * cumulative[-1] >= cumulative).sum(0)
+    return np.minimum(chosen, len(weights) - 1)
+
+
+def largest(values: Floats) -> Floats:
+    """The maximum over the last axis, entry by entry: numpy's own is slow where that axis is short."""
+    return reduce(np.maximum, [values[..., entry] for entry in range(values.shape[-1])])

@@ -35,7 +35,7 @@ SWITCHING = 0.85
 SWITCH = 0.20
 """How often it then does."""
 
-# Rows of a step's uniform numbers; the learners' bonuses take further ones.
+# Columns of a step's uniform numbers; the learners' bonuses take further ones.
 _NEXT, _NOISE, _SHARE, _PICK, _START, _SWITCH, _WHICH, _MASK, _BONUS = range(9)
 _STEPS_AT_ONCE = 64
 _REFERENCE = 3
@@ -56,7 +56,7 @@ class Cast:
         count = self._ramps.shape[-1]
         self.on = np.zeros(count, np.int64)
         """(B,) the number of the behaviour in the mix."""
-        self._ramp = np.empty(self._ramps.shape[1:])
+        self._ramp = np.empty((4, 2, count))
         self.redraw(np.arange(count), draws.uniform())
 
     @property
@@ -68,28 +68,31 @@ class Cast:
         """Put a behaviour on in the sequences `rows` (m,), from the uniforms `u` (m,)."""
         on = np.minimum(np.searchsorted(self._chances, u, side="right"), len(self._chances) - 1)
         self.on[rows] = on
-        self._ramp[:, :, rows] = self._ramps[on, :, :, rows].transpose(1, 2, 0)
+        self._ramp[:, :, rows] = self._ramps[on, :, :, rows].transpose(2, 1, 0)
         self._actor_on, self._teacher_on = self._actor[self.on], self._teacher[self.on]
 
-    def act(self, time: int, state: Ints, teachers: Ints, u: Floats) -> tuple[Ints, Ints]:
+    def act(
+        self, time: int, state: Ints, oracle: Callable[[Ints, Ints], Ints], u: Floats
+    ) -> tuple[Ints, Ints]:
         """Actions and tags (B,) of step `time` in the observations `state` (B,).
 
-        `teachers` (B, 4) are the oracles' actions there; `u` (rows of uniforms, B).
+        `oracle` gives the actions of these levels in these rows; `u` is (B, uniforms).
         """
-        noise, share = (np.clip(r[0] + r[1] * time, r[2], r[3]) for r in self._ramp)
-        free = u[_NOISE] >= noise
-        taught = free & ((u[_SHARE] < share) | (self._actor_on < 0))
-        action = (u[_PICK] * self._num_actions).astype(np.int64)
+        start, slope, low, high = self._ramp
+        noise, share = np.minimum(np.maximum(start + slope * time, low), high)
+        free = u[:, _NOISE] >= noise
+        taught = free & ((u[:, _SHARE] < share) | (self._actor_on < 0))
+        action = (u[:, _PICK] * self._num_actions).astype(np.int64)
         tag = np.full(len(state), TAGS["random"])
         rows = np.flatnonzero(taught)
-        tag[rows] = self._teacher_on[rows]
-        action[rows] = teachers[rows, tag[rows]]
+        tag[rows] = level = self._teacher_on[rows]
+        action[rows] = oracle(rows, level)
         waiting = np.where(free & ~taught, self._actor_on, -1)
         for number, actor in enumerate(self._actors):
             rows = np.flatnonzero(waiting == number)
             if len(rows):
                 first = _PICK if actor.uniforms == 1 else _BONUS
-                action[rows] = actor.act(rows, state[rows], u[first : first + actor.uniforms, rows])
+                action[rows] = actor.act(rows, state[rows], u[rows, first : first + actor.uniforms])
                 tag[rows] = actor.tag
         return action, tag
 
@@ -155,17 +158,18 @@ def roll_out(
     inner = start(worlds.tables, draws.uniform(), task=task)
     state, elapsed = worlds.observe(task, inner), np.zeros(count, np.int64)
     limit = worlds.max_steps[task]
+    oracle, first_place = worlds.act, task * worlds.oracle[0].size
     random = _blocks(streams, _BONUS + cast.uniforms)
     for time in range(steps):
         u, z = next(random)
-        teachers = worlds.oracle[task, :, state]
-        action, tag = cast.act(time, state, teachers, u)
-        inner, reward, terminated = step(worlds.tables, inner, action, u[_NEXT], z, task=task)
+        place = first_place + state
+        action, tag = cast.act(time, state, lambda rows, level: oracle(place[rows], level), u)  # noqa: B023
+        inner, reward, terminated = step(worlds.tables, inner, action, u[:, _NEXT], z, task=task)
         elapsed += 1
         ended = terminated | (elapsed >= limit)
         arrived = worlds.observe(task, inner)
         told = np.where(hidden_all | hidden, UNKNOWN, tag)
-        label = action if method.label == "acted" else teachers[:, _REFERENCE]
+        label = action if method.label == "acted" else oracle(place, _REFERENCE)
         written.steps(state, told, action, reward, label)
         size = (worlds.num_observations, num_actions)
         cast.update(Transition(state, action, reward, arrived, terminated, ended, *size))
@@ -174,12 +178,13 @@ def roll_out(
             written.fillers(rows, arrived[rows])
             if written.full:
                 break
-            inner[rows] = start(worlds.tables, u[_START, rows], task=task[rows])
+            v = u[rows]
+            inner[rows] = start(worlds.tables, v[:, _START], task=task[rows])
             arrived[rows] = worlds.observe(task[rows], inner[rows])
             elapsed[rows] = 0
-            hidden[rows] = u[_MASK, rows] < tag_mask[1]
-            switch = rows[may_switch[rows] & (u[_SWITCH, rows] < SWITCH)]
-            cast.redraw(switch, u[_WHICH, switch])
+            hidden[rows] = v[:, _MASK] < tag_mask[1]
+            switch = may_switch[rows] & (v[:, _SWITCH] < SWITCH)
+            cast.redraw(rows[switch], v[switch, _WHICH])
         state = arrived
     return written.columns()
 
@@ -217,9 +222,12 @@ class _Written:
 
 
 def _blocks(streams: Sequence[Generator], rows: int) -> Iterator[tuple[Floats, Floats]]:
-    """Uniforms (rows, B) and standard normal numbers (B,) of one step after the other, without end."""
+    """Uniforms (B, rows) and standard normal numbers (B,) of one step after the other, without end."""
+    uniform = np.empty((len(streams), _STEPS_AT_ONCE, rows), np.float32)
+    normal = np.empty((len(streams), _STEPS_AT_ONCE), np.float32)
     while True:
-        shape = (_STEPS_AT_ONCE, rows)
-        uniform = np.stack([stream.random(shape, np.float32) for stream in streams], axis=-1)
-        normal = np.stack([stream.standard_normal(_STEPS_AT_ONCE, np.float32) for stream in streams], axis=-1)
-        yield from zip(uniform, normal, strict=True)
+        for stream, own_uniform, own_normal in zip(streams, uniform, normal, strict=True):
+            stream.random(out=own_uniform, dtype=np.float32)
+            stream.standard_normal(out=own_normal, dtype=np.float32)
+        for time in range(_STEPS_AT_ONCE):
+            yield uniform[:, time], normal[:, time]

@@ -194,7 +194,7 @@ def _make_shard(job: _Job) -> dict[str, NDArray[Any]] | None:
 
 
 def _stream(seed: int, number: int) -> Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, number))))
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence((seed, number))))
 
 
 def _settings(tasks: TaskBatch, recipe: Recipe, method: str, count: int) -> dict[str, Any]:

@@ -43,6 +43,12 @@ class Worlds:
             tasks.num_actions,
         )
 
+    def act(self, place: NDArray[np.int64], level: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """Actions of oracles of these levels; `place` is task · 4n + observation, where a task's table
+        begins.
+        """
+        return self.oracle.reshape(-1).take(place + level * self.num_observations)
+
     def observe(self, task: NDArray[np.int64], state: NDArray[np.int64]) -> NDArray[np.int64]:
         """Observation ids (E,) of the inner states `state` (E,) of `task` (E,)."""
         return self.observations.reshape(-1).take(task * self.observations.shape[1] + state)
