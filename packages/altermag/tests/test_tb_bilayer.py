@@ -111,21 +111,25 @@ def test_the_layers_exchange_charge_where_the_group_is_polar_and_oddly(models):
     assert tb.populations(models["AB'"], (4, 4), 20.5).sum() == pytest.approx(20.5)
 
 
-def rotated(bilayer, angle):
-    """The permutation of atoms by a rotation about z through the lattice's origin, and its matrix."""
-    c, s = np.cos(angle), np.sin(angle)
-    R = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+def moved_atoms(bilayer, R):
+    """The permutation of atoms by an orthogonal R about the lattice's origin, which R maps onto itself."""
     moved = bilayer.frac_coords @ bilayer.lattice @ R.T @ np.linalg.inv(bilayer.lattice)
     difference = moved[:, None] - bilayer.frac_coords
     difference[..., :2] -= np.rint(difference[..., :2])
-    return np.argmin(np.linalg.norm(difference, axis=-1), axis=1), R
+    distance = np.linalg.norm(difference, axis=-1)
+    assert distance.min(1).max() < 1e-9
+    return np.argmin(distance, axis=1)
 
 
+C3 = np.array([[-0.5, -np.sqrt(0.75), 0], [np.sqrt(0.75), -0.5, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(("name", "R"), [("AB'", C3), ("AC'+", np.diag([1.0, -1, 1]))], ids=["C3", "mirror"])
 @pytest.mark.parametrize("orbitals", ["s", "p", "spd"])
-def test_h_is_covariant_under_the_threefold_axis(bilayers, orbitals):
-    bilayer = bilayers["AB'"]
+def test_h_is_covariant_under_the_threefold_axis_and_the_mirror(bilayers, orbitals, name, R):
+    bilayer = bilayers[name]
     model = tb.from_bilayer(bilayer, orbitals, PARAMETERS if orbitals == "s" else None)
-    atoms, R = rotated(bilayer, 2 * np.pi / 3)
+    atoms = moved_atoms(bilayer, R)
     D = np.zeros((9, 9))
     D[0, 0], D[1:4, 1:4] = 1, R
     D[4:, 4:] = np.einsum("aij,bij->ab", D_TENSORS, R @ D_TENSORS @ R.T)
@@ -133,10 +137,10 @@ def test_h_is_covariant_under_the_threefold_axis(bilayers, orbitals):
     move = np.kron(np.eye(len(atoms))[atoms].T, D)
     k = K[:2]
     to_cartesian = 2 * np.pi * np.linalg.inv(model.lattice).T
-    k_turned = k @ to_cartesian @ R[:2, :2].T @ np.linalg.inv(to_cartesian)
+    k_moved = k @ to_cartesian @ R[:2, :2].T @ np.linalg.inv(to_cartesian)
     for spin in (1, -1):
         H = model.hamiltonian(k, spin)
-        np.testing.assert_allclose(model.hamiltonian(k_turned, spin), move @ H @ move.T, atol=1e-12)
+        np.testing.assert_allclose(model.hamiltonian(k_moved, spin), move @ H @ move.T, atol=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from altermag import Monolayer, classify, stack, tb
+from altermag import Monolayer, classify, optics, stack, tb
 from altermag.kpath import generic_path, standard_path
 
 K = np.random.default_rng(5).random((6, 2))
@@ -112,3 +112,16 @@ def test_the_standard_path_of_ab_shows_nothing_and_the_generic_path_does(known):
     bilayer, _, model = known["BiI3", "mirror", (1 / 3, 2 / 3)]
     assert largest(model, standard_path(bilayer).k_points) < SILENT
     assert largest(model, generic_path(bilayer).k_points) > 1e-4
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1 / 3, 0), (1 / 3, 2 / 3), (0.5, 0)], ids=str)
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_the_hall_conductivity_is_there_exactly_where_the_hall_vector_has_z(layers, shift, axis):
+    bilayer = stack(layers["1T"], "mirror", shift, gap=3.0)
+    neel = np.eye(3)["xyz".index(axis)]
+    model = tb.from_bilayer(bilayer, "p", soc=0.4, neel=neel)
+    hall = optics.kubo(model, [0.7, 1.9], nk=(4, 4), eta=0.1, n_electrons=24).antisymmetric
+    if "z" in classify(bilayer).hall_vector(neel):
+        assert np.abs(hall).min() > 1e-6
+    else:
+        assert np.abs(hall).max() < 1e-11

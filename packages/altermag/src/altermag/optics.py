@@ -84,16 +84,16 @@ def kubo(
     hw = np.atleast_1d(np.asarray(energies, dtype=float))
     if min(nk) < 1 or not eta > 0 or not kT >= 0 or not np.isfinite(hw).all():
         raise AltermagError(f"kubo takes nk of 1 or more, eta > 0, kT >= 0; not nk={nk}, eta={eta}, kT={kT}")
-    if (n_electrons is None) == (fermi is None):
-        raise AltermagError("kubo fills the bands by n_electrons or up to fermi: give one of the two")
     lib = _library(device)
     mesh = gamma_mesh(nk)
     tables = Tables(*(lib.put(table) for table in model.tables))
     shifts = [lib.put(np.diag(model.diagonal(spin))) for spin in model.spins]
-    if n_electrons is not None:
+    if n_electrons is not None and fermi is None:
         filling = Filling.of(_levels(lib, tables, shifts, mesh), n_electrons, len(mesh), kT)
+    elif fermi is not None and n_electrons is None:
+        filling = Filling(float(fermi), kT)
     else:
-        filling = Filling(float(fermi or 0.0), kT)
+        raise AltermagError("kubo fills the bands by n_electrons or up to fermi: give one of the two")
 
     span = 2 * (np.abs(model.matrices).sum((0, 2)).max() + max(float(abs(s).max()) for s in shifts))
     step = eta / POINTS_PER_ETA
