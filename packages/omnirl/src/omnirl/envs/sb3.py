@@ -68,7 +68,7 @@ class SB3VecEnv(VecEnv):
         for i in np.flatnonzero(over):
             infos[i] = {
                 "terminal_observation": np.int64(found["final_obs"][i]),
-                "TimeLimit.truncated": bool(truncated[i] and not terminated[i]),
+                "TimeLimit.truncated": bool(truncated[i]),
                 "episode": {"r": float(self._return[i]), "l": int(self._length[i])},
             }
         self._return[over], self._length[over] = 0.0, 0

@@ -113,9 +113,9 @@ class AnyMDPVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[An
         truncated = (self._steps >= self._limit) & ~found.terminated
         ended = found.terminated | truncated
         self._state, self._ended = found.state, ended
-        info = (
-            self._reset_now(ended) if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any() else {}
-        )
+        info: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
+            info = self._reset_now(ended)
         return self._observation(self._state), found.reward, found.terminated, truncated, info
 
     def _advance(self, actions: NDArray[np.int64], restart: NDArray[np.bool_] | None) -> Outcome:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from omnirl.tasks.batch import TaskBatch
 
-# A float32 uniform cannot choose what is rarer than its own steps of 2^-24; it would come far too often.
+# A float32 uniform goes in steps of 2^-24: what is far rarer, it would choose far too often.
 _POSSIBLE = 2.0**-32
 # Successors whose alias tables are made together: their working arrays then stay in the processor's cache.
 _ENTRIES_AT_ONCE = 2**16
