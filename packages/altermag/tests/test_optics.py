@@ -67,7 +67,7 @@ def test_kubo_is_its_formula(eta):
 
 def test_torch_gives_the_numbers_of_numpy():
     model = haldane(0.7, 0.2).replace(zeeman=np.array([0.3, -0.1]))
-    for extra in ({"n_electrons": 2}, {"fermi": 0.1, "kT": 0.05}, {"n_electrons": 2, "eta": 1e-5}):
+    for extra in ({"n_electrons": 2}, {"fermi": 0.1, "kT": 0.05}, {"n_electrons": 1.37, "eta": 1e-5}):
         options = {"nk": (6, 6), "eta": 0.05, **extra}
         one, other = (optics.kubo(model, [0.3, 2.0], device=device, **options) for device in (None, "cpu"))
         for name in ("xx", "yy", "xy", "yx", "drude"):
@@ -150,6 +150,10 @@ def test_settings_that_cannot_be_are_refused():
         optics.kubo(model, 0.0, eta=0, fermi=0.0)
     with pytest.raises(AltermagError, match=r"nk=\(0, 4\)"):
         optics.kubo(model, 0.0, nk=(0, 4), fermi=0.0)
+    with pytest.raises(AltermagError, match="nk=12"):
+        optics.kubo(model, 0.0, nk=12, fermi=0.0)
+    with pytest.raises(AltermagError, match="torch has no device 'tpu'"):
+        optics.kubo(model, 0.0, fermi=0.0, device="tpu")
     with pytest.raises(AltermagError, match="n_electrons is 2"):
         optics.kubo(model, 0.0, n_electrons=2)
 

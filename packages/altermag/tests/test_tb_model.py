@@ -115,6 +115,8 @@ def test_shapes_lattices_and_k_points_that_are_wrong_are_named():
         graphene().bands([(0, 0, 0.5)])
     with pytest.raises(AltermagError, match="finite fractions"):
         graphene().bands([(0, 0, 0, 0)])
+    with pytest.raises(AltermagError, match="no 'feild'"):
+        graphene().replace(feild=0.1)
     with pytest.raises(AltermagError, match="no heights"):
         graphene().replace(field=0.1).bands([(0, 0)])
 

@@ -78,12 +78,13 @@ def kubo(
     (of both spins) or the level `fermi`. The mesh is never shifted: one without Γ is less symmetric than the
     lattice and gives a Hall conductivity that is none. `device` names a torch device ("cuda", "cpu") and
     needs `pip install 'altermag[gpu]'`; the default is numpy, with the same numbers.
-    Raises `AltermagError` for a mesh, a broadening or a filling that cannot be, or both or none of the two
-    fillings.
+    Raises `AltermagError` for a mesh, a broadening or a filling that cannot be, or not one of the fillings.
     """
     hw = np.atleast_1d(np.asarray(energies, dtype=float))
-    if min(nk) < 1 or not eta > 0 or not kT >= 0 or not np.isfinite(hw).all():
-        raise AltermagError(f"kubo takes nk of 1 or more, eta > 0, kT >= 0; not nk={nk}, eta={eta}, kT={kT}")
+    if np.shape(nk) != (2,) or min(nk) < 1 or not eta > 0 or not kT >= 0 or not np.isfinite(hw).all():
+        raise AltermagError(
+            f"kubo takes nk (n1, n2), eta > 0, kT >= 0 and finite energies; not nk={nk}, eta={eta}, kT={kT}"
+        )
     lib = _library(device)
     mesh = gamma_mesh(nk)
     tables = Tables(*(lib.put(table) for table in model.tables))
@@ -158,11 +159,9 @@ def _levels(lib: _Library, tables: Tables, shifts: list[Any], mesh: Array) -> Ar
 
 
 def _transitions(lib: _Library, H: Any, slopes: list[Any], filling: Filling) -> tuple[Any, Any, Array]:
-    """w [Nt] > 0 and strengths [4, Nt] of all pairs of states that light couples, and what adds to the Drude
-    weight.
+    """w [Nt] > 0 and strengths [4, Nt] of all pairs of states; [3], the part of these k in the Drude weight.
 
-    The Drude weight is Σ_n f_n ∂²E_n/∂k_a∂k_b = Σ_n f_n ⟨n|∂_ab H|n⟩ + 2 Σ_pairs g Re P_ab: exact at kT = 0
-    too.
+    It is Σ_n f_n ∂²E_n/∂k_a∂k_b = Σ_n f_n ⟨n|∂_ab H|n⟩ + 2 Σ_pairs g Re P_ab, which needs no temperature.
     """
     E, U = lib.xp.linalg.eigh(H)
     f = filling.occupations(E, lib.xp)
@@ -183,8 +182,7 @@ def _transitions(lib: _Library, H: Any, slopes: list[Any], filling: Filling) -> 
 
 
 def _deposit(lib: _Library, w: Any, strengths: Any, step: float, size: int) -> Any:
-    """[4, size]: the strengths on the grid w = (index − POINTS)·step, by the weights of Lagrange
-    interpolation.
+    """[4, size]: the strengths on the grid w = (index − POINTS)·step, by weights of Lagrange interpolation.
 
     Σ_t a_t F(w_t) = Σ_q A_q F(w_q) then holds for every polynomial F of degree below POINTS. The weights go
     to 0 or 1 at the points of the grid, so that equal transitions of two k points, apart by rounding, stay
@@ -221,8 +219,7 @@ def _response(z: Complex, w: Array, strengths: Array) -> Complex:
 
 
 def kerr(sigma_xx: ArrayLike, sigma_xy: ArrayLike, n_substrate: ArrayLike = 1.0) -> Complex:
-    """Kerr rotation and ellipticity θ + iε in rad, of a sheet between vacuum and a substrate at normal
-    incidence.
+    """Kerr rotation and ellipticity θ + iε in rad: a sheet between vacuum and a substrate, normal incidence.
 
     Conductivities are in e²/h, the substrate's index n_s may be complex and depend on the energy; shapes
     broadcast. r_± = (1 − n_s − Z0 σ_±)/(1 + n_s + Z0 σ_±), σ_± = σ_xx ± iσ_xy, Z0 e²/h = 2α; θ = −½

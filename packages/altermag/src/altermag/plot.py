@@ -5,12 +5,12 @@ Each function returns a matplotlib figure and saves it if a path is given; the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from altermag.errors import AltermagError, MissingExtraError
 from altermag.tb.model import Model
@@ -24,7 +24,9 @@ try:
 except ImportError as error:
     raise MissingExtraError("matplotlib", extra="plot", why="to draw figures") from error
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from altermag.kpath import KPath
+    from altermag.mapping import StackingMap
 
 SPINS: tuple[dict[str, Any], ...] = (
     {"color": "#d55e00", "linestyle": "-"},
@@ -41,28 +43,8 @@ KIND_COLOURS = {
 """Okabe and Ito's colours, distinct to colour-blind readers."""
 
 
-class Path(Protocol):
-    """A path of `altermag.kpath`: points in fractions, distances in 1/Å, ticks (label, distance)."""
-
-    @property
-    def k_points(self) -> Array: ...  # noqa: D102
-    @property
-    def distances(self) -> Array: ...  # noqa: D102
-    @property
-    def ticks(self) -> Sequence[tuple[str, float]]: ...  # noqa: D102
-
-
-class Classes(Protocol):
-    """The class of many shifts: `shifts` (N, 2) in fractions of the monolayer's cell and `kind` (N,)."""
-
-    @property
-    def shifts(self) -> Array: ...  # noqa: D102
-    @property
-    def kind(self) -> NDArray[np.str_]: ...  # noqa: D102
-
-
 def plot_stacking_map(
-    classes: Classes, lattice: ArrayLike, save: str | PathLike[str] | None = None
+    classes: StackingMap, lattice: ArrayLike, save: str | PathLike[str] | None = None
 ) -> Figure:
     """The class of every shift over the cell of the monolayer, `lattice` [2, 2] or [3, 3] in Å.
 
@@ -95,7 +77,7 @@ def plot_stacking_map(
     return _saved(figure, save)
 
 
-def plot_bands(model: Model, path: Path, save: str | PathLike[str] | None = None) -> Figure:
+def plot_bands(model: Model, path: KPath, save: str | PathLike[str] | None = None) -> Figure:
     """Energies along a path: spin up a full line, down a broken one; a spinor model in one colour."""
     figure, axes = _sheet((6.4, 4.2))
     energies = model.bands(path.k_points)

@@ -65,5 +65,6 @@ class Filling:
         above = energies - self.fermi
         if self.kT > 0:
             return (1 - xp.tanh(above / (2 * self.kT))) / 2
-        filled = xp.where(above < -DEGENERATE, 1.0, self.at_fermi)
-        return xp.where(above > DEGENERATE, 0.0, filled)
+        one = xp.ones_like(above)  # of its dtype: torch makes float32 of a number
+        filled = xp.where(above < -DEGENERATE, one, self.at_fermi * one)
+        return xp.where(above > DEGENERATE, 0 * one, filled)

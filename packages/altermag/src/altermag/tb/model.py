@@ -84,9 +84,11 @@ class Model:
             raise AltermagError("a model has finite positions, energies and hoppings only")
 
     def replace(self, **attributes: object) -> Self:
-        """The same model with some attributes changed."""
+        """The same model with some attributes changed. Raises `AltermagError` for what is no attribute."""
         model = copy.copy(self)
         for name, value in attributes.items():
+            if name not in vars(self):
+                raise AltermagError(f"a model has no {name!r}; it has {', '.join(vars(self))}")
             setattr(model, name, value)
         return model
 
