@@ -1,0 +1,1 @@
+"""The experiment: needs the extra `reproduce`."""
