@@ -1,19 +1,26 @@
-"""The experiment: random quadratics of one condition number, descended with and without momentum."""
+"""The experiment: the table of PtBr3 three ways, models, all 80 layer groups, measured structures, and GPAW.
+
+Parts whose data or engine are not to be had are not run, and their claims are not tested.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from altermag.descent import descend, gradient_descent, heavy_ball
-from altermag.reproduce.claims import CLAIMS
+from altermag.dft.gpaw import best_length
+from altermag.prototypes import trihalide
+from altermag.reproduce import computed
+from altermag.reproduce.atlas import AtlasConfig, census_trial, groups_trial
+from altermag.reproduce.claims import CLAIMS, MAGNDATA
 from altermag.reproduce.figures import figures
+from altermag.reproduce.magndata import magndata_trial
+from altermag.reproduce.models import ModelConfig, hall_trial, kerr_trial, model_trial
+from altermag.reproduce.tables import TableConfig, map_trial, table_trial
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
-
-ARMS = {"gradient_descent": gradient_descent, "heavy_ball": heavy_ball}
 
 
 class ExperimentConfig(BaseModel):
@@ -21,50 +28,121 @@ class ExperimentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: tuple[int, ...] = Field(min_length=3)
-    dimension: int = Field(ge=2)
-    condition_number: float = Field(gt=1)
-    steps: int = Field(gt=0)
-    tolerance: float = Field(gt=0, lt=1)
+    atlas: AtlasConfig
+    table: TableConfig
+    model: ModelConfig
+    nickel: computed.NickelConfig
+    platinum: computed.PlatinumConfig | None = None
 
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
-    """Return, for each arm, the steps to the tolerance and the contraction a step; a sample a seed."""
-    settings = config.model_dump(mode="json", exclude={"seeds"})
-    trials = [Trial(arm, seed, settings) for arm in ARMS for seed in config.seeds]
-    results = run.map(descend_one, trials)
-    return {
-        f"{key}_{arm}": Estimate.of([results[trial][key] for trial in trials if trial.arm == arm])
-        for arm in ARMS
-        for key in ("steps", "contraction")
-    }
+    """Do all parts and return the metrics that the claims name."""
+    trials = exact_trials(config, run.has_data(MAGNDATA))
+    dft = find_spec("gpaw") is not None
+    nickel = nickel_trials(config) if dft else []
+    if not dft:
+        run.log.tell("GPAW is not installed: the computed claims are not tested (see the README of altermag)")
+    # The long calculations first, so that the short trials fill the other cores.
+    found = run.map(part_trial, [*nickel, *trials])
+    metrics = combined([found[trial]["metrics"] for trial in trials])
+    if dft:
+        metrics |= computed.nickel_metrics({trial.arm: found[trial] for trial in nickel})
+        tell_problems(run, {trial.arm: found[trial] for trial in nickel})
+        if config.platinum is not None:
+            metrics |= platinum(config.platinum, run)
+    return {name: Estimate.of(value) for name, value in metrics.items()}
 
 
-def descend_one(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """Descend one random quadratic and measure; the same quadratic for every arm of a seed."""
-    settings, random = trial.settings, np.random.default_rng(trial.seed)
-    inner = random.uniform(1.0, settings["condition_number"], settings["dimension"] - 2)
-    curvature = np.array([1.0, *inner, settings["condition_number"]])
-    start = random.standard_normal(settings["dimension"])
-    steps = ARMS[trial.arm](1.0, settings["condition_number"])
-    path = descend(lambda x: curvature * x, start, steps, count=settings["steps"])
-    error = np.linalg.norm(path, axis=1) / np.linalg.norm(start)
-    for step in range(0, settings["steps"] + 1, 25):
-        context.log(step, error=error[step])
-    reached = np.flatnonzero(error <= settings["tolerance"])
-    if not reached.size:
-        raise ValueError(f"{trial} did not reach {settings['tolerance']} in {settings['steps']} steps")
-    # The first half is left out: the slowest direction has to win before the rate can be seen.
-    last = int(reached[0])
-    contraction = (error[last] / error[last // 2]) ** (1 / (last - last // 2))
-    return {"steps": last, "contraction": contraction}
+def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
+    """One trial of any stage, so that stages of unlike work fill the cores together."""
+    return PARTS[trial.stage](trial, context)
+
+
+PARTS = {
+    "table": table_trial,
+    "map": map_trial,
+    "models": model_trial,
+    "kerr": kerr_trial,
+    "hall": hall_trial,
+    "groups": groups_trial,
+    "census": census_trial,
+    "magndata": magndata_trial,
+    "nickel": computed.nickel_trial,
+    "relax": computed.relax_trial,
+    "platinum": computed.platinum_trial,
+}
+
+
+def exact_trials(config: ExperimentConfig, has_magndata: bool) -> list[Trial]:
+    """Everything that needs no DFT engine."""
+    table, model = config.table.model_dump(mode="json"), config.model.model_dump(mode="json")
+    seeds = {"groups": config.atlas.seeds, "census": config.atlas.seeds}
+    census = {"operators": list(config.atlas.operators)}
+    settings = {"census": census, "map": table, "models": model, "kerr": model, "hall": model}
+    stages = ["census", "kerr", "hall", "map", "models", "table", "groups"]
+    stages += ["magndata"] if has_magndata else []
+    return [
+        Trial(stage, seed, settings.get(stage, {}), stage)
+        for stage in stages
+        for seed in seeds.get(stage, (0,))
+    ]
+
+
+def combined(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the metrics of trials; where several seeds give one, its samples are kept."""
+    merged: dict[str, Any] = {}
+    for one in metrics:
+        for name, value in one.items():
+            merged.setdefault(name, []).append(value)
+    return merged
+
+
+def nickel_trials(config: ExperimentConfig) -> list[Trial]:
+    """The calculations of NiCl2."""
+    settings = {"settings": config.nickel.settings}
+    return [Trial(name, 0, settings, "nickel") for name in config.nickel.stackings]
+
+
+def platinum(config: computed.PlatinumConfig, run: Run) -> dict[str, Any]:
+    """Relax the PtBr3 monolayer, compute its stackings, and return their metrics."""
+    energies = {a: entry["energy"] for a, entry in relaxations(config, run, config.lattice_constants).items()}
+    best = best_length(energies) if len(energies) > 1 else config.lattice_constants[0]
+    entry = relaxations(config, run, (best,))[best]
+    layer = {name: entry[name] for name in ("a", "x", "height")}
+    settings = {"settings": config.settings, "layer": layer, "distance": config.distance}
+    arms = [f"{name} afm" for name in config.antiparallel] + [f"{name} fm" for name in config.parallel]
+    trials = [Trial(arm, 0, settings, "platinum") for arm in arms]
+    found = run.map(part_trial, trials)
+    by_arm = {trial.arm: found[trial] for trial in trials}
+    tell_problems(run, by_arm)
+    metrics = computed.platinum_metrics(by_arm, trihalide("Pt", "Br", **layer), config.distance)
+    return metrics | {"monolayer_a": best, "monolayer_x": layer["x"], "monolayer_height": layer["height"]}
+
+
+def relaxations(
+    config: computed.PlatinumConfig, run: Run, lengths: tuple[float, ...]
+) -> dict[float, dict[str, Any]]:
+    """Relax the monolayer at these lattice constants; what was relaxed before is not relaxed again."""
+    settings = {"settings": config.settings}
+    trials = {a: Trial(f"a = {a:.4f}", 0, settings | {"length": a}, "relax") for a in lengths}
+    found = run.map(part_trial, trials.values())
+    return {a: found[trial] for a, trial in trials.items()}
+
+
+def tell_problems(run: Run, found: dict[str, dict[str, Any]]) -> None:
+    """Tell the person which calculations failed; their claims are not tested."""
+    for name, problem in computed.problems(found).items():
+        run.log.tell(f"{name}: {problem}")
 
 
 EXPERIMENT = Experiment(
     name="altermag",
-    title="Altermag: two-dimensional altermagnets by stacking reversed monolayers",
-    paper="Polyak: Some methods of speeding up the convergence of iteration methods. 1964",
-    url="https://doi.org/10.1016/0041-5553(64)90137-5",
+    title="Two-dimensional altermagnets from stacked bilayers",
+    paper="Sun, Ye, Liang, Ding, Dong, Wang: Stacking-dependent ferroicity of reversed bilayer: "
+    "altermagnetism or ferroelectricity. 2024, arXiv 2411.13182",
+    url="https://arxiv.org/abs/2411.13182",
+    summary="A magnetic monolayer on its reversed copy: which shifts make an altermagnet, what sets the sign "
+    "of the splitting, and can light read it? By symmetry, by models and, with GPAW, by first principles.",
     config_model=ExperimentConfig,
     configs="altermag.reproduce.configs",
     run=run,

@@ -1,0 +1,50 @@
+"""What the command shows: messages, tables, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def tell(message: str) -> None:
+    """A message to stderr."""
+    typer.echo(message, err=True)
+
+
+def show(value: Any, as_json: bool, shown: Callable[[], Any]) -> None:
+    """The value as JSON, or what is shown to people."""
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        console().print(shown())
+
+
+def console() -> Console:
+    """Standard output; wide where it is no terminal, so that no line is broken."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of texts."""
+    drawn = Table(*head, show_header=any(head))
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left; nothing where stderr is no terminal."""
+    stderr = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
