@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.geometry.dimensionality import analyze_dimensionality
 from ase.geometry.dimensionality.isolation import isolate_monolayer, traverse_graph
 
+from altermag.cells import reduced
 from altermag.errors import AltermagError
 from altermag.io import Crystal
 from altermag.monolayer import Monolayer
@@ -65,6 +66,7 @@ def _layers(atoms: Atoms, cutoff: float) -> list[tuple[list[int], tuple[Any, Any
         layer = isolate_monolayer(numbered, components, component, sorted(places))
         cell, positions = np.array(layer.cell), layer.positions
         height = float(np.ptp(positions[:, 2]))
+        cell[:2, :2] = reduced(cell[:2, :2])
         cell[2] = (0.0, 0.0, height + VACUUM)
         frac = positions @ np.linalg.inv(cell)
         found.append((layer.numbers.tolist(), (cell, frac)))
