@@ -161,11 +161,11 @@ def test_without_gpaw_the_message_has_the_whole_command(
 
 def test_the_parabola_finds_the_lattice_constant_and_an_edge_is_refused() -> None:
     energies = {a: 0.5 * (a - 6.83) ** 2 - 20 for a in (6.7, 6.8, 6.9)}
-    assert gpaw._parabola_minimum(energies) == pytest.approx(6.83)
+    assert gpaw.best_length(energies) == pytest.approx(6.83)
     with pytest.raises(AltermagError, match="no minimum between"):
-        gpaw._parabola_minimum({a: 0.5 * (a - 7.5) ** 2 for a in (6.7, 6.8, 6.9)})
+        gpaw.best_length({a: 0.5 * (a - 7.5) ** 2 for a in (6.7, 6.8, 6.9)})
     with pytest.raises(AltermagError, match="2 lattice constants have no minimum"):
-        gpaw._parabola_minimum({6.7: 0.0, 6.8: 1.0})
+        gpaw.best_length({6.7: 0.0, 6.8: 1.0})
 
 
 def test_gpaw_inputs_are_a_structure_and_a_script(tmp_path: Path) -> None:

@@ -128,14 +128,67 @@ def relax_monolayer(
     with no minimum between the lengths.
     """
     lengths = [float(length) for length in np.atleast_1d(np.asarray(lattice_constants, dtype=float))]
-    settings, folder = settings_of(preset, **changes), Path(out)
-    relaxed = {length: _relaxed_at(layered, length, settings, folder, fmax) for length in lengths}
-    energies = {length: float(atoms.get_potential_energy()) for length, atoms in relaxed.items()}
-    if len(lengths) == 1:
-        return relaxed[lengths[0]], energies
-    best = _parabola_minimum(energies)
-    atoms = _relaxed_at(layered, best, settings, folder, fmax)
+
+    def relaxed(length: float) -> Atoms:
+        return relax_at(layered, length, preset, Path(out) / f"a{length:.4f}", fmax=fmax, **changes)
+
+    energies = {length: float(relaxed(length).get_potential_energy()) for length in lengths}
+    best = best_length(energies) if len(lengths) > 1 else lengths[0]
+    atoms = relaxed(best)
     return atoms, energies | {best: float(atoms.get_potential_energy())}
+
+
+def relax_at(
+    layered: Layered,
+    length: float,
+    preset: str = "lcao-dzp",
+    out: str | PathLike[str] = "relax",
+    *,
+    fmax: float = 0.03,
+    **changes: Any,
+) -> Atoms:
+    """Return the atoms of a layer relaxed with a1 of this length in Å, the cell's shape kept; see above."""
+    from ase.io import read, write
+    from ase.optimize import BFGS
+
+    settings, folder = settings_of(preset, **changes), Path(out)
+    atoms = atoms_of(layered)
+    cell = np.array(atoms.cell)
+    cell[:2] *= length / np.linalg.norm(cell[0])
+    positions = atoms.get_positions()
+    positions[:, :2] = atoms.get_scaled_positions(wrap=False)[:, :2] @ cell[:2, :2]  # heights stay
+    atoms.set_cell(cell)
+    atoms.set_positions(positions)
+    inputs = inputs_of(layered, settings, np.zeros((1, 2))) | {"length": round(length, 6), "fmax": fmax}
+    with own_folder(folder, inputs):
+        done = folder / "relaxed.traj"
+        if not done.exists():
+            atoms.calc = _calculator(settings, folder / "scf.txt")
+            # BFGS needs a step for every force; a layer of eight atoms takes about ten.
+            if not BFGS(atoms, logfile=str(folder / "bfgs.txt")).run(fmax=fmax, steps=100):
+                raise UnconvergedError(f"{folder}: the atoms are not relaxed after 100 steps; see bfgs.txt")
+            partial = folder / "partial.traj"
+            write(partial, atoms)
+            partial.replace(done)
+        relaxed = read(done)
+    assert not isinstance(relaxed, list)  # one structure is in the file
+    return relaxed
+
+
+def best_length(energies: Mapping[float, float]) -> float:
+    """Return the length in Å, to 1e-4, at the minimum of a parabola through energies in eV by length.
+
+    Raises `AltermagError` for fewer than three, or a minimum that is not between them.
+    """
+    lengths = np.array(sorted(energies))
+    if len(lengths) < 3:
+        raise AltermagError(f"{len(lengths)} lattice constants have no minimum; give one, or at least three")
+    curvature, slope, _ = np.polyfit(lengths, [energies[length] for length in lengths], 2)
+    best = -slope / (2 * curvature) if curvature > 0 else np.inf
+    if not lengths[0] <= best <= lengths[-1]:
+        shown = ", ".join(f"{length:g} Å: {energies[length]:.4f} eV" for length in lengths)
+        raise AltermagError(f"the energy has no minimum between the lattice constants ({shown})")
+    return round(float(best), 4)
 
 
 def anisotropy(out: str | PathLike[str], k_mesh: tuple[int, int] = (6, 6)) -> dict[str, float]:
@@ -174,7 +227,7 @@ def soc_bands(
 
 
 def write_inputs(layered: Layered, out: str | PathLike[str], preset: str = "lcao-dzp") -> list[Path]:
-    """Write structure.json and run.py, for `python run.py` or `mpirun -n 16 gpaw python run.py` elsewhere."""
+    """Write structure.json and run.py, for `python run.py` elsewhere, and return them."""
     settings_of(preset)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -276,56 +329,23 @@ def _converge(atoms: Atoms, folder: Path) -> None:
 def _restart(folder: Path) -> Any:
     if not (folder / DENSITY).exists():
         raise AltermagError(f"{folder} has no {DENSITY}: run the calculation there first")
-    return _gpaw().GPAW(folder / DENSITY, txt=None)
+    return _gpaw().GPAW(str(folder / DENSITY), txt=None)
 
 
 def _fixed(calculator: Any, k_points: Any, log: Path) -> Any:
     return calculator.fixed_density(kpts=k_points, symmetry="off", txt=str(log))
 
 
-def _relaxed_at(layered: Layered, length: float, settings: GPAWSettings, folder: Path, fmax: float) -> Atoms:
-    """Relaxed atoms with their energy at this length of a1, read again where an earlier run wrote them."""
-    from ase.io import read, write
-    from ase.optimize import BFGS
-
-    atoms = atoms_of(layered)
-    cell = np.array(atoms.cell)
-    cell[:2] *= length / np.linalg.norm(cell[0])
-    atoms.set_cell(cell, scale_atoms=True)
-    inputs = inputs_of(layered, settings, np.zeros((1, 2))) | {"length": round(length, 6), "fmax": fmax}
-    here = folder / f"a{length:.4f}"
-    with own_folder(here, inputs):
-        done = here / "relaxed.traj"
-        if not done.exists():
-            atoms.calc = _calculator(settings, here / "scf.txt")
-            # BFGS needs a step for every force; a layer of eight atoms takes about ten.
-            if not BFGS(atoms, logfile=str(here / "bfgs.txt")).run(fmax=fmax, steps=100):
-                raise UnconvergedError(f"{here}: the atoms are not relaxed after 100 steps; see bfgs.txt")
-            partial = here / "partial.traj"
-            write(partial, atoms)
-            partial.replace(done)
-        relaxed = read(done)
-    assert not isinstance(relaxed, list)  # one structure is in the file
-    return relaxed
-
-
-def _parabola_minimum(energies: Mapping[float, float]) -> float:
-    lengths = np.array(sorted(energies))
-    if len(lengths) < 3:
-        raise AltermagError(f"{len(lengths)} lattice constants have no minimum; give one, or at least three")
-    curvature, slope, _ = np.polyfit(lengths, [energies[length] for length in lengths], 2)
-    best = -slope / (2 * curvature) if curvature > 0 else np.inf
-    if not lengths[0] <= best <= lengths[-1]:
-        shown = ", ".join(f"{length:g} Å: {energies[length]:.4f} eV" for length in lengths)
-        raise AltermagError(f"the energy has no minimum between the lattice constants ({shown})")
-    return round(float(best), 4)
-
-
 def _gpaw() -> Any:
     try:
         import gpaw
+        from gpaw.mpi import world
     except ImportError as error:
         raise ImportError(INSTALL) from error
+    if world.size > 1:
+        raise AltermagError(
+            "a calculation runs in one process; compute several bilayers side by side instead"
+        )
     return gpaw
 
 

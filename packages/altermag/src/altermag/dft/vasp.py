@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
 from altermag.dft.results import DFTResult, check_points
@@ -21,6 +22,7 @@ from altermag.io import Layered, to_pymatgen
 
 try:
     from pymatgen.core import SETTINGS
+    from pymatgen.core.lattice import Lattice
     from pymatgen.core.structure import Structure
     from pymatgen.io.vasp.inputs import Kpoints
     from pymatgen.io.vasp.sets import VaspInputSet
@@ -57,6 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "soc": {"NSW": 0, **SOC},
     "moke": {"NSW": 0, **OPTICS, **SOC},
 }
+SPINORS = ("soc", "moke")
 MESH = {"optics": 15, "moke": 15}
 DEFAULT_MESH = 9
 POTENTIALS = {
@@ -103,33 +106,68 @@ def input_set(
     `task` is one of `PRESETS`; `incar` changes tags (None removes one); `hubbard` gives U in eV to the d
     shell of elements (Dudarev). `mesh` is Γ-centred; `k_points` (Nk, 2) in fractions are those of task
     "bands", by default `check_points`. With spin-orbit coupling the spins lie along ±`neel`. `potentials`
-    names POTCARs by element.
+    names POTCARs.
 
-    Raises `AltermagError` for an unknown task.
+    Raises `AltermagError` for an unknown task, or an element that is not there.
+    """
+    structure = vasp_structure(layered)
+    absent = sorted(set(hubbard or {}) - {element.symbol for element in structure.composition.elements})
+    if absent:
+        raise AltermagError(f"hubbard names {', '.join(absent)}, which the structure does not have")
+    if task == "bands" and mesh is None and k_points is None:
+        if isinstance(layered, Structure):
+            raise AltermagError("bands of a pymatgen structure need k_points")
+        k_points = check_points(layered)
+    found = generator(
+        task, incar=incar, hubbard=hubbard, mesh=mesh, k_points=k_points, neel=neel, potentials=potentials
+    )
+    found.structure = with_vector_moments(structure) if task in SPINORS else structure
+    return found
+
+
+def generator(
+    task: str,
+    *,
+    incar: Mapping[str, Any] | None = None,
+    hubbard: Mapping[str, float] | None = None,
+    mesh: int | tuple[int, int] | None = None,
+    k_points: ArrayLike | None = None,
+    neel: tuple[float, float, float] = (0, 0, 1),
+    potentials: Mapping[str, str] | None = None,
+) -> AltermagSet:
+    """Return the same for structures to come, as pymatgen and atomate2 want an input generator.
+
+    A structure for a task in `SPINORS` needs its moments as vectors (`with_vector_moments`).
     """
     if task not in PRESETS:
         raise AltermagError(f"VASP has no preset {task!r}; there are: {', '.join(PRESETS)}")
-    structure = layered if isinstance(layered, Structure) else to_pymatgen(layered)
-    structure = structure.copy()
-    structure.lattice = structure.lattice.copy()
-    structure._lattice._pbc = (True, True, True)  # VASP's cell is periodic in all directions
-    tags = BASE | PRESETS[task] | _hubbard_tags(structure, hubbard or {})
-    if "LSORBIT" in tags:
+    tags = BASE | PRESETS[task] | _hubbard_tags(hubbard or {})
+    if task in SPINORS:
         tags["SAXIS"] = [float(number) for number in neel]
-        moments = [[0.0, 0.0, float(moment)] for moment in structure.site_properties["magmom"]]
-        structure.add_site_property("magmom", moments)  # along SAXIS
     tags |= dict(incar or {})
-    names = {element.symbol: element.symbol for element in structure.composition.elements}
-    chosen = names | {name: POTENTIALS[name] for name in names if name in POTENTIALS} | dict(potentials or {})
     settings = {
         "INCAR": {tag: value for tag, value in tags.items() if value is not None},
         "POTCAR_FUNCTIONAL": "PBE_54",
-        "POTCAR": chosen,
+        "POTCAR": {name: name for name in chemical_symbols} | POTENTIALS | dict(potentials or {}),
         "KPOINTS": {},
     }
-    return AltermagSet(
-        structure, settings, user_kpoints_settings=_kpoints(structure, layered, task, mesh, k_points)
-    )
+    return AltermagSet(None, settings, user_kpoints_settings=_kpoints(task, mesh, k_points))
+
+
+def vasp_structure(layered: Layered | Structure) -> Structure:
+    """Return the pymatgen structure as VASP sees it: periodic in all directions, sorted by element."""
+    given = layered if isinstance(layered, Structure) else to_pymatgen(layered)
+    lattice = Lattice(given.lattice.matrix)
+    properties = given.site_properties
+    whole = Structure(lattice, given.species, given.frac_coords, site_properties=properties)
+    return whole.get_sorted_structure()
+
+
+def with_vector_moments(structure: Structure) -> Structure:
+    """Return the structure with its moments as vectors along z, which is VASP's SAXIS."""
+    turned = structure.copy()
+    moments = [[0.0, 0.0, float(moment)] for moment in structure.site_properties["magmom"]]
+    return turned.add_site_property("magmom", moments)
 
 
 def write_inputs(layered: Layered, out: str | PathLike[str], preset: str = "scf") -> list[Path]:
@@ -176,18 +214,8 @@ def read_result(folder: str | PathLike[str]) -> DFTResult:
     )
 
 
-def _kpoints(
-    structure: Structure,
-    layered: Any,
-    task: str,
-    mesh: int | tuple[int, int] | None,
-    points: ArrayLike | None,
-) -> Any:
-    if task == "bands" and mesh is None:
-        if points is None:
-            if isinstance(layered, Structure):
-                raise AltermagError("bands of a pymatgen structure need k_points")
-            points = check_points(layered)
+def _kpoints(task: str, mesh: int | tuple[int, int] | None, points: ArrayLike | None) -> Any:
+    if points is not None:
         listed = np.asarray(points, dtype=float).reshape(-1, 2)
         return Kpoints(
             comment="altermag",
@@ -201,17 +229,13 @@ def _kpoints(
     return Kpoints.gamma_automatic((*along, 1))
 
 
-def _hubbard_tags(structure: Structure, hubbard: Mapping[str, float]) -> dict[str, Any]:
+def _hubbard_tags(hubbard: Mapping[str, float]) -> dict[str, Any]:
     if not hubbard:
         return {}
-    absent = sorted(set(hubbard) - {element.symbol for element in structure.composition.elements})
-    if absent:
-        raise AltermagError(f"hubbard names {', '.join(absent)}, which the structure does not have")
-    others = {element.symbol: -1 for element in structure.composition.elements}
     return {
         "LDAU": True,
         "LDAUTYPE": 2,
-        "LDAUL": others | dict.fromkeys(hubbard, 2),
+        "LDAUL": dict.fromkeys(chemical_symbols, -1) | dict.fromkeys(hubbard, 2),
         "LDAUU": dict(hubbard),
         "LDAUJ": dict.fromkeys(hubbard, 0.0),
     }
