@@ -78,15 +78,18 @@ def test_another_origin_moves_the_map_of_an_in_plane_axis() -> None:
     )
 
 
-def test_within_symprec_a_shift_is_special_and_beyond_it_is_not() -> None:
-    exact = np.array([1 / 3, 2 / 3])
-    step = np.array([1.0, 0.0]) / PTBR3.lattice[0, 0]  # 1 Å along a1
-    near, far = exact + 0.9e-3 * step, exact + 5e-3 * step
-    assert stacking_map(PTBR3, "mirror", [exact, near, far]).kind.tolist() == [
-        "altermagnet",
-        "altermagnet",
-        "compensated-ferrimagnet",
-    ]
+@pytest.mark.parametrize(
+    ("shift", "direction"), [((1 / 3, 2 / 3), (1, 0)), ((0.1, 0.2), (0, 1)), ((0, 0), (1, 0))]
+)
+def test_near_a_special_position_the_kernel_and_spglib_draw_the_same_line(
+    shift: tuple[float, float], direction: tuple[float, float]
+) -> None:
+    step = np.array(direction) @ np.linalg.inv(PTBR3.lattice[:2, :2])  # 1 Å along x or y
+    for part in (0.1, 0.45, 1.2, 3.0):
+        near = np.array(shift) + part * PTBR3.symprec * step
+        built = classify(stack(PTBR3, "mirror", near, distance=6.35))
+        found = stacking_map(PTBR3, "mirror", [near])
+        assert found.kind.tolist() == [built.kind], part
 
 
 def test_the_operations_are_a_group_at_every_distance_from_a_special_point() -> None:

@@ -70,7 +70,8 @@ class Congruences:
     def codes(self, shifts: Floats, tolerance: float) -> Codes:
         """Return for every shift (N, 2) the forms that hold, as bits (N,) of an unsigned integer.
 
-        A form holds where τ is within `tolerance` Å of one of its solutions.
+        A form holds where its residual, by which the operation would miss the atoms, is at most `tolerance`
+        Å.
         """
         found = np.empty(len(shifts), dtype=np.uint64)
         for start in range(0, len(shifts), BLOCK):
@@ -107,14 +108,16 @@ class Congruences:
         if form.rank == 0:
             return np.ones(len(x), dtype=bool)
         if form.rank == 1:
-            # |∇(aτ1 + bτ2)| per Å turns the tolerance into one of the residual.
+            # A is 1 minus a reflection: at a distance δ from the line the operation misses by 2δ.
             slope = float(np.linalg.norm(self._inverse @ [form.a, form.b]))
-            return np.abs(_residual(form.a, x, form.b, y, float(form.c))) <= tolerance * slope
+            return np.abs(_residual(form.a, x, form.b, y, float(form.c))) <= tolerance * slope / 2
         second = _residual(0, x, form.d, y, float(form.e)) / form.d
         first = _residual(form.a, x, form.b, y, float(form.c))
         first = (first - form.b * second) / form.a
         (xx, xy), (_, yy) = self.plane @ self.plane.T
-        return xx * first**2 + 2 * xy * first * second + yy * second**2 <= tolerance**2
+        # A is 1 minus a rotation: at a distance δ from the point the operation misses by √(det A) δ.
+        limit = tolerance**2 / (form.a * form.d)
+        return xx * first**2 + 2 * xy * first * second + yy * second**2 <= limit
 
 
 def congruences(operations: Operations, operator: Integers, eta: int, plane: Floats) -> Congruences:

@@ -139,9 +139,9 @@ def stacking_map(
     """Return the class of every shift: of an n x n grid, or of an array (N, 2) in fractions of the
     monolayer's cell.
 
-    A shift counts as special within the monolayer's `symprec` (Å) of a special position. Raises
-    `AltermagError` for an operator that does not map the lattice onto itself, or shifts of another shape or
-    not finite.
+    A shift has an operation that maps the atoms within the monolayer's `symprec` (Å), as spglib counts it.
+    Raises `AltermagError` for an operator that does not map the lattice onto itself, or shifts of another
+    shape or not finite.
     """
     family = Family.of(mono, op, order)
     table = _shifts(shifts)
