@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import omnirl
 from omnirl.data.sequences import pack_episodes
 from omnirl.errors import OmniRLError, OmniRLWarning
 from omnirl.inference.agent import ICRLAgent
@@ -145,6 +146,31 @@ def test_a_kept_memory_goes_on_twice_from_the_same_place(fused):
     assert not np.allclose(agent.policy([4]), first)
     agent.memory = kept
     np.testing.assert_array_equal(agent.policy([4]), first)
+
+
+def test_a_memory_is_a_file(fused, tmp_path):
+    agent = ICRLAgent(fused)
+    agent.load_demonstrations(EPISODES)
+    torch.save(agent.memory, tmp_path / "skill.pt")
+    expected = agent.policy([4])
+    agent.reset()
+    agent.memory = torch.load(tmp_path / "skill.pt", weights_only=True)
+    np.testing.assert_array_equal(agent.policy([4]), expected)
+
+
+def test_many_worlds_are_played_through_gymnasium_s_vector_environment():
+    tasks = omnirl.sample_tasks(4, num_states=1, num_actions=5, family="bandit", seed=0)
+    worlds = gym.make_vec("omnirl/Bandit-v0", vectorization_mode="vector_entry_point", tasks=tasks)
+    agent = ICRLAgent(OmniRL(OmniRLConfig(1, 5, hidden_size=16, num_layers=1, num_heads=2, layout="fused")))
+    agent.reset(worlds.num_envs)
+    obs, _ = worlds.reset(seed=0)
+    for step in range(6):
+        action = agent.act(obs)
+        obs, reward, terminated, truncated, _ = worlds.step(action)
+        agent.observe(action, reward, obs, terminated, truncated)
+        # a bandit's every step ends it: pull, filler, pull, filler
+        remembered = agent.memory["last"]["actions"].numpy()
+        assert ((remembered == 5) == (step % 2 == 1)).all()
 
 
 def test_forgetting_isolates_rows(fused):

@@ -1,5 +1,7 @@
 """The tabular learners against iterates and posteriors worked out by hand, and on worlds of known optimum."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,21 @@ def test_released_q_learning_acts_by_a_boltzmann_law_of_unit_deviation():
     learner.q[0, 0] = [3.0, 1.0]  # minus the largest: 0, -2; deviation 1
     learner.state_visits[0, 0] = 11  # (9 + 11) / 10 = 2
     np.testing.assert_allclose(learner.policy(np.array([0]))[0, 1], np.exp(-4) / (1 + np.exp(-4)))
+
+
+def test_released_q_learning_is_xenoverse_s_class():
+    peer = pytest.importorskip("xenoverse.anymdp.anymdp_solver_q", exc_type=ImportError)
+    env = SimpleNamespace(na=4, ns=6, task_type="MDP")
+    released = peer.AnyMDPSolverQ(env, gamma=0.95, alpha=0.3, max_steps=50)
+    learner = ReleasedQLearning(6, 4, alpha=0.3, gamma=0.95, horizon=50)
+    learner.reset(1)
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        step = rng.integers(6), rng.integers(4), rng.normal(), rng.integers(6), rng.random() < 0.1
+        obs, action, reward, after, end = step
+        released.learner(obs, action, after, reward, end, False)
+        learner._learn(np.array([0]), *(np.array([value]) for value in step))
+    np.testing.assert_array_equal(learner.q[0], released.value_matrix)
 
 
 def test_the_ucb_bonus_shrinks_with_the_root_of_the_visits():

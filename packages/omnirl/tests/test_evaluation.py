@@ -216,6 +216,9 @@ def test_intervals_and_tables_of_a_result(tasks):
     table = found.to_pandas()
     assert list(table["run"]) == [0, 0, 1, 1, 0, 0, 1, 1]
     np.testing.assert_allclose(table["normalized_score"], scores.ravel())
+    pytest.importorskip("matplotlib").use("Agg")
+    line = found.plot(label="random").lines[0]
+    np.testing.assert_allclose(line.get_ydata(), scores.mean(0))
 
 
 def test_a_function_and_an_sb3_like_model_are_policies_in_the_environment_s_ids(lake):
@@ -229,6 +232,25 @@ def test_a_function_and_an_sb3_like_model_are_policies_in_the_environment_s_ids(
         assert found.raw_returns.shape == (2, 2)
         if not isinstance(policy, Model):
             np.testing.assert_array_equal(found.raw_returns, 1.0)
+
+
+def test_pendulum_is_played_on_its_grid_and_shown_its_shaped_reward():
+    torch.manual_seed(0)
+    model = omnirl.OmniRL(
+        omnirl.OmniRLConfig(60, 5, hidden_size=16, num_layers=1, num_heads=2, layout="fused")
+    )
+    found = evaluate(
+        ICRLAgent(model),
+        "Pendulum-v1",
+        episodes=1,
+        seed=0,
+        discretize="pendulum",
+        shaping="pendulum",
+        max_steps=20,
+    )
+    assert found.steps[0, 0] == 20
+    assert found.raw_returns[0, 0] < 0
+    assert -0.1 * 20 <= found.returns[0, 0] <= 0.1 * 20
 
 
 def test_the_unshaped_lake_works_with_a_hint(agent):
@@ -259,6 +281,7 @@ def test_an_environment_without_a_table_is_scored_by_a_given_oracle(agent):
         ("CliffWalking-v1", {}, "max_steps="),
         ("FrozenLake8x8-v1", {"shaping": "frozenlake"}, "64 observations and the agent knows 16"),
         ("CartPole-v1", {"discretize": "nothing"}, "uniform"),
+        ("Pendulum-v1", {}, "pass discretize="),
         ("FrozenLake-v1", {"shaping": "frozenlaek"}, "frozenlake"),
         ("lake", {"shaping": "frozenlake"}, "RawStep"),
         ("lake", {"start": "later"}, "imitation"),

@@ -93,7 +93,7 @@ def maker(
             made = made if max_steps is None else gym.wrappers.TimeLimit(made, max_steps)
         if shaping is not None:
             made = ShapedReward(made, copy.deepcopy(shaping))
-        return discretized(made, discretize)
+        return made if discretize is None else discretized(made, discretize)
 
     return make
 

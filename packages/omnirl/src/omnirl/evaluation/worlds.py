@@ -160,6 +160,8 @@ class GymnasiumWorld(World):
 
 def _discrete(space: gym.Space, what: str) -> int:
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        hint = "; pass discretize=" if what == "observations" else ""
-        raise OmniRLError(f"the environment's {what} are {space}; they must be Discrete, from 0{hint}")
+        raise OmniRLError(
+            f"the environment's {what} are {space}; they must be Discrete, from 0: pass discretize=, "
+            "a name such as 'pendulum' or 'uniform', a Grid, or a function that wraps the environment"
+        )
     return int(space.n)
