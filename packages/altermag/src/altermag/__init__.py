@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from altermag.errors import AltermagError, AltermagWarning, MissingExtraError
 
 if TYPE_CHECKING:
-    from altermag import optics, prototypes, tb
+    from altermag import dft, flows, optics, prototypes, tb
     from altermag.classification import Classification, classify, symprec_scan
     from altermag.mapping import StackingMap, stacking_map
     from altermag.monolayer import Monolayer
     from altermag.partners import Partner
+    from altermag.screening import screen
     from altermag.special import SpecialPosition, enumerate_stackings, special_positions
     from altermag.stacking import Bilayer, stack
 
@@ -30,9 +31,12 @@ __all__ = [
     "SpecialPosition",
     "StackingMap",
     "classify",
+    "dft",
     "enumerate_stackings",
+    "flows",
     "optics",
     "prototypes",
+    "screen",
     "special_positions",
     "stack",
     "stacking_map",
@@ -49,12 +53,13 @@ _HOME: dict[str, str] = {
     "StackingMap": "mapping",
     "classify": "classification",
     "enumerate_stackings": "special",
+    "screen": "screening",
     "special_positions": "special",
     "stacking_map": "mapping",
     "stack": "stacking",
     "symprec_scan": "classification",
 }
-_SUBMODULES: tuple[str, ...] = ("optics", "prototypes", "tb")
+_SUBMODULES: tuple[str, ...] = ("dft", "flows", "optics", "prototypes", "tb")
 
 
 def __getattr__(name: str) -> Any:
