@@ -37,17 +37,18 @@ def test_the_splitting_map_is_the_model_s_splitting_with_its_sign(d_wave, tmp_pa
         plot.plot_splitting(d_wave, 2)
 
 
-def test_bands_of_both_spins_are_drawn_along_the_path(d_wave):
-    k = np.linspace(0, 0.5, 7)[:, None] * [1, 0]
-    path = SimpleNamespace(
-        k_points=k, distances=2 * np.pi / 3 * k[:, 0], ticks=[("Γ", 0.0), ("X", np.pi / 3)]
-    )
-    axes = plot.plot_bands(d_wave, path).axes[0]
-    lines = axes.lines[:4]
-    energies = np.array([line.get_ydata() for line in lines]).reshape(2, 2, 7)
-    np.testing.assert_allclose(energies.transpose(0, 2, 1), d_wave.bands(k))
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["Γ", "X"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["up", "down"]
+def test_bands_and_splittings_are_drawn_along_the_path_and_break_where_it_jumps(d_wave):
+    k = np.array([[0, 0], [0.25, 0], [0.5, 0], [0, 0.5], [0, 0]])
+    distances = np.pi / 3 * np.array([0, 0.5, 1, 1, 2])
+    ticks = (("Γ", 0.0), ("X|Y", np.pi / 3), ("Γ", 2 * np.pi / 3))
+    upper, lower = plot.plot_bands(d_wave, SimpleNamespace(k_points=k, distances=distances, ticks=ticks)).axes
+    energies = np.array([line.get_ydata() for line in upper.lines[:4]]).reshape(2, 2, 6)
+    assert np.isnan(energies[..., 3]).all()
+    np.testing.assert_allclose(np.delete(energies, 3, axis=2).transpose(0, 2, 1), d_wave.bands(k))
+    drawn = np.array([line.get_ydata() for line in lower.lines[:2]])
+    np.testing.assert_allclose(np.delete(drawn, 3, axis=1).T, 1e3 * d_wave.splitting(k), atol=1e-9)
+    assert [text.get_text() for text in lower.get_xticklabels()] == ["Γ", "X|Y", "Γ"]
+    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["up", "down"]
 
 
 def test_kerr_spectra_are_drawn_in_mrad():

@@ -78,20 +78,37 @@ def plot_stacking_map(
 
 
 def plot_bands(model: Model, path: KPath, save: str | PathLike[str] | None = None) -> Figure:
-    """Energies along a path: spin up a full line, down a broken one; a spinor model in one colour."""
-    figure, axes = _sheet((6.4, 4.2))
+    """Energies along a path, and below them the splitting of every band, which is small beside the energies.
+
+    Spin up is a full line, down a broken one. A spinor model has one panel, of one colour.
+    """
     energies = model.bands(path.k_points)
+    breaks = (
+        np.flatnonzero(np.diff(path.distances) <= 0) + 1
+    )  # where the path jumps, two points share a place
+    x = np.insert(path.distances, breaks, np.nan)
     if model.zeeman is None:
-        axes.plot(path.distances, energies, color="black", linewidth=1)
+        figure, upper = _sheet((6.4, 4.2))
+        panels = [upper]
+        upper.plot(x, np.insert(energies, breaks, np.nan, axis=0), color="black", linewidth=1)
     else:
+        figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+        panels = list(figure.subplots(2, 1, sharex=True, height_ratios=(3, 2)))
         for name, values, look in zip(("up", "down"), energies, SPINS, strict=True):
-            lines = axes.plot(path.distances, values, linewidth=1.2, **look)
+            lines = panels[0].plot(x, np.insert(values, breaks, np.nan, axis=0), linewidth=1.2, **look)
             lines[0].set_label(name)
-        axes.legend(frameon=False)
-    for _, distance in path.ticks:
-        axes.axvline(distance, color="#e4e1d9", linewidth=0.8, zorder=0)
-    axes.set_xticks([distance for _, distance in path.ticks], [label for label, _ in path.ticks])
-    axes.set(xlim=(path.distances[0], path.distances[-1]), ylabel="energy (eV)")
+        panels[0].legend(frameon=False)
+        delta = 1e3 * (energies[0] - energies[1])
+        panels[1].plot(x, np.insert(delta, breaks, np.nan, axis=0), color="black", linewidth=0.8)
+        panels[1].set_ylabel("splitting (meV)")
+        if np.abs(delta).max() < 1e-6:  # rounding: shown as the zero that it is
+            panels[1].set_ylim(-1, 1)
+    panels[0].set_ylabel("energy (eV)")
+    for axes in panels:
+        for _, distance in path.ticks:
+            axes.axvline(distance, color="#e4e1d9", linewidth=0.8, zorder=0)
+        axes.set_xticks([distance for _, distance in path.ticks], [label for label, _ in path.ticks])
+        axes.set_xlim(path.distances[0], path.distances[-1])
     return _saved(figure, save)
 
 
