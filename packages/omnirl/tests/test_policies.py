@@ -120,8 +120,8 @@ def test_the_world_model_is_the_released_one_in_every_row():
                     *(c[i] for c in (t.state, t.action, t.reward, t.next_state, t.terminated, t.ended))
                 )
     for i, row in enumerate(plain):
-        np.testing.assert_allclose(model.counts[i], row[0].counts, rtol=1e-5)
-        np.testing.assert_allclose(model.rewards[i], row[0].rewards, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(model.counts[i].swapaxes(1, 2), row[0].counts, rtol=1e-5)
+        np.testing.assert_allclose(model.rewards[i].swapaxes(1, 2), row[0].rewards, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(model.width[i], row[0].width, rtol=1e-4)
         for k, one in enumerate(row):
             np.testing.assert_allclose(model.q[k, i], one.q, rtol=1e-4, atol=1e-4)

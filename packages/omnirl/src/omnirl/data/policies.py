@@ -183,7 +183,8 @@ class WorldModel:
     Counts start at 0.01; a state that ended an episode has zero counts and rewards from then on. At each end
     of an episode one sweep Q(s,a) = Σ p(s'|s,a) (r(s,a,s') + γ max Q(s')) goes through the states in the
     order of their ids, each with the newest values, and the width of the bonus, max(std of all rewards,
-    .01)/√n_sa, is taken anew. `gammas` is (B, K); `q` (K, B, n, A) and `width` (B, n, A) are what
+    .01)/√n_sa, is taken anew. `gammas` is (B, K); `counts` and `rewards` are (B, s, s', a), the order in
+    which the sweep is one matrix product a state; `q` (K, B, n, A) and `width` (B, n, A) are what
     `ModelBased` acts on.
     """
 
@@ -191,31 +192,36 @@ class WorldModel:
         count, planners = gammas.shape
         self.gammas = gammas.astype(np.float32)
         pairs = (count, num_states, num_actions)
-        self.counts = np.full((*pairs, num_states), _PRIOR_COUNT, np.float32)
-        self.rewards = np.zeros_like(self.counts)
+        # Behind the counts of (s, ·, a) stands Σ counts · rewards: with γV and 1 one product gives Q, times Σ
+        # counts.
+        self._table = np.full((count, num_states, num_states + 1, num_actions), _PRIOR_COUNT, np.float32)
+        self._table[:, :, -1] = 0.0
+        self.counts = self._table[:, :, :-1]
+        self._means = np.zeros_like(self._table)
+        self.rewards = self._means[:, :, :-1]
         self.q = np.zeros((planners, *pairs), np.float32)
         self.width = np.full(pairs, _LEAST_STD, np.float32)
-        # Of each (s, a): Σ counts, Σ counts · rewards over s', and n_sa. Of all: Σ rewards, Σ rewards². They
-        # are kept, as they cost more to add up at every end than the sweep itself.
-        self._sums = np.tile(np.array([_PRIOR_COUNT * num_states, 0, 1], np.float32), (*pairs, 1))
+        # Of each (s, a): Σ counts and n_sa. Of all: Σ rewards and Σ rewards². They are kept, as they cost
+        # more to add up at every end than the sweep itself.
+        self._sums = np.tile(np.array([_PRIOR_COUNT * num_states, 1], np.float32), (*pairs, 1))
         self._moments = np.zeros((2, count))
-        self._values = np.zeros((count, planners, num_states), np.float32)  # γ max Q
+        self._values = np.ones((count, planners, num_states + 1), np.float32)  # γ max Q, and 1
+        self._values[..., :-1] = 0.0
 
     def update(self, transition: Transition) -> None:
         """Count, and plan again where an episode ended."""
         t = transition
-        outcome = t.pair * t.num_states + t.next_state
-        counts, rewards = self.counts.reshape(-1), self.rewards.reshape(-1)
-        seen, old = counts.take(outcome), rewards.take(outcome)
+        first = t.place * ((t.num_states + 1) * t.num_actions) + t.action
+        outcome, gained = first + t.next_state * t.num_actions, first + t.num_states * t.num_actions
+        table, rewards = self._table.reshape(-1), self._means.reshape(-1)
+        seen, old = table.take(outcome), rewards.take(outcome)
         new = (old * seen + t.reward) / (seen + 1)
-        counts[outcome] = seen + 1
+        table[outcome] = seen + 1
+        table[gained] = table.take(gained) + t.reward
         rewards[outcome] = new
         self._moments += new - old, np.square(new) - np.square(old)
-        sums = self._sums.reshape(-1, 3)
-        more = np.ones((len(seen), 3), np.float32)
-        more[:, 1] = t.reward
-        more += sums.take(t.pair, axis=0)
-        sums[t.pair] = more
+        sums = self._sums.reshape(-1, 2)
+        sums[t.pair] = sums.take(t.pair, axis=0) + 1
         if t.ended.any():
             self._absorb(t)
             self._sweep(np.flatnonzero(t.ended))
@@ -224,29 +230,22 @@ class WorldModel:
         rows, states = np.flatnonzero(t.terminated), t.next_state[t.terminated]
         lost = self.rewards[rows, states].reshape(len(rows), self.rewards[0, 0].size).astype(np.float64)
         self._moments[:, rows] -= lost.sum(-1), np.square(lost).sum(-1)
-        for table in (self.counts, self.rewards, self._sums[..., :2]):
+        for table in (self._table, self.rewards, self._sums[..., :1]):
             table[rows, states] = 0.0
 
     def _sweep(self, rows: Ints) -> None:
-        sums = self._sums[rows]
-        share = 1 / np.maximum(sums[..., 0], _PRIOR_COUNT)
-        num_states = self.counts.shape[1]
-        # The expected reward stands beside the chances, 1 beside the values: one product gives Q.
-        chance = np.empty((*share.shape, num_states + 1), np.float32)
-        np.multiply(self.counts[rows], share[..., None], out=chance[..., :-1])
-        np.multiply(sums[..., 1], share, out=chance[..., -1])
-        values = np.ones((len(rows), len(self.q), num_states + 1), np.float32)
-        values[..., :-1] = self._values[rows]
-        found = np.empty((len(rows), *self.q[:, 0].shape), np.float32)
+        table, sums, values = self._table[rows], self._sums[rows], self._values[rows]
+        share = 1 / np.maximum(sums[:, None, ..., 0], _PRIOR_COUNT)
         gammas = self.gammas[rows]
-        for state in range(num_states):
-            q = np.matmul(values, chance[:, state].swapaxes(1, 2), out=found[:, :, state])
+        found = np.empty((len(rows), *self.q[:, 0].shape), np.float32)
+        for state in range(table.shape[1]):
+            q = np.multiply(values @ table[:, state], share[:, :, state], out=found[:, :, state])
             np.multiply(gammas, largest(q), out=values[:, :, state])
-        self._values[rows] = values[..., :-1]
+        self._values[rows] = values
         self.q[:, rows] = found.swapaxes(0, 1)
         mean, square = self._moments[:, rows] / self.rewards[0].size
         std = np.sqrt(np.maximum(square - np.square(mean), _LEAST_STD**2))
-        self.width[rows] = std[:, None, None] / np.sqrt(sums[..., 2])
+        self.width[rows] = std[:, None, None] / np.sqrt(sums[..., 1])
 
 
 class ModelBased:

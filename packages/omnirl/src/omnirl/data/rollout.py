@@ -214,7 +214,7 @@ class _Written:
         self._column[rows] = np.minimum(self._column[rows] + 1, self._steps)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        return {name: np.ascontiguousarray(column[:, :-1]) for name, column in self._columns.items()}
+        return {name: column[:, :-1] for name, column in self._columns.items()}
 
     def _write(self, places: Ints, values: Sequence[Any]) -> None:
         for column, value in zip(self._columns.values(), values, strict=True):

@@ -26,7 +26,7 @@ from omnirl.errors import OmniRLError, OmniRLWarning
 from omnirl.tasks.batch import TaskBatch
 from omnirl.tasks.solver import policy_value, solve
 
-SHARD_SIZE = 1024
+SHARD_SIZE = 2048
 """Sequences in a shard, and at most in one roll-out."""
 # The tables of a roll-out's learners: more rows than this allows gain nothing.
 _TABLE_BYTES = 2**27
@@ -81,7 +81,7 @@ def synthesize(
         method: `dpd` (section 2.3), or `dpt`, `ad`, `ad_eps`; see `METHODS`.
         num_sequences: N if None.
         seed: a whole number.
-        out: a folder: the data are written there in shards of 1,024 and mapped into memory; shards that are
+        out: a folder: the data are written there in shards of 2,048 and mapped into memory; shards that are
         there
             already are kept, so an interrupted run goes on where it was. None keeps all in memory.
         workers: processes, or an executor such as `RayExecutor()`.
@@ -150,6 +150,8 @@ def make_sequences(
         )
         for first in range(0, len(numbers), rows)
     ]
+    if len(parts) == 1:
+        return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
