@@ -161,7 +161,7 @@ def write_structure(layered: Any, out: Path) -> None:
     from ase.io.formats import UnknownFileTypeError
 
     try:
-        write(out, layered.atoms, **({"format": "vasp"} if out.name.startswith("POSCAR") else {}))
+        write(out, layered.atoms, format="vasp" if out.name.startswith("POSCAR") else None)
     except UnknownFileTypeError as error:
         raise AltermagError(
             f"{out}: ASE does not know this kind of file; try POSCAR, .cif or .json"

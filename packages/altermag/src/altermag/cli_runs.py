@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -147,6 +147,6 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _settings(settings: list[str] | None) -> dict[str, object]:
+def _settings(settings: list[str] | None) -> dict[str, Any]:
     found = assignments(settings)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
