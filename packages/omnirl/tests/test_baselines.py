@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from omnirl.baselines import PSRL, ConservativeQLearning, QLearningUCB, ReleasedQLearning, ThompsonBandit
-from omnirl.baselines.psrl import optimal_actions
 from omnirl.errors import OmniRLError
 from omnirl.inference import Demonstrations
 
@@ -114,14 +113,18 @@ def test_settings_may_differ_between_worlds():
     np.testing.assert_allclose(learner.q[:, 0, 0], [0.1, 0.9])
 
 
-def test_optimal_actions_of_the_two_state_chain_do_not_bootstrap_through_the_end():
-    transition = np.zeros((1, 2, 2, 2))
-    transition[0, 0, 0, 0] = transition[0, 0, 1, 1] = transition[0, 1, :, 1] = 1
-    reward = np.array([[[0.0, 1.0], [50.0, 50.0]]])  # what the ended state would pay must not count
-    ends = np.array([[False, True]])
-    assert optimal_actions(transition, reward, ends, 0.9)[0, 0] == 1
-    reward[0, 0] = [0.2, 1.0]  # staying pays 0.2 / (1 - 0.9) = 2 > 1
-    assert optimal_actions(transition, reward, ends, 0.9)[0, 0] == 0
+def test_psrl_s_worlds_do_not_bootstrap_through_an_end():
+    learner = PSRL(2, 2, gamma=0.9)
+    learner.reset(1)
+    for _ in range(
+        200
+    ):  # staying pays 0.05, leaving 1, and the state left to pays 50, once its episode is over
+        for obs, action, reward, after, end in [(0, 0, 0.05, 0, 0), (0, 1, 1.0, 1, 1), (1, 0, 50.0, 1, 0)]:
+            step = (np.array([value]) for value in (obs, action, reward, after, bool(end)))
+            learner._learn(np.array([0]), *step)
+    assert learner.act([0], greedy=True)[0] == 1
+    learner.gamma = 0.99  # 0.05 / (1 - 0.99) = 5 > 1: staying is better than the end
+    assert learner.act([0], greedy=True)[0] == 0
 
 
 def test_conservative_values_end_at_the_fixed_point_of_the_paper():

@@ -6,9 +6,9 @@ import numpy as np
 
 from omnirl.baselines.learner import Bools, Floats, Ints, TabularLearner
 from omnirl.baselines.posterior import mean_posterior
+from omnirl.tasks.solver import Dynamics, optimal_values
 
 _LEAST_STD = 0.01
-_MOST_ITERATIONS = 100
 
 
 class PSRL(TabularLearner):
@@ -49,7 +49,7 @@ class PSRL(TabularLearner):
             return self.actions[rows, obs]
         mean = self._reward_posterior(rows)[0]
         weights = self.counts + self.prior
-        actions = optimal_actions(weights / weights.sum(-1, keepdims=True), mean, self.ends, self.gamma)
+        actions = self._optimal_actions(weights / weights.sum(-1, keepdims=True), mean, rows)
         return actions[rows, obs]
 
     def _learn(
@@ -82,28 +82,10 @@ class PSRL(TabularLearner):
         mean, spread, freedom = self._reward_posterior(rows)
         reward = mean + spread * self.rng.standard_t(freedom)
         transition = weights / weights.sum(-1, keepdims=True)
-        self.actions[rows] = optimal_actions(transition, reward, self.ends[rows], self.gamma)
+        self.actions[rows] = self._optimal_actions(transition, reward, rows)
         self._visits_at_draw[rows] = self.moments[0, rows]
 
-
-def optimal_actions(transition: Floats, reward: Floats, ends: Bools, gamma: float) -> Ints:
-    """The optimal action (R, S) of worlds P (R, S, A, S), r (R, S, A); a state of `ends` (R, S) has value 0.
-
-    Exact policy iteration, all worlds at once, until no action changes by more than rounding.
-    """
-    states = reward.shape[1]
-    flow = transition * ~ends[:, None, None, :]
-    actions = reward.argmax(-1)
-    for _ in range(_MOST_ITERATIONS):
-        chosen = actions[:, :, None, None]
-        step = np.take_along_axis(flow, chosen, 2)[:, :, 0]
-        gain = np.take_along_axis(reward, chosen[..., 0], 2)
-        value = np.linalg.solve(np.eye(states) - gamma * step, gain)
-        q = reward + gamma * (flow @ value[:, None])[..., 0]
-        better = q.max(-1) > np.take_along_axis(q, chosen[..., 0], 2)[..., 0] + 1e-9 * (
-            1 + np.abs(value[..., 0])
-        )
-        if not better.any():
-            break
-        actions = np.where(better, q.argmax(-1), actions)
-    return actions
+    def _optimal_actions(self, transition: Floats, reward: Floats, rows: Ints) -> Ints:
+        """The optimal action (R, S) of worlds P (R, S, A, S), r (R, S, A); ends have value 0."""
+        worlds = Dynamics(transition, reward, (~self.ends[rows]).astype(np.float64))
+        return optimal_values(worlds, np.full(len(rows), self.gamma))[2]

@@ -106,7 +106,8 @@ class StepResult(Result):
     def score(self, first: int = 0, last: int | None = None) -> Floats:
         """(R,) the reward per real step within steps [first, last): 0 is the random policy's, 1 the oracle's.
 
-        Negative numbers count from the end. NaN for a row without a real step there.
+        Negative numbers count from the end. NaN for a row without a real step there. It may go beyond 1: the
+        oracle earns the most an episode, and where an early end is well paid others earn more per step.
         """
         return self._normaliser().rate_scores(_mean(self.rewards[:, first:last]), self.task_index)
 
