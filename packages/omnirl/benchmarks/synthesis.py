@@ -6,7 +6,7 @@ The peer is the loop of airsoul's data/anymdp/gen_anymdp_record.py (Apache-2.0, 
 and environment of xenoverse 0.1.14.0, written out below with its settings: twelve behaviours, all of which
 learn from every step, four oracles and a check of twenty episodes for every task, and its two diagnostics of
 every step. Ours is `omnirl.synthesize` with the same mix, mbrl included, from the solving and checking of its
-tasks to the arrays. Both get tasks of our sampler, whose time is not counted, and make sequences of `--steps`; a
+tasks to the arrays. Both get tasks of our sampler, whose time is not counted, and sequences of `--steps`; a
 turn of ours makes 2,048 of them (fewer for large tasks), one of the peer's makes one. Steps a second of the
 processor, so that other work on the machine is not counted; of the wall in brackets. The goal of the ratio is
 50.

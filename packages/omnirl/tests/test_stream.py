@@ -115,6 +115,7 @@ def test_equal_actions_share_the_label():
         ({"rank": 2, "world_size": 2}, r"must be 0\.\.1"),
         ({"label_temperature": -0.1}, "must not be negative"),
         ({"workers": -1}, "workers is -1"),
+        ({"label_temperature": 0.1, "method": "ad", "mix": None}, "method 'ad' has others"),
         ({"mix": "paprika"}, "no mix 'paprika'"),
         ({"steps": 0}, "steps is 0"),
     ],

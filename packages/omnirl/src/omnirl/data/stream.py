@@ -26,7 +26,7 @@ from omnirl.tasks.batch import TaskBatch
 from omnirl.tasks.sampling import sample_tasks
 
 # Sequences that are made together: many rows make a step of the roll-out cheap.
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 2048
 _CHUNKS_AHEAD = 2
 
 
@@ -89,6 +89,8 @@ class TaskStream:
         """The number of the batch that comes next."""
         self._steps, self._temperature = steps, label_temperature
         chosen = method_named(method, mix)
+        if label_temperature and chosen.label != "opt3":
+            raise OmniRLError(f"label_temperature softens the oracle's labels; method {method!r} has others")
         self._recipe = Recipe(self.steps(0), chosen, seed, (tag_mask[0], tag_mask[1]), noise_time_scale)
         self._sample = partial(
             _sample,
