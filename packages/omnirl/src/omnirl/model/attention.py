@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,14 +55,12 @@ class Attention(nn.Module):
             angles = _angles(context.positions, q.shape[-1])
             q, k = rotate(q, angles), rotate(k, angles)
         keys, values, memory = _remember(memory, k, v, context)
-        out = F.scaled_dot_product_attention(
-            q,
-            keys,
-            values,
-            attn_mask=context.mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=context.mask is None and length > 1,
-        )
+        dropout = self.dropout if self.training else 0.0
+        causal = context.mask is None and length > 1
+        with _wide_on_cpu(x) as wide:
+            out = F.scaled_dot_product_attention(
+                wide(q), wide(keys), wide(values), context.mask, dropout, is_causal=causal
+            )
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, width)), memory
 
     def empty_memory(self, batch_size: int) -> LayerMemory:
@@ -68,6 +68,16 @@ class Attention(nn.Module):
         weight = self.o_proj.weight
         nothing = weight.new_empty(batch_size, self.num_heads, 0, weight.shape[0] // self.num_heads)
         return {"keys": nothing, "values": nothing}
+
+
+@contextlib.contextmanager
+def _wide_on_cpu(x: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Attention in float32 on a CPU: its kernels are several times slower in bfloat16."""
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            yield Tensor.float
+    else:
+        yield lambda tensor: tensor
 
 
 def _remember(

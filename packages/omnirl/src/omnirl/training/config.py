@@ -34,7 +34,8 @@ class TrainConfig:
 
     The run: `out` is the folder of checkpoints and metrics; `threads` work side by side on parts of a batch
     (CPU); `checkpoint_minutes` lie between checkpoints; after `max_bad_updates` in a row with a loss or
-    gradient that is not finite the run stops. `precision` "bf16" is for GPUs.
+    gradient that is not finite the run stops. `precision` "bf16" computes matrix
+    products in bfloat16: for GPUs, and CPUs that have its instructions.
     """
 
     model: OmniRLConfig

@@ -170,13 +170,13 @@ class _Run:
     def _update(self, batch: Batch) -> None:
         config, progress, model = self.config, self.progress, self.progress.model
         torch.manual_seed(_seed(config.seed, self.processes.rank, progress.update))  # what is hidden, dropped
+        warmup, segment = config.context_warmup, config.segment
         plan = LossPlan.of(
-            batch, config.model.num_actions, config.loss_weights, config.context_warmup, config.segment
+            batch, config.model.num_actions, config.loss_weights, warmup, segment, config.precision
         )
         policy, world = self.processes.total([plan.policy_total, plan.world_total])
         plan = replace(plan, policy_total=policy, world_total=world)
-        with self._precision():
-            gradients, terms = batch_gradients(model, batch, plan, config.threads)
+        gradients, terms = batch_gradients(model, batch, plan, config.threads)
         *gradients, terms = self.processes.total([*gradients, terms])
         norm = torch.nn.utils.get_total_norm(gradients)
         loss = sum(weight * term for weight, term in zip(config.loss_weights, terms.tolist(), strict=True))
@@ -218,11 +218,6 @@ class _Run:
             name: tensor.float() if name in ("rewards", "targets") else tensor.long()
             for name, tensor in whole.items()
         }
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.progress.model.device.type, torch.bfloat16)
 
     def _fixed(self) -> dict[str, Any]:
         """The settings that a resumed run must share; where it writes and how often is its own affair."""
