@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from ase.geometry import minkowski_reduce
+from numpy.typing import NDArray
 
 from altermag.operations import Integers, Operations
 from altermag.slabs import MIN_CONTACT, Floats, wrapped
@@ -11,7 +12,7 @@ from altermag.slabs import MIN_CONTACT, Floats, wrapped
 
 def primitive_basis(operations: Operations) -> Floats:
     """Return the basis (3, 3), in fractions of the cell, of the translations that keep the moments."""
-    pure = (operations.rotations == np.eye(3, dtype=int)).all((1, 2)) & (operations.signs == 1)
+    pure = _pure(operations)
     count = int(pure.sum())
     # They form a group of `count` elements modulo the cell: each, times count, is a vector of the cell's
     # lattice.
@@ -44,10 +45,9 @@ def primitive_cell(
 
     With `planar` the third vector stays as it is.
     """
-    basis = primitive_basis(operations)
-    if abs(np.linalg.det(basis)) > 1 - 1e-6:
+    if int(_pure(operations).sum()) == 1:
         return None
-    small = basis @ lattice
+    small = primitive_basis(operations) @ lattice
     if planar:
         small[2] = lattice[2]
         small[:2] = reduced(small[:2, :2]) @ np.eye(2, 3)
@@ -77,3 +77,8 @@ def reduced(plane: Floats) -> Floats:
 def rotation_count(operations: Operations) -> int:
     """Return how many different rotations there are, whatever their translations."""
     return len(set(map(tuple, operations.rotations.reshape(-1, 9).tolist())))
+
+
+def _pure(operations: Operations) -> NDArray[np.bool_]:
+    """Return which operations are translations that keep the moments, the identity among them."""
+    return (operations.rotations == np.eye(3, dtype=int)).all((1, 2)) & (operations.signs == 1)

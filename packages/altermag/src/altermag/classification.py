@@ -199,7 +199,8 @@ def classify(
     vectors = site_moments(crystal.species, crystal.magmoms if magmoms is None else magmoms)
     canted = on_common_axis(vectors)[1] > MAX_CANTING
     moments = on_common_axis(vectors)[0] if canted and allow_noncollinear else collinear(vectors)
-    if dim == 2:
+    # Bilayers and monolayers are in the package's frame already.
+    if dim == 2 and not isinstance(obj, (Bilayer, Monolayer)):
         axis = crystal.vacuum_axis if vacuum_axis is None else vacuum_axis
         lattice, frac = to_slab(lattice, frac, vacuum_axis=axis, whole=crystal.vacuum_axis is not None)
     check_contacts(lattice, frac, crystal.species, PLANE if dim == 2 else (True, True, True), symprec)

@@ -8,12 +8,16 @@ of the matrices.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 
 from altermag.operations import Integers
 from altermag.slabs import Floats
 from altermag.zones import brillouin_zone, chord, reciprocal
 
+Rows = tuple[tuple[int, ...], ...]
 WAVES = {2: "d", 4: "g", 6: "i"}  # no crystallographic group needs more than degree 6
 
 
@@ -37,10 +41,15 @@ def wave(rotations: Integers, signs: Integers) -> str | None:
     polynomial. Its rank is Σ s(g) χ(g) / |G| with χ the character of the symmetric power, whose generating
     numbers follow from traces of powers (Newton); so the test is exact, in integers.
     """
-    group = signed_point_group(rotations, signs)
+    return _wave(_key(rotations), tuple(signs.tolist()))
+
+
+@lru_cache(maxsize=4096)  # few different groups occur, and many structures have the same
+def _wave(rows: Rows, sign_of: tuple[int, ...]) -> str | None:
+    dim = math.isqrt(len(rows[0]))
+    group = signed_point_group(np.array(rows).reshape(-1, dim, dim), np.array(sign_of))
     if any(len(both) > 1 for both in group.values()) or not any(-1 in sign for sign in group.values()):
         return None
-    dim = rotations.shape[1]
     characters = symmetric_characters(np.array(list(group)).reshape(-1, dim, dim), max(WAVES))
     kept = np.array([sign for (sign,) in group.values()])
     return next((name for degree, name in WAVES.items() if kept @ characters[degree]), None)
@@ -60,18 +69,28 @@ def symmetric_characters(matrices: Integers, degree: int) -> Integers:
 
 def nodal_reflections(rotations: Integers, signs: Integers) -> list[Integers]:
     """Return the distinct reflections (d, d) that flip the spin, -1 adjoined: each fixes a line of nodes."""
-    dim = rotations.shape[1]
-    group = signed_point_group(rotations, signs)
+    return list(_nodal_reflections(_key(rotations), tuple(signs.tolist())))
+
+
+@lru_cache(maxsize=4096)
+def _nodal_reflections(rows: Rows, sign_of: tuple[int, ...]) -> tuple[Integers, ...]:
+    dim = math.isqrt(len(rows[0]))
+    group = signed_point_group(np.array(rows).reshape(-1, dim, dim), np.array(sign_of))
     matrices = [np.array(flat).reshape(dim, dim) for flat, sign in group.items() if sign == {-1}]
     # A rotoinversion has determinant -1 as well; a reflection has one eigenvalue -1 and the others 1.
-    return [m for m in matrices if np.trace(m) == dim - 2 and round(np.linalg.det(m)) == -1]
+    return tuple(m for m in matrices if np.trace(m) == dim - 2 and round(np.linalg.det(m)) == -1)
+
+
+def _key(rotations: Integers) -> Rows:
+    return tuple(map(tuple, rotations.reshape(len(rotations), -1).tolist()))
 
 
 def nodal_directions(reflections: list[Integers], plane: Floats) -> tuple[float, ...]:
     """Return the directions of the nodal lines through Γ in degrees from x, in [0, 180), ascending."""
     angles = []
+    inverse = np.linalg.inv(plane.T)
     for reflection in reflections:
-        cartesian = plane.T @ reflection @ np.linalg.inv(plane.T)
+        cartesian = plane.T @ reflection @ inverse
         angle = np.degrees(np.arctan2(cartesian[1, 0], cartesian[0, 0])) / 2
         angles.append(round(float(angle) % 180, 6) % 180)
     return tuple(sorted(angles))

@@ -1,0 +1,183 @@
+"""The class of one structure, beside amcheck, spinspg, spglib and FindSpinGroup: time and agreement.
+
+    python benchmarks/classification.py [--repeats 20]
+
+Bilayers are reversed PtBr3 (16 atoms). A peer's time includes the symmetry search that it needs (spglib for
+amcheck). amcheck and FindSpinGroup answer for crystals, so they are compared with dim=3; spinspg gives the
+number of operations. The measured magnets are the 42 of the data set `magndata-42`, where it is at hand, read
+beforehand. Peers that are not installed are left out (extra `peers`; FindSpinGroup: pip install
+findspingroup). One process, one thread, in turn, processor time (a busy machine counts less); a ratio is
+(time of the peer / ours), the median of the pairs.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import spglib
+
+from altermag import AltermagError, classify, prototypes, stack
+from altermag.io import Crystal, read
+from altermag.operations import element_numbers, relative_moments
+from altermag.slabs import on_common_axis
+
+SHIFTS = {
+    "AA'": (0, 0),
+    "AB'": (1 / 3, 2 / 3),
+    "BA'": (2 / 3, 1 / 3),
+    "bridge": (1 / 2, 0),
+    "line": (0.1, 0.2),
+}
+SYMPREC = 1e-2
+
+
+def amcheck_says(crystal: Crystal) -> bool | None:
+    """Return whether it is an altermagnet; None where amcheck refuses (it does ferri- and ferromagnets)."""
+    from amcheck import is_altermagnet
+
+    cell: Any = (crystal.lattice, crystal.frac_coords, element_numbers(crystal.species))
+    found: Any = spglib.get_symmetry(cell, symprec=SYMPREC)
+    moments = relative_moments(on_common_axis(np.asarray(crystal.magmoms, dtype=float))[0], 0.02)
+    spins = ["n" if moment == 0 else "u" if moment > 0 else "d" for moment in moments]
+    operations = list(zip(found["rotations"], found["translations"], strict=True))
+    positions = np.array(crystal.frac_coords)
+    try:
+        answer = is_altermagnet(operations, positions, found["equivalent_atoms"], crystal.species, spins)
+    except (ValueError, RuntimeError):
+        return None
+    return bool(answer)
+
+
+def spinspg_says(crystal: Crystal) -> int:
+    """Return the number of spin symmetry operations, the spin-only group left out."""
+    from spinspg import get_spin_symmetry
+
+    vectors = np.outer(np.asarray(crystal.magmoms), [0, 0, 1])
+    numbers = np.array(element_numbers(crystal.species))
+    _, rotations, _, _ = get_spin_symmetry(
+        crystal.lattice, crystal.frac_coords, numbers, vectors, symprec=SYMPREC
+    )
+    return len(rotations)
+
+
+def findspingroup_says(crystal: Crystal) -> str:
+    """Return the phase of the headline."""
+    import findspingroup
+
+    moments = np.outer(np.asarray(crystal.magmoms), [0, 0, 1])
+    lengths = np.linalg.norm(crystal.lattice, axis=1)
+    a, b, c = crystal.lattice / lengths[:, None]
+    angles = [float(np.degrees(np.arccos(x @ y))) for x, y in ((b, c), (a, c), (a, b))]
+    found = findspingroup.find_spin_group_basic_from_data(
+        "bilayer",
+        [*lengths.tolist(), *angles],
+        crystal.frac_coords.tolist(),
+        list(crystal.species),
+        [1.0] * len(crystal.species),
+        moments.tolist(),
+        input_spin_setting="cartesian",
+    )
+    return str(found["magnetic_phase"] if isinstance(found, Mapping) else found.magnetic_phase)
+
+
+PEERS: dict[str, Callable[[Crystal], Any]] = {
+    "amcheck": amcheck_says,
+    "spinspg": spinspg_says,
+    "findspingroup": findspingroup_says,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    repeats = parser.parse_args().repeats
+    warnings.simplefilter("ignore")
+    mono = prototypes.ptbr3()
+    bilayers = {name: stack(mono, "mirror", shift, distance=6.35) for name, shift in SHIFTS.items()}
+    print("| bilayer | ours (ms) | class in the plane | peer | its time (ms) | ratio | its answer |")
+    print("|---|---|---|---|---|---|---|")
+    for name, bilayer in bilayers.items():
+        crystal = Crystal(bilayer.lattice, bilayer.frac_coords, bilayer.species, bilayer.magmoms)
+        found, in_space = classify(bilayer), classify(bilayer, dim=3)
+        for peer, says in PEERS.items():
+            if find_spec(peer) is None:
+                continue
+            answer = says(crystal)
+            # FindSpinGroup takes seconds.
+            count = repeats if peer != "findspingroup" else 3
+            own, theirs, ratio = in_turn(lambda b=bilayer: classify(b), lambda s=says, c=crystal: s(c), count)
+            note = f"{answer}; ours in space: {in_space.kind}, {len(in_space.operations)} operations"
+            row = (name, f"{own:.2f}", found.kind, peer, f"{theirs:.1f}", f"{ratio:.0f}", note)
+            print("| " + " | ".join(row) + " |", flush=True)
+    magnets(3)
+
+
+def magnets(repeats: int) -> None:
+    """Compare with amcheck on the measured magnets, each classified as a crystal."""
+    if find_spec("amcheck") is None or find_spec("tenfold") is None:
+        print("\namcheck or tenfold is not installed: no measured magnets")
+        return
+    from tenfold.data import get
+
+    try:
+        folder = get("magndata-42")
+    except Exception as error:  # whatever the way to it failed with
+        print(f"\nmagndata-42 is not at hand: {error}")
+        return
+    agree, refused, differ, own, theirs = 0, 0, [], 0.0, 0.0
+    for path in sorted(folder.glob("*.mcif")):
+        crystal = read(path)
+        try:
+            found = classify(tuple(crystal[:4]), dim=3, symprec=SYMPREC)
+        except AltermagError:
+            refused += 1  # noncollinear
+            continue
+        answer = amcheck_says(crystal)
+        if answer is None:
+            refused += 1
+            continue
+        mine, its, _ = in_turn(
+            lambda c=crystal: classify(tuple(c[:4]), dim=3, symprec=SYMPREC),
+            lambda c=crystal: amcheck_says(c),
+            repeats,
+        )
+        own, theirs = own + mine, theirs + its
+        if answer == (found.kind == "altermagnet"):
+            agree += 1
+        else:
+            differ.append(path.name)
+    print(
+        f"\nmeasured magnets: {agree} agree, {len(differ)} differ {differ}, {refused} refused by one of the "
+        "two"
+    )
+    print(f"all of them: amcheck {theirs / 1e3:.2f} s, ours {own / 1e3:.2f} s, ratio {theirs / own:.1f}")
+
+
+def in_turn(
+    ours: Callable[[], object], peer: Callable[[], object], repeats: int
+) -> tuple[float, float, float]:
+    """Return median milliseconds of ours and of the peer, and the median ratio of the pairs."""
+    pairs = [(seconds(ours), seconds(peer)) for _ in range(repeats)]
+    own, theirs = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
+    return own, theirs, statistics.median(other / mine for mine, other in pairs)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()
