@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -180,6 +182,67 @@ def test_segment_gradients_add_up_to_truncated_backpropagation_by_hand(size: int
     for a, b in zip(gradients, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert any(not torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients, whole, strict=True))
+
+
+def test_bf16_gradients_are_near_those_of_fp32_in_every_thread() -> None:
+    model, batch = star()
+    plan = LossPlan.of(batch, ARMS, (0.2, 0.4, 0.4), 10, 8)
+    exact, _ = batch_gradients(model, batch, plan, 2)
+    exact_norm = torch.nn.utils.get_total_norm(exact)
+    rough, _ = batch_gradients(model, batch, replace(plan, precision="bf16"), 2)
+    error = torch.nn.utils.get_total_norm([a - b for a, b in zip(exact, rough, strict=True)])
+    assert 0 < error < 0.05 * exact_norm
+
+
+@pytest.mark.parametrize("mixer", ["attention", "gated_deltanet"])
+def test_the_papers_layout_trains_in_segments_on_a_cpu(tmp_path: Path, mixer: str) -> None:
+    model = OmniRLConfig(1, ARMS, 16, 2, 2, mixer=mixer)
+    config = settings(tmp_path, model=model, updates=2, segment=6, schedule="noam", muon_lr=0.0)
+    result = train(config, bandits(4, 16))
+    assert result.updates == 2
+    assert result.skipped == 0
+    assert torch.isfinite(weights(result.model)).all()
+    record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    terms = [record[key] for key in ("policy_loss", "state_loss", "reward_loss")]
+    assert record["loss"] == pytest.approx(np.dot((0.2, 0.4, 0.4), terms))
+
+
+DISTRIBUTED = """
+import sys
+import torch
+sys.path.insert(0, sys.argv[1])
+import test_training as t
+from pathlib import Path
+from omnirl.training.distributed import Processes
+rank = Processes().rank
+halves = ({key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()} for batch in t.bandits(4, 16))
+t.train(t.settings(Path(sys.argv[2]), model=t.without_hiding()), halves)
+"""
+
+
+def without_hiding() -> OmniRLConfig:
+    return OmniRLConfig(1, ARMS, 16, 1, 1, layout="fused", state_dropout=0.0)
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_train_like_one_with_all_rows(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    script = tmp_path / "run.py"
+    script.write_text(DISTRIBUTED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(script), str(Path(__file__).parent), str(tmp_path / "two")]
+    subprocess.run(command, check=True, timeout=300)
+    one = train(settings(tmp_path / "one", model=without_hiding()), bandits(4, 16))
+    two = OmniRL.from_pretrained(tmp_path / "two" / "model")
+    records = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for alone, together in zip(*records, strict=True):
+        assert alone["steps"] == together["steps"]
+        assert alone["loss"] == pytest.approx(together["loss"], rel=1e-3)
+    assert records[0][0]["gradient_norm"] == pytest.approx(records[1][0]["gradient_norm"], rel=1e-5)
+    assert (weights(two) - weights(one.model)).abs().mean() < 1e-3  # Adam makes much of rounding
 
 
 def test_muon_has_the_matrices_of_the_trunk_and_adamw_the_rest(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Training on several processes by accelerate: each reads its own sequences, the sums go over all of them.
 
-    accelerate launch -m omnirl.cli train --config paper_large.toml
+    torchrun --nproc-per-node 8 -m omnirl.cli train --config paper_large.toml
+    accelerate launch --num_processes 8 -m omnirl.cli train --config paper_large.toml
 
 Every process computes the gradient of its own rows, divided by the weights of all rows (section 2.7), so one
 sum over the processes gives the gradient of the whole batch. That is one message an update, however many
@@ -20,9 +21,9 @@ from omnirl.errors import MissingExtraError
 
 
 class Processes:
-    """This process's place among all, and sums over them; without accelerate's launcher, one alone."""
+    """This process's place among all, and sums over them; without a launcher, one alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         self.accelerator: Any = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             try:
@@ -31,7 +32,7 @@ class Processes:
                 raise MissingExtraError(
                     "training on several processes needs accelerate: pip install 'omnirl-icrl[scale]'"
                 ) from error
-            self.accelerator = Accelerator()
+            self.accelerator = Accelerator(cpu=device == "cpu")
 
     @property
     def count(self) -> int:

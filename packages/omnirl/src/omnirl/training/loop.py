@@ -82,7 +82,7 @@ def train(
     if not isinstance(config, TrainConfig):
         config = TrainConfig.from_toml(config)
     with torch.random.fork_rng(devices=[]), _threads(config), _Interrupts() as interrupts:
-        run = _Run(config, Processes())
+        run = _Run(config, Processes(config.device))
         if resume:
             run.restore()
         if batches is None:
