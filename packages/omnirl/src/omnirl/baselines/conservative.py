@@ -13,8 +13,8 @@ class ConservativeQLearning(TabularLearner):
     The loss is sum_sa n_sa (Q - T Q)^2 / 2 + c sum_s n_s (logsumexp Q(s, .) - sum_a b(a|s) Q(s, a)), with T
     the empirical Bellman operator, b = n_sa / n_s the data's policy and c = `conservatism`; the step of Q(s,
     .) is its gradient over n_s. Where all actions were seen it ends at Q = T Q - c (softmax(Q)/b - 1).
-    `sweeps` steps follow each episode's end, and ten times as many a demonstration. It acts greedily but for
-    a share `epsilon` of uniform actions.
+    `sweeps` steps follow each episode's end, of demonstrations too. It acts greedily but for a share
+    `epsilon` of uniform actions.
     """
 
     def __init__(

@@ -38,36 +38,41 @@ def evaluate(
     permute_states: Permute = False,
     permute_actions: bool = False,
     seed: int,
-    **options: Any,
+    rewards: Rewards = "shown",
+    memory: MemoryControl = "kept",
+    env_kwargs: dict[str, Any] | None = None,
+    max_steps: int | None = None,
+    oracle_return: float | None = None,
 ) -> EvalResult:
     """The returns and scores of the first `episodes` episodes of `runs` runs, each from an empty memory.
 
     Args:
         agent_or_policy: an `ICRLAgent`; a learner of `omnirl.baselines`; "random", "opt0" to "opt3"; a
-        function from
-            observations (R,) to actions (R,) by the environment's ids; a stable-baselines3 model.
+            function from observations (R,) to actions (R,) by the environment's ids; a stable-baselines3
+            model.
         env_or_tasks: a `Task`, a `TaskBatch`, a list of tasks; an environment's name, an environment with a
-        `spec`,
-            or a function that makes one.
-        episodes: E. A row that is done goes on, unrecorded, until the last one is. runs: of each task.
-        start: "online" begins with an empty memory, "offline" after imperfect demonstrations (by default 200
-        steps
-            of opt3 with 70 % noise), "imitation" after the oracle's (200 steps).
-        demonstrations: a `Teacher`, or what it gave: `Demonstrations` or episodes by the environment's ids.
+            `spec`, or a function that makes one.
+        episodes: E. A row that is done goes on, unrecorded, until the last one is.
+        runs: of each task.
+        start: "online" begins with an empty memory, "offline" after imperfect demonstrations (by default
+            200 steps of opt3 with 70 % noise), "imitation" after the oracle's (200 steps).
+        demonstrations: a `Teacher`, or what is shown: `Demonstrations` or episodes, by the environment's
+            ids.
         shaping: the rewards that the agent is shown: a name (of environments only) or a function of a
-        `RawStep`.
-            Scores come from the environment's own.
-        discretize: as `omnirl.envs.grids.discretize` takes it, for environments of other than discrete
-        spaces. permute_states: True shows other observation ids in each row, "episode" others in each
-        episode. permute_actions: True gives other action ids in each row. seed: of everything random.
-        **options: `rewards` ("shown", "hidden", "flipped": what the agent is told, of demonstrations too);
-        `memory`
-            ("kept", "reset": emptied at each episode's end, "frozen": left as it was at the start);
-            `env_kwargs` of a named environment; `max_steps`, a limit for one without; `oracle_return` of one
-            without a table.
+            `RawStep`. Scores come from the environment's own.
+        discretize: as `omnirl.envs.grids.discretize` takes it; needed where spaces are not discrete.
+        permute_states: True shows other observation ids in each row, "episode" others in each episode.
+        permute_actions: True gives other action ids in each row.
+        seed: of everything random.
+        rewards: what the agent is told, of demonstrations too: "shown", "hidden" (0) or "flipped" (sign).
+        memory: "kept", "reset" (emptied at each episode's end) or "frozen" (left as it was at the start).
+        env_kwargs: of a named environment.
+        max_steps: the limit of an episode, for environments that have none.
+        oracle_return: what counts as 100 % in an environment without a table.
 
-    Tasks whose oracle is better than random by less than 0.01 are left out and counted in the result. Raises
-    `OmniRLError` for whatever does not fit: names, spaces, more states or actions than the model knows.
+    Tasks whose oracle is better than random by less than 0.01 are left out and counted in the result.
+    Raises `OmniRLError` for whatever does not fit: names, spaces, more states or actions than the model
+    knows.
     """
     if episodes < 1:
         raise OmniRLError(f"episodes is {episodes}; at least one is needed")
@@ -82,10 +87,14 @@ def evaluate(
         discretize=discretize,
         permute_states=permute_states,
         permute_actions=permute_actions,
-        **options,
+        rewards=rewards,
+        memory=memory,
+        env_kwargs=env_kwargs,
+        max_steps=max_steps,
+        oracle_return=oracle_return,
     )
     size = trial.world.num_rows
-    totals, steps = np.zeros((3, size, episodes)), np.zeros((size, episodes), np.int64)
+    totals, steps = np.zeros((2, size, episodes)), np.zeros((size, episodes), np.int64)
     done, rows = np.zeros(size, np.int64), np.arange(size)
     for step in trial.roll():
         counted = ~step.reset & (done < episodes)
@@ -202,16 +211,7 @@ def _prepare(
     settings = {"runs": runs, "start": start, "seed": seed, "rewards": rewards, "memory": memory}
     settings |= {"permute_states": permute_states, "permute_actions": permute_actions}
     settings["actions_by_modulo"] = agent.num_actions > ground.world.num_actions
-    return _Trial(
-        agent,
-        world,
-        memory,
-        ground.normaliser,
-        ground.skipped,
-        score,
-        task_index,
-        settings,
-    )
+    return _Trial(agent, world, memory, ground.normaliser, ground.skipped, score, task_index, settings)
 
 
 class _PolicyAgent:

@@ -29,14 +29,14 @@ _SEGMENT = 1024  # steps of a demonstration read at once: what their activations
 class ICRLAgent:
     """N runs side by side of one model.
 
-        agent.reset(num_envs) action = agent.act(obs)                                        # (N,), commits
-        nothing agent.observe(action, reward, next_obs, terminated, truncated) # adds (obs, 7, action,
-        reward) to the memory
+        agent.reset(num_envs)
+        action = agent.act(obs)                                        # (N,); commits nothing
+        agent.observe(action, reward, next_obs, terminated, truncated)
 
+    `observe` adds (obs, `unknown_tag`, action, reward) to the memory.
     `num_actions`: the environment's; the model's action a acts as a mod `num_actions`, so it may be smaller
     than the model's (None: the model's). `temperature` of the softmax that actions are drawn from: a number,
-    or a function of the number of steps since `reset` (`TemperatureSchedule`). `unknown_tag` tags the
-    agent's own actions.
+    or a function of the number of steps since `reset` (`TemperatureSchedule`).
 
     `autoreset` of `reset` says how the environments begin the next episode. "next_step" is Gymnasium's: the
     call of `observe` after an end is the reset, and is remembered as the filler step. With "same_step" and
