@@ -1,0 +1,201 @@
+"""The experiment: a small run ends with judged claims and figures; its parts measure what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnirl.model.modeling import OmniRL
+from omnirl.reproduce import training
+from omnirl.reproduce.experiment import EXPERIMENT, METHODS, ExperimentConfig, side_trainings, with_data
+from omnirl.reproduce.metrics import pool_metrics, start_metrics
+from omnirl.reproduce.playing import LakeShaping, lake_task, unseen_tasks
+from omnirl.reproduce.training import changed_parameters, model_folder, task_hashes, training_trial
+from omnirl.tasks.sampling import sample_tasks
+from omnirl.training.config import TrainConfig
+from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold.configs import load_config
+from tenfold.pool import TrialFunction
+
+MODEL = {"num_states": 16, "num_actions": 5, "hidden_size": 8, "num_layers": 1, "num_heads": 1}
+SMALL = {"updates": 2, "batch_size": 2, "context": 16, "model": {**MODEL, "layout": "fused"}}
+TINY = [
+    "worlds=2",
+    "context_steps=64",
+    "tests.tasks=3",
+    "tests.steps=120",
+    "tests.shown=20",
+    "tests.lake_runs=2",
+    "tests.lake_steps=240",
+    *(
+        f"{table}.{change}"
+        for table in ("training", "methods", "pools.training", "star")
+        for change in (
+            "updates=2",
+            "batch_size=2",
+            "context=32",
+            "model.hidden_size=8",
+            "model.num_layers=1",
+            "model.num_heads=1",
+        )
+    ),
+    *(f"{table}.data.tasks=8" for table in ("training", "methods", "star")),
+    "tests.long_steps=130",
+    "pools.sizes=[2, 3, 4]",
+    "ppo.tasks=1",
+    "ppo.steps=[64, 128]",
+]
+
+
+def run_here(
+    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
+) -> dict[Trial, dict[str, Any]]:
+    """`Run.map` in this process: other processes would do little but import torch."""
+    results = {}
+    for trial in trials:
+        context = TrialContext(trial, run.directory, lambda done, total: None)
+        results[trial] = context.finish(function(trial, context))
+    run.trials.update(results)
+    return results
+
+
+def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "map", run_here)
+    outcome = run_experiment(EXPERIMENT, "laptop", assignments=TINY, results=tmp_path)
+    found = {claim.id: claim for claim in outcome.claims.claims}
+    assert set(found) == {claim.id for claim in EXPERIMENT.claims}
+    for name, claim in found.items():
+        assert claim.verdict in (Verdict.HELD, Verdict.DID_NOT_HOLD), (name, claim.reason)
+    # The facts hold however little was trained.
+    assert all(found[name].verdict == Verdict.HELD for name in ("Q6", "Q8"))
+    assert {file.stem for file in outcome.folder.figures.glob("*.svg")} == {
+        "cross_entropy",
+        "frozen_lake",
+        "learning_curves",
+        "methods",
+        "pools",
+        "starts",
+        "stationary",
+        "training_loss",
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, TrialContext]:
+    trial = Trial("main", 0, {**SMALL, "data": {"tasks": 4}}, stage=training.STAGE)
+    context = TrialContext(trial, tmp_path_factory.mktemp("run"), lambda done, total: None)
+    training_trial(trial, context)
+    return trial, context
+
+
+def test_one_changed_number_is_one_changed_tensor(trained: tuple[Trial, TrialContext]) -> None:
+    trial, context = trained
+    model = OmniRL.from_pretrained(model_folder(trial, context))
+    assert changed_parameters(model, trial, context) == 0
+    parameter = next(model.parameters())
+    parameter.data.view(-1)[0] += 1e-3
+    assert changed_parameters(model, trial, context) == 1
+
+
+def test_a_task_is_known_again_by_its_hash(trained: tuple[Trial, TrialContext]) -> None:
+    known = training.trained_on(*trained)
+    assert known == set(task_hashes(sample_tasks(4, seed=0)))  # what the stream draws from
+    assert not known & set(task_hashes(unseen_tasks(8, 1000)))
+    assert not known & set(task_hashes(lake_task("lake")))
+
+
+def test_a_training_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    settings = {**SMALL, "updates": 4, "data": {"tasks": 4}, "checkpoint_minutes": 1e-9}
+    trial = Trial("main", 0, settings, stage=training.STAGE)
+    whole = TrialContext(trial, tmp_path / "whole", lambda done, total: None)
+    training_trial(trial, whole)
+
+    def kill(done: float, total: float) -> None:
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    cut = TrialContext(trial, tmp_path / "cut", lambda done, total: None)
+    cut.progress = kill  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        training_trial(trial, cut)
+    seen: list[float] = []
+    again = TrialContext(trial, tmp_path / "cut", lambda done, total: None)
+    again.progress = lambda done, total: seen.append(done)  # type: ignore[method-assign]
+    training_trial(trial, again)
+    assert seen[0] > 1
+    model = OmniRL.from_pretrained(model_folder(trial, again))
+    assert changed_parameters(model, trial, whole) == 0
+
+
+def test_unseen_tasks_are_as_many_as_asked_for_and_the_first_ones() -> None:
+    few, many = unseen_tasks(5, 1000), unseen_tasks(40, 1000)
+    assert (len(few), len(many)) == (5, 40)
+    assert np.array_equal(few.transition, many.transition[:5])
+
+
+def test_the_lake_pays_the_agent_in_the_size_of_anymdp() -> None:
+    from omnirl.envs.shaping import RawStep
+
+    step = RawStep(0, 0, np.array([1.0, 0.0, 0.0]), 0, np.array([True, True, False]), np.zeros(3, bool))
+    assert LakeShaping(-0.05, 4.0)(step).tolist() == [4.0, -4.0, -0.2]
+
+
+def test_what_the_claims_name_is_in_the_metrics() -> None:
+    arms: dict[str, dict[str, list[float]]] = {"online": {"first": [0.0, 0.2], "last": [0.3, 0.4]}}
+    for number, name in enumerate(
+        ("offline_random", "offline_random_hidden", "noisy", "noisy_untagged", "imitation")
+    ):
+        arms[name] = {"score": [0.1 * number, 0.2], "teacher": [0.0, 0.1]}
+    found = start_metrics({name: {0: result} for name, result in arms.items()})
+    assert found["online_gain"] == pytest.approx([0.3, 0.2])
+    assert found["noisy_gain"] == pytest.approx([0.2, 0.1])
+    gains = {16: (0.9, 0.1), 256: (0.8, 0.3), 4096: (0.6, 0.5)}
+    found = pool_metrics(
+        {
+            f"pool_{size}_{name}": {0: {"gain": [0.0, gain]}}
+            for size, pair in gains.items()
+            for name, gain in zip(("seen", "unseen"), pair, strict=True)
+        }
+    )
+    assert found["unseen_gain_rise_low"] == pytest.approx([0.2])
+    assert found["unseen_gain_rise_high"] == pytest.approx([0.2])
+    assert found["seen_unseen_gap_fall_low"] == pytest.approx([0.3])
+    assert found["seen_unseen_gap_fall_high"] == pytest.approx([0.4])
+
+
+def test_a_method_with_its_own_mix_gets_no_other() -> None:
+    base = {"updates": 1, "data": {"mix": "paper", "tasks": 3}}
+    assert with_data(base, method="ad")["data"] == {"method": "ad", "tasks": 3}
+    assert with_data(base)["data"] == base["data"]
+
+
+@pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
+def test_every_scale_has_the_tests_that_the_claims_say(scale: str) -> None:
+    config = load_config(EXPERIMENT, scale, ())
+    assert isinstance(config, ExperimentConfig)
+    tests = config.tests
+    assert (tests.tasks, tests.steps, tests.shown, tests.lake_steps) == (128, 400, 200, 1200)
+    assert config.worlds == 64
+    assert config.seeds == (0,)
+    if scale == "laptop":
+        names = {trial.arm for trial in side_trainings(config)}
+        assert names == {"star", "pool_16", "pool_256", "pool_4096", *METHODS}
+        assert tests.long_steps == 1000
+
+
+def test_a_training_key_that_is_not_known_is_named() -> None:
+    with pytest.raises(Exception, match="batch_siz"):
+        load_config(EXPERIMENT, "quick", ["training.batch_siz=3"])
+
+
+def test_the_trainings_of_a_scale_are_training_configs_of_the_command() -> None:
+    config = load_config(EXPERIMENT, "quick", ())
+    assert isinstance(config, ExperimentConfig)
+    settings = TrainConfig.from_dict({**config.training, "out": "run"})
+    assert settings.updates * settings.batch_size * settings.context > 9e6
