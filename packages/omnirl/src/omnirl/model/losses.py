@@ -5,26 +5,11 @@ L = Σ_t w_t CE(policy_t, a*_t) / Σ_t w_t [label valid] + λ_s CE(next state) +
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """λ of the policy, next-state and reward terms.
-
-    The paper's equation 7 has the policy term alone (the default here, and all that layout "fused" can have);
-    the official configuration is `LossWeights(0.2, 0.4, 0.4)`.
-    """
-
-    policy: float = 1.0
-    next_state: float = 0.0
-    reward: float = 0.0
 
 
 def context_weights(start: int | Tensor, length: int, warmup: int = 512) -> Tensor:
@@ -82,11 +67,3 @@ def world_losses(
     if reward is None:
         return states, states.new_zeros(())
     return states, (((reward.float() - history["rewards"]) ** 2) * real).sum()
-
-
-def soft_targets(action_values: Tensor, scale: Tensor, temperature: float) -> Tensor:
-    """p* = softmax(A*(s, ·) / (τ · scale)) (…, A): the reference policy made stochastic (section 2.6).
-
-    `action_values` are Q* or A* (…, A), `scale` (…, 1) the root mean square of A* over the task's live pairs.
-    """
-    return (action_values / (temperature * scale)).softmax(-1)
