@@ -79,6 +79,32 @@ def test_spin_orbit_coupling_doubles_the_bands_and_leaves_the_sum(folder: Path, 
     assert np.abs(np.sort(bands) - np.sort(spin)).max() > 1e-3
 
 
+def test_anisotropy_is_relative_to_the_easiest_axis(folder: Path, computed: DFTResult) -> None:
+    found = gpaw.anisotropy(folder, k_mesh=(2, 2))
+    assert set(found) == {"x", "y", "z"}
+    assert min(found.values()) == 0
+    assert max(found.values()) < 5  # meV; a 3d magnet
+
+
+def test_a_monolayer_relaxes_to_where_forces_vanish_and_is_read_again(tmp_path: Path) -> None:
+    high = dihalide("Ni", "Cl", a=3.48, height=1.36)
+    settings = COARSE | {"hubbard": {}}
+    atoms, energies = gpaw.relax_monolayer(high, [3.48], out=tmp_path, fmax=0.3, **settings)
+    assert np.abs(atoms.get_forces()).max() < 0.3
+    heights = atoms.positions[:, 2] - atoms.positions[0, 2]
+    assert heights[1] == pytest.approx(-heights[2], abs=1e-3)
+    first, *_, last = (tmp_path / "a3.4800" / "bfgs.txt").read_text().splitlines()[1:]
+    start, force = (float(word) for word in first.split()[-2:])
+    assert force > 0.3
+    assert atoms.get_potential_energy() == pytest.approx(float(last.split()[-2]), abs=1e-5)
+    assert atoms.get_potential_energy() < start
+    assert list(energies) == [3.48]
+    before = (tmp_path / "a3.4800" / "scf.txt").stat().st_mtime
+    again, _ = gpaw.relax_monolayer(high, [3.48], out=tmp_path, fmax=0.3, **settings)
+    assert (tmp_path / "a3.4800" / "scf.txt").stat().st_mtime == before
+    assert np.array_equal(again.positions, atoms.positions)
+
+
 def test_scf_that_does_not_converge_is_an_error_and_leaves_no_result(tmp_path: Path) -> None:
     with pytest.raises(gpaw.UnconvergedError, match="SCF did not converge; see"):
         gpaw.run(

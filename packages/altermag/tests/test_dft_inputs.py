@@ -75,6 +75,60 @@ def test_mistakes_in_vasp_inputs_are_named(ab: Bilayer, tmp_path: Path) -> None:
         vasp.read_result(tmp_path)
 
 
+VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
+<modeling>
+ <generator><i name="program" type="string">vasp </i><i name="version" type="string">6.4.2 </i></generator>
+ <incar><i type="int" name="ISPIN">2</i><i name="ENCUT">500.0</i></incar>
+ <kpoints>
+  <varray name="kpointlist"><v>0.0 0.0 0.0</v><v>0.3 0.1 0.0</v></varray>
+  <varray name="weights"><v>0.5</v><v>0.5</v></varray>
+ </kpoints>
+ <parameters><i type="int" name="ISPIN">2</i><i type="int" name="NELM">60</i><i type="int" name="NSW">0</i>
+  <i type="int" name="IBRION">-1</i></parameters>
+ <atominfo><atoms>1</atoms><types>1</types>
+  <array name="atoms"><set><rc><c>Ni</c><c>1</c></rc></set></array>
+  <array name="atomtypes"><set><rc><c>1</c><c>Ni</c><c>58.69</c><c>10.0</c><c>PAW_PBE Ni</c></rc></set>
+  </array>
+ </atominfo>
+ <structure name="initialpos">{crystal}</structure>
+ <calculation>
+  <scstep>{energy}</scstep>
+  <structure>{crystal}</structure>
+  <varray name="forces"><v>0.0 0.0 0.0</v></varray>
+  {energy}
+  <eigenvalues><array><set>
+   <set comment="spin 1"><set comment="kpoint 1"><r>-1.0 1.0</r><r>2.0 0.0</r></set>
+    <set comment="kpoint 2"><r>-1.2 1.0</r><r>2.1 0.0</r></set></set>
+   <set comment="spin 2"><set comment="kpoint 1"><r>-1.0 1.0</r><r>2.0 0.0</r></set>
+    <set comment="kpoint 2"><r>-1.1 1.0</r><r>2.0 0.0</r></set></set>
+  </set></array></eigenvalues>
+  <dos><i name="efermi">0.25</i><total><array><set>
+   <set comment="spin 1"><r>-1.0 0.0 0.0</r><r>2.0 0.0 1.0</r></set>
+   <set comment="spin 2"><r>-1.0 0.0 0.0</r><r>2.0 0.0 1.0</r></set>
+  </set></array></total></dos>
+ </calculation>
+ <structure name="finalpos">{crystal}</structure>
+</modeling>
+"""
+ENERGY = """<energy><i name="e_fr_energy">-5.0</i><i name="e_wo_entrp">-5.0</i><i name="e_0_energy">-5.0</i>
+ </energy>"""
+CRYSTAL = """<crystal>
+ <varray name="basis"><v>3.0 0.0 0.0</v><v>0.0 4.0 0.0</v><v>0.0 0.0 20.0</v></varray></crystal>
+ <varray name="positions"><v>0.0 0.0 0.5</v></varray>"""
+
+
+def test_a_finished_vasp_run_is_read_with_up_first_and_its_dipole(tmp_path: Path) -> None:
+    (tmp_path / "vasprun.xml").write_text(VASPRUN.format(crystal=CRYSTAL, energy=ENERGY))
+    found = vasp.read_result(tmp_path)
+    assert found.converged
+    assert found.engine == "vasp 6.4.2"
+    assert (found.energy, found.fermi_level, found.gap) == (-5.0, 0.25, pytest.approx(3.0))
+    assert found.k_points.tolist() == [[0.0, 0.0], [0.3, 0.1]]
+    assert found.splitting() == pytest.approx(np.array([[0.0, 0.0], [-0.1, 0.1]]))
+    assert found.area == pytest.approx(12.0)
+    assert np.isnan(found.dipole_z)  # there is no OUTCAR
+
+
 def test_espresso_inputs_are_read_back_by_ase_with_the_moments_signs(ab: Bilayer, tmp_path: Path) -> None:
     scf, bands, run = espresso.write_inputs(ab, tmp_path, pseudopotentials={"Pt": "Pt_ONCV.upf"})
     atoms = read(scf, format="espresso-in")

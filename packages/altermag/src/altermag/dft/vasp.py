@@ -188,7 +188,7 @@ def read_result(folder: str | PathLike[str]) -> DFTResult:
     found: Any
     outcar: Any
     try:
-        found = Vasprun(where / "vasprun.xml", parse_potcar_file=False, parse_dos=False)
+        found = Vasprun(where / "vasprun.xml", parse_potcar_file=False)
         outcar = Outcar(str(where / "OUTCAR")) if (where / "OUTCAR").exists() else None
     except Exception as error:  # the parser raises whatever it stumbles over
         raise AltermagError(f"{where}: not a VASP run ({type(error).__name__}: {error})") from error

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from altermag.dft.results import DFTResult
-from altermag.reproduce.computed import PLATINUM_WINDOW
+from altermag.reproduce.computed import NICKEL_WINDOW, PLATINUM_WINDOW
 from altermag.reproduce.models import named
 from tenfold import Estimate, Figure, Records
 from tenfold.figures import INK, PALETTE, save, style
@@ -176,15 +176,16 @@ def splittings(computed: dict[str, DFTResult], folder: Path) -> Figure:
     canvas = Canvas(figsize=(9.6, 0.6 + 2.0 * len(antiparallel)))
     rows = np.atleast_1d(canvas.subplots(len(antiparallel), 1))
     for axes, (arm, result) in zip(rows, antiparallel.items(), strict=True):
-        largest = 1e3 * result.largest_splitting(PLATINUM_WINDOW)
+        window = NICKEL_WINDOW if arm.startswith("NiCl2") else PLATINUM_WINDOW
+        largest = 1e3 * result.largest_splitting(window)
         labels = [f"({x:.3g}, {y:.3g})" for x, y in result.k_points]
         axes.bar(range(len(largest)), largest, color=PALETTE[0])
         axes.axhline(1.5, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xticks(range(len(labels)), labels, fontsize=6.5, rotation=25)
-        axes.set(title=arm, ylabel="meV")
+        axes.set(title=f"{arm}, within {window:g} eV of the Fermi level", ylabel="meV")
     caption = (
-        f"GPAW: the largest |up minus down| within {PLATINUM_WINDOW:g} eV of the Fermi level at each k "
-        "(fractions of b1, b2). Dotted: the noise up to which a splitting counts as zero."
+        "GPAW: the largest |up minus down| at each k (fractions of b1, b2). Dotted: the noise up to which a "
+        "splitting counts as zero."
     )
     return Figure(save(canvas, folder, "computed"), caption)
 

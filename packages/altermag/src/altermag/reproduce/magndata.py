@@ -21,7 +21,7 @@ from tenfold import Trial, TrialContext
 from tenfold.data import get
 
 SYMPREC = 1e-2
-REPEATS = 2
+REPEATS = 3
 """The best of so many times counts, of both."""
 AMCHECK_ATOMS = 48
 """amcheck compares all pairs of atoms under all operations: beyond this it takes too long."""
