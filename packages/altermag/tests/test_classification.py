@@ -151,7 +151,7 @@ def test_moments_are_compared_relative_to_the_largest() -> None:
         assert classify(bilayer, magmoms=scale * (bilayer.magmoms + noise)).kind == "altermagnet"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from(sorted(REVERSED)),
     st.integers(0, 10**6),

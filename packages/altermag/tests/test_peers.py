@@ -34,6 +34,7 @@ def bilayer(request: pytest.FixtureRequest) -> Bilayer:
     return stack(PTBR3, "mirror", SHIFTS[request.param], distance=6.35)
 
 
+@pytest.mark.slow  # amcheck takes 4 s of processor time to import
 def test_amcheck_agrees_in_space(bilayer: Bilayer) -> None:
     amcheck = pytest.importorskip("amcheck")
     cell: Any = (bilayer.lattice, bilayer.frac_coords, element_numbers(bilayer.species))

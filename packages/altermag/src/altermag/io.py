@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
@@ -67,6 +66,8 @@ def read(path: str | PathLike[str]) -> Crystal:
         return _read_mcif(file)
     if file.suffix == ".json":
         return _read_json(file)
+    import ase.io  # all its formats: slow to import, and only files need it
+
     try:
         atoms = ase.io.read(file)
     except Exception as error:  # ASE's readers raise whatever they stumble over

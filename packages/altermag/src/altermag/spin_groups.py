@@ -114,7 +114,13 @@ def _spin_point_group(signed: tuple[tuple[tuple[int, ...], int], ...]) -> str:
         inversion = dict(signed).get((-1, 0, 0, 0, -1, 0, 0, 0, -1))
         return "¹1" if inversion is None else f"{SUPERSCRIPT[inversion]}-1"
     # A position of the symbol stands for a class of equivalent axes; its representative is the shortest.
-    classes = {frozenset(_axis(np.array(flat).reshape(3, 3) @ axis) for flat, _ in signed) for axis in along}
+    classes = {
+        frozenset(
+            _axis(np.array(flat, dtype=np.int64).reshape(3, 3) @ np.array(axis, dtype=np.int64))
+            for flat, _ in signed
+        )
+        for axis in along
+    }
     cubic = any(len(axes) == 4 for axes in classes)
     short = cubic or (len(signed) == 8 and len(classes) == 3 and not _above_two(along))
     first = {min(axes, key=_length): axes for axes in classes}
