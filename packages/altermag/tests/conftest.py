@@ -25,6 +25,14 @@ def neel_honeycomb(top: str = "S") -> Monolayer:
     return Monolayer.from_arrays(metal.lattice, frac, species, [1, -1] + [0] * 8)
 
 
+def striped() -> Monolayer:
+    """A 1T layer in stripes, 2 x 1: a translation flips all moments."""
+    mono = prototypes.dihalide("Ni", "Cl", a=3.48, height=1.36)
+    frac = np.vstack([mono.frac_coords / [2, 1, 1], mono.frac_coords / [2, 1, 1] + [0.5, 0, 0]])
+    lattice = mono.lattice * [[2], [1], [1]]
+    return Monolayer.from_arrays(lattice, frac, mono.species * 2, [1, 0, 0, -1, 0, 0])
+
+
 @pytest.fixture(scope="session")
 def ptbr3() -> Monolayer:
     return prototypes.ptbr3()
@@ -32,7 +40,7 @@ def ptbr3() -> Monolayer:
 
 @pytest.fixture(scope="session")
 def layers(ptbr3: Monolayer) -> dict[str, Monolayer]:
-    """Kinds of monolayers, the last two with an antiferromagnetic order of their own."""
+    """Kinds of monolayers, the last three with an antiferromagnetic order of their own."""
     return {
         "BiI3": ptbr3,
         "1T": prototypes.dihalide("Ni", "Cl", a=3.48, height=1.36),
@@ -40,4 +48,5 @@ def layers(ptbr3: Monolayer) -> dict[str, Monolayer]:
         "CrSBr": rectangular(),
         "MnPS3": neel_honeycomb(),
         "Janus MnPS3": neel_honeycomb("Se"),
+        "striped": striped(),
     }

@@ -16,13 +16,15 @@ OPERATORS = ("mirror", "identity", "inversion", "c2z", "c2:0", "c2:90")
 SPECIAL = [(0, 0), (1 / 2, 0), (1 / 3, 2 / 3), (1 / 3, 0), (1 / 4, 1 / 2)]
 
 
-@pytest.mark.parametrize("name", ["BiI3", "1T", "2H", "CrSBr", "MnPS3", "Janus MnPS3"])
+@pytest.mark.parametrize("name", ["BiI3", "1T", "2H", "CrSBr", "MnPS3", "Janus MnPS3", "striped"])
 def test_the_kernel_finds_what_spglib_finds_on_the_built_cell(
     layers: dict[str, Monolayer], name: str
 ) -> None:
     mono = layers[name]
     rng = np.random.default_rng(7)
-    for op in OPERATORS:
+    # The lattice of the stripes has its in-plane axes elsewhere.
+    axes = ("c2:30", "c2:120") if name == "striped" else OPERATORS[4:]
+    for op in (*OPERATORS[:4], *axes):
         shifts = np.array([*SPECIAL, *rng.random((2, 2))])
         found = stacking_map(mono, op, shifts)
         for shift, index in zip(shifts, found.index, strict=True):

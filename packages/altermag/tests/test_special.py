@@ -67,7 +67,7 @@ def test_no_two_positions_are_equivalent(layers: dict[str, Monolayer]) -> None:
     for mono in layers.values():
         shifts = [
             tuple(np.round(np.array(shift) % 1, 6) % 1)
-            for position in special_positions(mono, "c2:0")
+            for position in special_positions(mono, "inversion")
             for shift in position.equivalent
         ]
         assert len(shifts) == len(set(shifts))

@@ -125,7 +125,7 @@ def congruences(operations: Operations, operator: Integers, eta: int, plane: Flo
 
     `operations` are the monolayer's with signs, `operator` (3, 3) is O in the lattice's basis, `eta` the sign
     of the top layer's moments, `plane` (2, 2) the lattice in Å. Raises `AltermagError` where the operations
-    are no group.
+    are no group, or more than 64 congruences differ.
     """
     translations, n, origin = rational_translations(operations)
     flat, unit = operator[:2, :2], np.eye(2, dtype=np.int64)
@@ -150,6 +150,8 @@ def congruences(operations: Operations, operator: Integers, eta: int, plane: Flo
         if swap[2, 2] == -1:
             for j in partners.get((*map(int, (swap @ operator).ravel()), sign), []):
                 add(swap, eta * sign, unit + swap[:2, :2], flat @ translations[i] - translations[j])
+    if len(forms) > 64:
+        raise AltermagError(f"{len(forms)} different conditions on the shift; a code has room for 64")
     return Congruences(
         plane=plane,
         offset=(flat - unit) @ origin,

@@ -90,7 +90,7 @@ class Bilayer:
         return to_ase(self)
 
     def mirror_partner(self) -> Bilayer:
-        """Return the mirror image (z → -z) with the moments reversed, so that the bottom layer's sign stays.
+        """Return the mirror image (z → -z) with the order's own signs: the bottom layer's moments stay.
 
         For antiparallel layers its splitting is the negative at every k (section 2.6); for the operator
         `mirror` it is the same monolayer at the shift -τ.
