@@ -1,5 +1,44 @@
-"""Heavy-ball descent: gradient descent with momentum."""
+"""MedXpertQA: an evaluation harness for expert medical questions, and the pipeline that builds them.
 
-from medxpertqa.descent import Steps, descend, gradient_descent, heavy_ball
+Importing the package is light; what needs an optional library is imported when it is first used.
+"""
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, MissingExtraError
+
+if TYPE_CHECKING:
+    from medxpertqa.parsing import ParsedAnswer, parse_answer
+    from medxpertqa.questions import Question
+
+__all__ = [
+    "DataError",
+    "MedXpertQAError",
+    "MedXpertQAWarning",
+    "MissingExtraError",
+    "ParsedAnswer",
+    "Question",
+    "parse_answer",
+]
+
+_HOME = {
+    "ParsedAnswer": "parsing",
+    "Question": "questions",
+    "parse_answer": "parsing",
+}
+_SUBMODULES: tuple[str, ...] = ()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"medxpertqa.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'medxpertqa' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"medxpertqa.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

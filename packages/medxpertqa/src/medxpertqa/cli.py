@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medxpertqa.descent import gradient_descent, heavy_ball
+from medxpertqa.parsing import PARSERS, parse_answer
 
 app = typer.Typer(
     help="MedXpertQA: expert-level medical questions, evaluated and built.",
@@ -19,14 +19,18 @@ app = typer.Typer(
 
 @app.callback()
 def _app() -> None:
-    """Keep `rates` a verb: with only one command typer would drop its name."""
+    """Keep `parse` a verb: with only one command typer would drop its name."""
 
 
 @app.command()
-def rates(condition_number: Annotated[float, typer.Argument(help="L/μ, at least 1.")]) -> None:
-    """Print by how much one step shrinks the error, without momentum and with it."""
-    for method in (gradient_descent, heavy_ball):
-        typer.echo(f"{method.__name__:<18}{method(1.0, condition_number).contraction:.4f}")
+def parse(
+    reply: Annotated[str, typer.Argument(help="A model's last reply.")],
+    options: Annotated[int, typer.Option(help="How many options the question has.")] = 10,
+) -> None:
+    """Print the letter that each parser reads out of a reply."""
+    for parser in PARSERS:
+        answer = parse_answer(reply, options, parser)
+        typer.echo(f"{parser:<14}{answer.letter or '-'}  {answer.rule}")
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from medxpertqa.descent import descend, gradient_descent, heavy_ball
 from medxpertqa.reproduce.claims import CLAIMS
+from medxpertqa.reproduce.descent import descend, gradient_descent, heavy_ball
 from medxpertqa.reproduce.figures import figures
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
 
