@@ -1,0 +1,1 @@
+"""Running questions through a model, on inspect-ai: tasks, resumable runs, logs, and offline batches."""
