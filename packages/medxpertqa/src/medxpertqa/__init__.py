@@ -12,7 +12,9 @@ from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, Mis
 
 if TYPE_CHECKING:
     from medxpertqa.parsing import ParsedAnswer, parse_answer
+    from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
+    from medxpertqa.results import Record, Results, score_records, write_results
 
 __all__ = [
     "DataError",
@@ -20,14 +22,26 @@ __all__ = [
     "MedXpertQAWarning",
     "MissingExtraError",
     "ParsedAnswer",
+    "Protocol",
     "Question",
+    "Record",
+    "Results",
+    "get_protocol",
     "parse_answer",
+    "score_records",
+    "write_results",
 ]
 
 _HOME = {
     "ParsedAnswer": "parsing",
+    "Protocol": "protocols",
     "Question": "questions",
+    "Record": "results",
+    "Results": "results",
+    "get_protocol": "protocols",
     "parse_answer": "parsing",
+    "score_records": "results",
+    "write_results": "results",
 }
 _SUBMODULES: tuple[str, ...] = ()
 
