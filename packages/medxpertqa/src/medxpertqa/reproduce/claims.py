@@ -186,7 +186,7 @@ HARNESS = (
     ),
     Claim(
         id="E4-position",
-        statement="How even the predicted letters are in the official protocol: p of the chi2 test against uniform.",
+        statement="How even the letters predicted in the official protocol are: p of chi2 against uniform.",
         source="ours",
         metric="text_cot_position_p",
         criterion=NoRule("there is no pass rule, because small models have favourite letters"),
