@@ -115,7 +115,7 @@ _CUE = re.compile(
     r"(?:[\s*_:]{0,4}(?:the\s{1,3})?(?:correct\s{1,3})?(?:option|choice|letter|answer)\b(?:\s{1,3}is\b)?:?){0,2}",
     re.IGNORECASE,
 )
-_CONNECTED = re.compile(r"(?:is|because|since|as|and|or|due|was|with|for|which|would)\b")
+_CONNECTED = re.compile(r"(?:is|because|since|as|and|or|due|was|with|for|which)\b")
 _NAMED = re.compile(
     r"\b(?:hepatitis|vitamins?|type|stage|grade|class|group|phase|factor|protein|troponin|influenza|hemoglobin"
     r"|angiotensin|collagen|immunoglobulin|interleukin|bipolar|mobitz|apolipoprotein|not|nor)[\s(*_]{1,3}\Z",
@@ -192,7 +192,7 @@ def _standalone(text: str, letters: str) -> list[str]:
 
 def _is_answer(text: str, at: int) -> bool:
     """Whether the capital stands for an option, and is neither the pronoun "I" nor the article "A"."""
-    letter, before, after = text[at], text[:at][-1:], text[at + 1 : at + 24]
+    letter, before, after = text[at], text[max(at - 1, 0) : at], text[at + 1 : at + 24]
     if letter not in "AI" or (before in "([{" and before):
         return True
     if re.match(r"['’](?:m|d|ll|ve)\b", after):
