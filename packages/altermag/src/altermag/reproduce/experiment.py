@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from altermag.dft.gpaw import best_length
+from altermag.errors import AltermagError
 from altermag.prototypes import trihalide
 from altermag.reproduce import computed
 from altermag.reproduce.atlas import AtlasConfig, census_trial, groups_trial
@@ -106,7 +107,7 @@ def nickel_trials(config: ExperimentConfig) -> list[Trial]:
 def platinum(config: computed.PlatinumConfig, run: Run) -> dict[str, Any]:
     """Relax the PtBr3 monolayer, compute its stackings, and return their metrics."""
     energies = {a: entry["energy"] for a, entry in relaxations(config, run, config.lattice_constants).items()}
-    best = best_length(energies) if len(energies) > 1 else config.lattice_constants[0]
+    best = chosen_length(energies, run)
     entry = relaxations(config, run, (best,))[best]
     layer = {name: entry[name] for name in ("a", "x", "height")}
     settings = {"settings": config.settings, "layer": layer, "distance": config.distance}
@@ -117,6 +118,18 @@ def platinum(config: computed.PlatinumConfig, run: Run) -> dict[str, Any]:
     tell_problems(run, by_arm)
     metrics = computed.platinum_metrics(by_arm, trihalide("Pt", "Br", **layer), config.distance)
     return metrics | {"monolayer_a": best, "monolayer_x": layer["x"], "monolayer_height": layer["height"]}
+
+
+def chosen_length(energies: dict[float, float], run: Run) -> float:
+    """Return the best lattice constant; where no minimum is between them, tell, and return the lowest."""
+    if len(energies) == 1:
+        return next(iter(energies))
+    try:
+        return best_length(energies)
+    except AltermagError as error:
+        lowest = min(energies, key=energies.__getitem__)
+        run.log.tell(f"PtBr3: {error}; {lowest:g} Å, the lowest, is taken")
+        return lowest
 
 
 def relaxations(
