@@ -2,37 +2,344 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from omnirl.reproduce.descent import gradient_descent, heavy_ball
+from omnirl import cli_files, screen
+from omnirl.errors import OmniRLError
+
+if TYPE_CHECKING:
+    from omnirl.inference.agent import ICRLAgent
 
 app = typer.Typer(
-    help="OmniRL: in-context reinforcement learning meta-trained on randomised worlds.",
+    name="omnirl",
+    help="In-context reinforcement learning, meta-trained on randomised worlds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
+Model = Annotated[str, typer.Option(help="mini (shipped), a folder, or a hub id.")]
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+    typer.Option(
+        "--set", help="Another value of the config: key=value, such as model.num_layers=2; repeatable."
+    ),
+]
+EnvArgs = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--env-arg", help="For gymnasium.make: key=value; repeatable. FrozenLake is not slippery by default."
+    ),
+]
+Shaped = Annotated[
+    str,
+    typer.Option(
+        "--shaping", help="What the model sees: auto (the paper's, where there is one), none, or a name."
+    ),
+]
+Scale = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--reward-scale", help="Times the shaped reward; by default 4 for FrozenLake, else 1."),
+]
+MaxSteps = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Steps of an episode, where the environment has no limit."),
+]
+Temperature = Annotated[float, typer.Option(help="Of the softmax that actions are drawn from.", min=1e-6)]
 
-@app.callback()
-def _app() -> None:
-    """Keep `rates` a verb: with only one command typer would drop its name."""
+SHAPINGS = {
+    "FrozenLake": ("frozenlake", 4.0),
+    "CliffWalking": ("cliffwalking", 1.0),
+    "Pendulum": ("pendulum", 1.0),
+    "MountainCar": ("mountaincar", 1.0),
+}
+
+for verb in (cli_files.sample, cli_files.solve, cli_files.synth, cli_files.info, cli_files.convert):
+    app.command()(verb)
 
 
 @app.command()
-def rates(condition_number: Annotated[float, typer.Argument(help="L/μ, at least 1.")]) -> None:
-    """Print by how much one step shrinks the error, without momentum and with it."""
-    for method in (gradient_descent, heavy_ball):
-        typer.echo(f"{method.__name__:<18}{method(1.0, condition_number).contraction:.4f}")
+def train(
+    config: Annotated[
+        Path, typer.Argument(help="TOML: the keys of omnirl.TrainConfig, tables [model] and [data].")
+    ],
+    out: Annotated[Optional[Path], typer.Option(help="The folder, instead of the config's.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Instead of the config's.")] = None,  # noqa: UP045
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Meta-train a model; an interrupted run goes on with the same command. The model is in OUT/model."""
+    from omnirl.training.config import TrainConfig
+    from omnirl.training.loop import train as train_model
+
+    changes = assignments("--set", settings)
+    changes |= {key: value for key, value in (("out", out), ("seed", seed)) if value is not None}
+    chosen = TrainConfig.from_dict(_changed(TrainConfig.from_toml(config).to_dict(), changes))
+    with screen.bar("training", chosen.updates) as moved:
+        result = train_model(
+            chosen, resume=resume, on_update=lambda now: moved(now.update, f"loss {now.loss:.3f}")
+        )
+    value = {
+        "model": str(result.folder / "model"),
+        "parameters": result.model.num_parameters(),
+        "updates": result.updates,
+        "steps": result.steps,
+        "skipped": result.skipped,
+        "seconds": round(result.seconds, 1),
+    }
+    screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is shown as its message alone."""
+@app.command("eval")
+def evaluate_model(
+    env: Annotated[Optional[str], typer.Option(help="A Gymnasium environment.")] = None,  # noqa: UP045
+    tasks: Annotated[Optional[Path], typer.Option(help="Instead: tasks that `omnirl sample` wrote.")] = None,  # noqa: UP045
+    model: Model = "mini",
+    episodes: Annotated[int, typer.Option(min=1)] = 50,
+    runs: Annotated[int, typer.Option(help="Of each task, from an empty memory.", min=1)] = 8,
+    start: Annotated[str, typer.Option(help="online, offline or imitation.")] = "online",
+    env_args: EnvArgs = None,
+    shaping: Shaped = "auto",
+    reward_scale: Scale = None,
+    max_steps: MaxSteps = None,
+    permute: Annotated[
+        bool, typer.Option("--permute", help="Other ids of states and actions in every run.")
+    ] = False,
+    rewards: Annotated[str, typer.Option(help="What the model is told: shown, hidden or flipped.")] = "shown",
+    temperature: Temperature = 0.5,
+    seed: Seed = 0,
+    out: Annotated[Optional[Path], typer.Option(help="Write every episode as CSV.")] = None,  # noqa: UP045
+    plot: Annotated[Optional[Path], typer.Option(help="Draw the learning curve (.png, .svg, .pdf).")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """Let the frozen model learn in its context and score its episodes: 0 is random, 1 the oracle."""
+    from omnirl.evaluation import evaluate
+    from omnirl.evaluation.results import by_task, interval
+    from omnirl.tasks.batch import TaskBatch
+
+    if (env is None) == (tasks is None):
+        raise OmniRLError("give --env NAME or --tasks FILE, one of them")
+    agent = _agent(model, temperature)
+    options: dict[str, Any] = {}
+    where: Any = env
+    if env is None:
+        where = TaskBatch.load(str(tasks))
+    else:
+        options = _environment(env, env_args, shaping, reward_scale, max_steps)
+    found = evaluate(
+        agent,
+        where,
+        episodes=episodes,
+        runs=runs,
+        start=start,  # type: ignore[arg-type]  # it refuses other words
+        permute_states=permute,
+        permute_actions=permute,
+        rewards=rewards,
+        seed=seed,
+        **options,
+    )
+    known = found.normaliser is not None
+    values = found.normalized_score if known else found.raw_returns
+    mean, half = values.mean(0), interval(by_task(values, found.task_index))
+    value = {
+        "what": "normalised score" if known else "return",
+        "mean": mean.tolist(),
+        "ci95": half.tolist(),
+        "steps": found.steps.mean(0).tolist(),
+        "skipped": found.skipped,
+        "settings": found.settings,
+    }
+    marks = [*range(0, episodes, max(1, episodes // 10)), episodes - 1]
+    rows = [(str(i + 1), f"{mean[i]:.3f}", f"{half[i]:.3f}") for i in dict.fromkeys(marks)]
+    screen.show(value, as_json, rows, ("episode", str(value["what"]), "± 95%"))
+    if out is not None:
+        found.to_pandas().to_csv(out, index=False)
+    if plot is not None:
+        found.plot().figure.savefig(plot)  # type: ignore[union-attr]
+
+
+@app.command()
+def play(
+    env: Annotated[str, typer.Argument(help="A Gymnasium environment.")] = "FrozenLake-v1",
+    model: Model = "mini",
+    episodes: Annotated[int, typer.Option(min=1)] = 40,
+    env_args: EnvArgs = None,
+    shaping: Shaped = "auto",
+    reward_scale: Scale = None,
+    max_steps: MaxSteps = None,
+    temperature: Temperature = 0.5,
+    seed: Seed = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="FrozenLake: a GIF of the first three episodes beside the last three."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an episode.")] = False,
+) -> None:
+    """Watch a frozen model learn an environment: its returns, episode by episode, as they come."""
+    from omnirl.evaluation.grounds import maker
+    from omnirl.inference import animate_lake
+    from omnirl.inference import play as play_episodes
+
+    options = _environment(env, env_args, shaping, reward_scale, max_steps)
+    made = maker(env, options["env_kwargs"], options["shaping"], options["discretize"], max_steps)()
+    agent = _agent(model, temperature, int(getattr(made.action_space, "n", 0)) or None)
+    done = []
+    for episode in play_episodes(agent, made, episodes=episodes, seed=seed):
+        done.append(episode)
+        recent = sum(one.raw for one in done[-10:]) / len(done[-10:])
+        if as_json:
+            line = {"episode": episode.number, "return": episode.raw, "steps": episode.steps}
+            typer.echo(json.dumps({**line, "last_ten": recent}))
+        else:
+            words = f"episode {episode.number + 1:4d}  return {episode.raw:9.3g}  steps {episode.steps:4d}"
+            screen.console().print(f"{words}  mean of the last ten {recent:.3g}")
+    made.close()
+    if out is not None:
+        shape = getattr(made.unwrapped, "desc", None)
+        if shape is None:
+            raise OmniRLError(f"--out draws FrozenLake's map; {env} has none")
+        lake = ["".join(cell.decode() for cell in row) for row in shape]
+        screen.tell(f"{animate_lake(done[:3], done[-3:], out, lake=lake)} is written")
+
+
+@app.command()
+def reproduce(
+    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run omnirl`."""
+    from omnirl.reproduce.verb import reproduce_claims
+
+    claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
+    if as_json:
+        screen.show(claims, True)
+    else:
+        screen.console().print(table)
+
+
+def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:
+    """key=value, the value as JSON or else as it is."""
+    found: dict[str, Any] = {}
+    for entry in entries or ():
+        key, sign, value = entry.partition("=")
+        if not sign:
+            raise OmniRLError(f"{option} {entry}: write key=value")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The config with `table.key` or `key` of each change set."""
+    for key, value in changes.items():
+        table, dot, name = key.partition(".")
+        if dot:
+            if table not in ("model", "data"):
+                raise OmniRLError(f"--set {key}: the tables are model and data")
+            values.setdefault(table, {})[name] = value
+        else:
+            values[key] = str(value) if isinstance(value, Path) else value
+    return values
+
+
+def _agent(model: str, temperature: float, num_actions: int | None = None) -> ICRLAgent:
+    from omnirl.inference.agent import ICRLAgent
+    from omnirl.model.modeling import OmniRL
+
+    name = "omnirl/mini" if model == "mini" else model
+    return ICRLAgent(OmniRL.from_pretrained(name), num_actions=num_actions, temperature=temperature)
+
+
+def _environment(
+    env: str, env_args: Sequence[str] | None, shaping: str, scale: float | None, max_steps: int | None
+) -> dict[str, Any]:
+    """The options of `evaluate` for a named environment."""
+    import gymnasium
+
+    from omnirl.envs import ScaledShaping, named_shaping
+
+    kwargs = assignments("--env-arg", env_args)
+    name, size = next((known for start, known in SHAPINGS.items() if env.startswith(start)), ("none", 1.0))
+    if env.startswith("FrozenLake"):
+        kwargs.setdefault("is_slippery", False)
+    chosen = name if shaping == "auto" else shaping
+    shaped = None
     try:
-        app()
-    except ValueError as error:
-        typer.echo(f"omnirl: {error}", err=True)
-        sys.exit(2)
+        probe = gymnasium.make(env, **kwargs)
+    except (gymnasium.error.Error, TypeError) as error:
+        raise OmniRLError(f"the environment {env} cannot be made: {error}") from error
+    if chosen != "none":
+        factor = (size if chosen == name else 1.0) if scale is None else scale
+        shaped = ScaledShaping(named_shaping(chosen, probe), factor)
+    probe.close()
+    return {"env_kwargs": kwargs, "shaping": shaped, "discretize": _as_named, "max_steps": max_steps}
+
+
+def _as_named(env: Any) -> Any:
+    """The environment on the grid of its own name, where it is not discrete already."""
+    from omnirl.envs import discretize
+
+    return discretize(env)
+
+
+# The extra that brings a package, where it is not `reproduce`.
+EXTRAS = {
+    "accelerate": "scale",
+    "huggingface_hub": "train",
+    "matplotlib": "plot",
+    "minari": "data",
+    "pandas": "plot",
+    "PIL": "plot",
+    "ray": "scale",
+    "safetensors": "train",
+    "stable_baselines3": "rl",
+    "torch": "train",
+    "transformers": "hf",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    from omnirl.errors import MissingExtraError, SamplingError, TrainingError
+
+    warnings.showwarning = lambda message, *_, **__: screen.tell(str(message))
+    try:
+        app(arguments)
+    except (SamplingError, TrainingError) as error:  # the run failed; nobody typed anything wrong
+        _end(str(error), 1)
+    except (OmniRLError, MissingExtraError) as error:
+        _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("omnirl", ""):
+            raise
+        extra = EXTRAS.get(package, "reproduce")
+        _end(f"this needs {package}, which is not installed: pip install 'omnirl-icrl[{extra}]'", 2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(str(error), 1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's errors for people
+        if exit_code is None:
+            raise
+        _end(str(error), exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    screen.tell(message)
+    sys.exit(code)

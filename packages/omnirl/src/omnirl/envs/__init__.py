@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from omnirl.envs.darkroom import DarkRoomEnv, DarkRoomVectorEnv, darkroom_task
     from omnirl.envs.grids import ActionLevels, Grid, GridObservation, discretize
     from omnirl.envs.sb3 import SB3VecEnv
-    from omnirl.envs.shaping import RawStep, ShapedReward, Shaping, named_shaping
+    from omnirl.envs.shaping import RawStep, ScaledShaping, ShapedReward, Shaping, named_shaping
     from omnirl.envs.single import AnyMDPEnv
     from omnirl.envs.switch2 import Switch2, switch2_observation
     from omnirl.envs.vector import AnyMDPVectorEnv
@@ -24,6 +24,7 @@ __all__ = [
     "GridObservation",
     "RawStep",
     "SB3VecEnv",
+    "ScaledShaping",
     "ShapedReward",
     "Shaping",
     "Switch2",
@@ -43,6 +44,7 @@ _HOME = {
     "GridObservation": "grids",
     "RawStep": "shaping",
     "SB3VecEnv": "sb3",
+    "ScaledShaping": "shaping",
     "ShapedReward": "shaping",
     "Shaping": "shaping",
     "Switch2": "switch2",

@@ -97,6 +97,25 @@ class MountainCarShaping(Shaping):
         return np.where(step.terminated, 1.0, -0.01 + 10 * trace)
 
 
+class ScaledShaping(Shaping):
+    """Another shaping times a factor, such as 4 for rewards of the size that AnyMDP's are."""
+
+    def __init__(self, shaping: Shaping, factor: float) -> None:
+        self.shaping, self.factor = shaping, factor
+
+    def __call__(self, step: RawStep) -> NDArray[np.float64]:
+        """The scaled reward."""
+        return self.factor * self.shaping(step)
+
+    def reset(self) -> None:
+        """Forget as the other does."""
+        self.shaping.reset()
+
+    def truncates(self, step: RawStep) -> NDArray[np.bool_]:
+        """Whether the other ends the episode."""
+        return self.shaping.truncates(step)
+
+
 _MAKERS: dict[str, Callable[[Any], Shaping]] = {
     "frozenlake": lambda env: FrozenLakeShaping(0.0 if _is_slippery(env) else -0.05),
     "cliffwalking": lambda env: CliffWalkingShaping(),

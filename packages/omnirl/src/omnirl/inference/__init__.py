@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omnirl.inference.agent import ICRLAgent
+    from omnirl.inference.animation import animate_lake
     from omnirl.inference.demonstrations import Demonstrations
+    from omnirl.inference.live import Episode, play
     from omnirl.inference.temperature import TemperatureSchedule
 
-__all__ = ["Demonstrations", "ICRLAgent", "TemperatureSchedule"]
+__all__ = ["Demonstrations", "Episode", "ICRLAgent", "TemperatureSchedule", "animate_lake", "play"]
 
-_HOME = {"Demonstrations": "demonstrations", "ICRLAgent": "agent", "TemperatureSchedule": "temperature"}
+_HOME = {
+    "Demonstrations": "demonstrations",
+    "Episode": "live",
+    "ICRLAgent": "agent",
+    "TemperatureSchedule": "temperature",
+    "animate_lake": "animation",
+    "play": "live",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -216,6 +216,11 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         name = str(pretrained_model_name_or_path)
         if name in BUNDLED:
             folder = Path(str(files("omnirl"))) / "weights" / BUNDLED[name]
+            if not folder.is_dir():
+                raise OmniRLError(
+                    f"this installation has no weights of {name}. `omnirl reproduce` trains a model in some "
+                    "minutes and keeps it in results/omnirl/quick/models; pass its folder"
+                )
         else:
             folder = Path(name)
         if not folder.is_dir():

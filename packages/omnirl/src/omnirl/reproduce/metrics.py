@@ -90,13 +90,15 @@ def control_metrics(played: Results) -> Metrics:
 
 def method_metrics(played: Results) -> Metrics:
     """The methods' scores, and what L2 and L3 compare, paired over tasks."""
-    if "dpd_online" not in played:
-        return {}
     found: Metrics = {}
-    for method in ("dpd", "dpd_untagged", "dpt", "ad", "ad_eps"):
+    for method in ("dpd", "dpd_untagged", "dpt", "ad", "ad_eps", "star"):
+        if f"{method}_online" not in played:
+            continue
         found[f"online_{method}"] = samples(played[f"{method}_online"], "last")
         found[f"noisy_{method}"] = samples(played[f"{method}_noisy"], "score")
         found[f"imitation_{method}"] = samples(played[f"{method}_imitation"], "score")
+    if "online_dpd" not in found:
+        return found
     for start, method in (("noisy", "dpt"), ("online", "ad"), ("online", "ad_eps")):
         found[f"{start}_dpd_minus_{method}"] = _difference(found, f"{start}_dpd", f"{start}_{method}")
     found["noisy_dpd_minus_untagged"] = _difference(found, "noisy_dpd", "noisy_dpd_untagged")
