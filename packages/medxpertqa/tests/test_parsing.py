@@ -114,8 +114,8 @@ def test_no_text_makes_a_parser_raise_or_leave_the_range(text: str, n_options: i
 
 @pytest.mark.parametrize("unit", ["A ", "(", "\\boxed{", "answer is ", "<think>", "**", "\n", "not A but "])
 def test_time_grows_linearly_with_hostile_text(unit: str) -> None:
-    # 200,000 characters; a pattern that backtracks over all pairs would take minutes.
-    assert parse_answer(unit * (200_000 // len(unit)), 10).letter in (None, "A")
+    # 50,000 characters; a pattern that backtracks over all pairs would take minutes.
+    assert parse_answer(unit * (50_000 // len(unit)), 10).letter in (None, "A")
 
 
 def test_impossible_arguments_are_named() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, MissingExtraError
 
 if TYPE_CHECKING:
+    from medxpertqa import stats
     from medxpertqa.parsing import ParsedAnswer, parse_answer
     from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
@@ -29,6 +30,7 @@ __all__ = [
     "get_protocol",
     "parse_answer",
     "score_records",
+    "stats",
     "write_results",
 ]
 
@@ -43,7 +45,7 @@ _HOME = {
     "score_records": "results",
     "write_results": "results",
 }
-_SUBMODULES: tuple[str, ...] = ()
+_SUBMODULES = ("stats",)
 
 
 def __getattr__(name: str) -> Any:
