@@ -11,7 +11,7 @@ PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.ent
 ORDINARY := not slow and not gpu and not vllm and not dft and not network
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm test-dft gpu bench lint ruff types imports kernels format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm test-dft test-verl gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -63,6 +63,9 @@ test-vllm: $(READY) ## the tests that need vLLM, in an environment of their own 
 
 test-dft: $(READY) ## the tests that need GPAW, in an environment of their own (.venv-dft; needs libxc and a C++ compiler)
 	$(BIN)/python tools/test_dft.py
+
+test-verl: $(READY) ## prime inside verl on a local Ray cluster, in an environment of their own (.venv-verl; not in make ci: minutes)
+	$(BIN)/python tools/test_verl.py
 
 test-%: $(READY) ## the tests of one package
 	$(BIN)/python -m pytest -m '$(ORDINARY)' packages/$*

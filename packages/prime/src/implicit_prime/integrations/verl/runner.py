@@ -7,7 +7,6 @@ from typing import Any
 import ray
 from verl.trainer.main_ppo import TaskRunnerV1
 
-
 _Base: Any = TaskRunnerV1.__ray_metadata__.modified_class.__ray_actor_class__
 
 
