@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medxpertqa import MedXpertQAError, ParsedAnswer, parse_answer
 from medxpertqa.parsing import PARSERS
 
-GOLDEN = json.loads((Path(__file__).parent / "official_golden.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((files("medxpertqa.reproduce") / "official_golden.json").read_text(encoding="utf-8"))
 """Made once by running the official functions on invented replies; none of their code is here."""
 WORDS = ["answer is", "final answer", "\\boxed{B}", "<think>", "</think>", "not A but", "(", "**", "option"]
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import pytest
 
 from medxpertqa import MedXpertQAError, Question, get_protocol
 
-GOLDEN = json.loads((Path(__file__).parent / "official_golden.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((files("medxpertqa.reproduce") / "official_golden.json").read_text(encoding="utf-8"))
 QUESTIONS = {record["id"]: Question.from_record(record) for record in GOLDEN["records"]}
 
 
