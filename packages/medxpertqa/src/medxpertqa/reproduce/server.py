@@ -33,6 +33,7 @@ class ChatServer:
         self.complete = complete
         self.answered: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._idle, self._under_way = threading.Condition(), 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -47,6 +48,15 @@ class ChatServer:
         with self._lock:
             return Counter(self.answered)
 
+    def finished(self, turns: int) -> int:
+        """How many questions have had all their turns answered."""
+        return sum(count >= turns for count in self.snapshot().values())
+
+    def wait_until_idle(self) -> None:
+        """Return when no request is under way: clients may have gone while the model still writes."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._under_way == 0)
+
     def __enter__(self) -> ChatServer:
         self._thread.start()
         return self
@@ -60,6 +70,17 @@ class ChatServer:
         with self._lock:
             self.answered[first_question(payload)] += 1
 
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        with self._idle:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._under_way -= 1
+                self._idle.notify_all()
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         owner = self
 
@@ -71,15 +92,12 @@ class ChatServer:
 
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                try:
-                    answer, status = owner.complete(payload), 200
-                except Exception as error:  # the client is told, and decides
-                    answer, status = {"error": {"message": str(error), "type": type(error).__name__}}, 500
-                if "error" in answer and status == 200:
-                    status = int(answer["error"].get("code") or 500)
-                self._send(status, answer)
-                if status == 200:
-                    owner._count(payload)
+                with owner._busy():
+                    answer = _safe(owner.complete, payload)
+                    status = int(answer["error"].get("code") or 500) if "error" in answer else 200
+                    self._send(status, answer)
+                    if status == 200:
+                        owner._count(payload)
 
             def _send(self, status: int, body: Mapping[str, Any]) -> None:
                 data = json.dumps(body).encode()
@@ -99,6 +117,13 @@ class ChatServer:
                     self.close_connection = True  # the client was killed
 
         return Handler
+
+
+def _safe(complete: Complete, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return complete(payload)
+    except Exception as error:  # whatever it is, the client is told, and decides
+        return {"error": {"message": str(error), "type": type(error).__name__, "code": 500}}
 
 
 def first_question(payload: Mapping[str, Any]) -> str:
