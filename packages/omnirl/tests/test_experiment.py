@@ -13,7 +13,7 @@ from omnirl.model.modeling import OmniRL
 from omnirl.reproduce import training
 from omnirl.reproduce.experiment import EXPERIMENT, METHODS, ExperimentConfig, side_trainings, with_data
 from omnirl.reproduce.metrics import pool_metrics, start_metrics
-from omnirl.reproduce.playing import LakeShaping, lake_task, unseen_tasks
+from omnirl.reproduce.playing import lake_task, unseen_tasks
 from omnirl.reproduce.training import changed_parameters, model_folder, task_hashes, training_trial
 from omnirl.tasks.sampling import sample_tasks
 from omnirl.training.config import TrainConfig
@@ -35,6 +35,7 @@ def smaller(table: str) -> list[str]:
 TINY = [
     "worlds=2",
     "context_steps=64",
+    "film_episodes=4",
     "tests.tasks=3",
     "tests.steps=120",
     "tests.shown=20",
@@ -66,7 +67,15 @@ def run_here(
     return results
 
 
-FIGURES = {"cross_entropy", "frozen_lake", "learning_curves", "starts", "stationary", "training_loss"}
+FIGURES = {
+    "cross_entropy",
+    "frozen_lake",
+    "frozen_lake_film",
+    "learning_curves",
+    "starts",
+    "stationary",
+    "training_loss",
+}
 
 
 @pytest.mark.parametrize("scale", ["quick", pytest.param("laptop", marks=pytest.mark.slow)])
@@ -84,6 +93,7 @@ def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     # The facts hold however little was trained.
     assert all(found[name].verdict == Verdict.HELD for name in ("Q6", "Q8"))
     drawn = {file.stem for file in outcome.folder.figures.glob("*.svg")}
+    drawn |= {file.stem for file in outcome.folder.figures.glob("*.gif")}
     assert drawn == FIGURES | ({"methods", "pools"} if scale == "laptop" else set())
 
 
@@ -138,13 +148,6 @@ def test_unseen_tasks_are_as_many_as_asked_for_and_the_first_ones() -> None:
     few, many = unseen_tasks(5, 1000), unseen_tasks(40, 1000)
     assert (len(few), len(many)) == (5, 40)
     assert np.array_equal(few.transition, many.transition[:5])
-
-
-def test_the_lake_pays_the_agent_in_the_size_of_anymdp() -> None:
-    from omnirl.envs.shaping import RawStep
-
-    step = RawStep(0, 0, np.array([1.0, 0.0, 0.0]), 0, np.array([True, True, False]), np.zeros(3, bool))
-    assert LakeShaping(-0.05, 4.0)(step).tolist() == [4.0, -4.0, -0.2]
 
 
 def test_what_the_claims_name_is_in_the_metrics() -> None:

@@ -16,7 +16,7 @@ from omnirl.reproduce.claims import CLAIMS
 from omnirl.reproduce.contexts import contexts_trial
 from omnirl.reproduce.figures import figures
 from omnirl.reproduce.metrics import all_metrics
-from omnirl.reproduce.playing import LAKES, LEARNERS, STARTS, TestsConfig, evaluation_trial
+from omnirl.reproduce.playing import LAKES, LEARNERS, STARTS, TestsConfig, evaluation_trial, film_trial
 from omnirl.reproduce.ppo import ppo_trial
 from omnirl.reproduce.training import train_config, training_trial
 from omnirl.reproduce.worlds import FAMILIES, worlds_trial
@@ -63,6 +63,7 @@ class ExperimentConfig(BaseModel):
     tests: TestsConfig
     worlds: int = Field(gt=1, description="tasks of each family whose stationary distribution is looked at")
     context_steps: int = Field(gt=0, description="how far cross-entropy is followed")
+    film_episodes: int = Field(gt=0, description="of FrozenLake in one run, for the animation")
     methods: dict[str, Any] | None = None
     pools: PoolsConfig | None = None
     star: dict[str, Any] | None = Field(default=None, description="the paper's layout, trained and reported")
@@ -92,6 +93,7 @@ def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
 
 PARTS = {
     playing.STAGE: evaluation_trial,
+    playing.FILM: film_trial,
     contexts.STAGE: contexts_trial,
     worlds.STAGE: worlds_trial,
     ppo.STAGE: ppo_trial,
@@ -129,6 +131,8 @@ def evaluations(config: ExperimentConfig) -> list[Trial]:
         model = {"model": source.arm, "training": source.settings}
         at = {**tests, **model, "seen": False, "steps": config.context_steps}
         trials.append(Trial("main", source.seed, at, stage=contexts.STAGE))
+        film = {**tests, **model, "episodes": config.film_episodes}
+        trials.append(Trial("lake", source.seed, film, stage=playing.FILM))
         trials += [
             Trial(name, source.seed, {**tests, **model, "play": name}, playing.STAGE) for name in plays
         ]

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from omnirl.inference.animation import animate_lake
+from omnirl.inference.live import Episode
 from omnirl.reproduce import contexts, playing, training, worlds
 from omnirl.reproduce.metrics import Results, by_arm
 from tenfold import Estimate, Figure, Records
@@ -38,6 +40,7 @@ def figures(
             learning_curves(played, folder),
             start_curves(played, folder),
             lakes(played, folder),
+            film(by_arm(found, playing.FILM), folder),
             stationary(by_arm(found, worlds.STAGE), folder),
             cross_entropy(by_arm(found, contexts.STAGE), folder),
             training_loss(records, folder),
@@ -105,6 +108,20 @@ def lakes(played: Results, folder: Path) -> Figure:
         "0.744."
     )
     return Figure(save(canvas, folder, "frozen_lake"), caption)
+
+
+def film(found: Results, folder: Path) -> Figure:
+    """The first three episodes of a run of FrozenLake beside its last three, animated."""
+    result = _first(found["lake"])
+    episodes = [
+        Episode(number, raw, raw, tuple(way))
+        for number, (way, raw) in enumerate(zip(result["ways"], result["raw"], strict=True))
+    ]
+    caption = (
+        f"One run of FrozenLake with frozen parameters: the first three of {len(episodes)} episodes, with "
+        "an empty context, beside the last three. What lies between them was learnt in the context alone."
+    )
+    return Figure(animate_lake(episodes[:3], episodes[-3:], folder / "frozen_lake_film.gif"), caption)
 
 
 def stationary(found: Results, folder: Path) -> Figure:

@@ -7,16 +7,16 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from omnirl.baselines import PSRL, QLearningUCB, ReleasedQLearning, TabularLearner
-from omnirl.envs.shaping import FrozenLakeShaping, RawStep
+from omnirl.envs.shaping import FrozenLakeShaping, ScaledShaping, ShapedReward
 from omnirl.evaluation.normalisers import exact_normaliser
 from omnirl.evaluation.protocol import evaluate_steps
 from omnirl.evaluation.results import StepResult
 from omnirl.evaluation.teachers import Teacher
 from omnirl.inference.agent import ICRLAgent
+from omnirl.inference.live import play
 from omnirl.reproduce.training import STAGE as TRAINING
 from omnirl.reproduce.training import changed_parameters, load_model, task_hashes, trained_on
 from omnirl.tasks.batch import TaskBatch
@@ -24,7 +24,7 @@ from omnirl.tasks.sampling import sample_tasks
 from omnirl.tasks.task import Task
 from tenfold import Trial, TrialContext
 
-STAGE = "evaluation"
+STAGE, FILM = "evaluation", "film"
 NOISE = 0.7
 FIRST, LAST = 50, 100
 LAST_SHARE = 0.4
@@ -45,18 +45,6 @@ class TestsConfig(BaseModel):
     lake_steps: int = Field(gt=0)
     lake_scale: float = Field(gt=0, description="times the shaped rewards of FrozenLake, for the agent alone")
     first_seed: int = Field(gt=0, description="the tests of seed s have seed first_seed + s")
-
-
-class LakeShaping(FrozenLakeShaping):
-    """FrozenLake's shaping times a factor: rewards of the size that AnyMDP's are."""
-
-    def __init__(self, otherwise: float, scale: float) -> None:
-        super().__init__(otherwise)
-        self.scale = scale
-
-    def __call__(self, step: RawStep) -> NDArray[np.float64]:
-        """The shaped reward."""
-        return self.scale * super().__call__(step)
 
 
 STARTS: Mapping[str, tuple[Teacher | None, dict[str, Any]]] = {
@@ -96,6 +84,19 @@ def evaluation_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     return found
 
 
+def film_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
+    """The model in one FrozenLake, episode by episode: how it goes, for the animation."""
+    tests = TestsConfig(**trial.settings["tests"])
+    seed = tests.first_seed + trial.seed
+    source = training_of(trial)
+    agent = ICRLAgent(load_model(source, context), num_actions=4, device=source.settings.get("device"))
+    env = ShapedReward(
+        gymnasium.make("FrozenLake-v1", is_slippery=False), lake_shaping(False, tests.lake_scale)
+    )
+    episodes = list(play(agent, env, episodes=trial.settings["episodes"], seed=seed))
+    return {"ways": [episode.observations for episode in episodes], "raw": [one.raw for one in episodes]}
+
+
 def training_of(trial: Trial) -> Trial:
     """The training trial whose model an evaluation plays with."""
     return Trial(trial.settings["model"], trial.seed, trial.settings["training"], stage=TRAINING)
@@ -110,6 +111,11 @@ def unseen_tasks(count: int, seed: int) -> TaskBatch:
 def lake_task(name: str) -> TaskBatch:
     """FrozenLake as a task."""
     return TaskBatch.stack([Task.from_gymnasium(gymnasium.make("FrozenLake-v1", is_slippery=LAKES[name][0]))])
+
+
+def lake_shaping(slippery: bool, scale: float) -> ScaledShaping:
+    """FrozenLake's shaping times a factor, for rewards of the size that AnyMDP's are."""
+    return ScaledShaping(FrozenLakeShaping(0.0 if slippery else -0.05), scale)
 
 
 def _play(name: str, agent: Any, tests: TestsConfig, seed: int) -> dict[str, Any]:
@@ -170,7 +176,7 @@ def _play_lake(name: str, agent: Any, tests: TestsConfig, seed: int) -> dict[str
         env_kwargs={"is_slippery": slippery},
         steps=tests.lake_steps,
         runs=tests.lake_runs,
-        shaping=LakeShaping(0.0 if slippery else -0.05, tests.lake_scale),
+        shaping=lake_shaping(slippery, tests.lake_scale),
         permute_states=True,
         permute_actions=True,
         seed=seed,
