@@ -16,7 +16,7 @@ from tenfold.criteria import NotTestableError
 PAPER = "Zuo et al., ICML 2025, arXiv 2501.18362"
 MODEL = "smollm2-135m"
 ATTRIBUTES = "medxpertqa-attributes"
-SAMPLED = "medxpertqa-eval-only"
+SAMPLED = "medxpertqa-questions"
 OFFICIAL = "medxpertqa-official-parsers"
 BANKS = ("medqa", "medmcqa", "mmlu-medical")
 LONG = ("laptop",)
