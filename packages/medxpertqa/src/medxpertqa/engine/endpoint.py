@@ -1,0 +1,91 @@
+"""Opening the model, and a look at its endpoint before questions are asked: failing early costs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from medxpertqa.engine.solving import told
+from medxpertqa.errors import MedXpertQAError
+
+if TYPE_CHECKING:
+    from inspect_ai.model import Model
+
+CHARACTERS_PER_TOKEN = 5
+"""More than any tokenizer makes of English: what does not fit by this measure certainly does not fit."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def open_model(name: str, base_url: str | None = None, arguments: Mapping[str, Any] | None = None) -> Model:
+    """The model by inspect-ai's name, such as openai/gpt-4o, vllm/ORG/NAME, hf/ORG/NAME, openai-api/local/m.
+
+    Keys come from the environment by inspect-ai's rule; an endpoint on this machine needs none. Raises
+    `MedXpertQAError` for a name, a key or a provider's package that is missing.
+    """
+    from inspect_ai.model import get_model
+
+    given = dict(arguments or {})
+    try:
+        return get_model(name, base_url=base_url, **given)
+    except Exception as error:
+        message = _plain(getattr(error, "message", error))
+        if "API_KEY" in message and base_url and urlsplit(base_url).hostname in _LOCAL:
+            return get_model(name, base_url=base_url, api_key="none", **given)
+        if type(error).__name__ not in ("PrerequisiteError", "ValueError"):
+            raise
+        raise MedXpertQAError(f"the model {name} cannot be used: {message}") from None
+
+
+def set_price(model: Model, dollars: tuple[float, float]) -> None:
+    """Tell inspect-ai what a million input and a million output tokens of the model cost, in US dollars."""
+    from inspect_ai.model import ModelCost, ModelInfo, get_model_info, set_model_info
+
+    cost = ModelCost(
+        input=dollars[0], output=dollars[1], input_cache_write=dollars[0], input_cache_read=dollars[0]
+    )
+    known = get_model_info(model) or ModelInfo()
+    set_model_info(str(model), known.model_copy(update={"cost": cost}))
+
+
+def price_of(model: Model) -> tuple[float, float] | None:
+    """US dollars for a million input and a million output tokens, None if not known."""
+    from inspect_ai.model import get_model_info
+
+    known = get_model_info(model)
+    return (known.cost.input, known.cost.output) if known and known.cost else None
+
+
+def check_endpoint(model: Model, longest: int, max_tokens: int) -> None:
+    """Raise `MedXpertQAError` if an OpenAI-compatible endpoint is not there, refuses the key or is too small.
+
+    `longest` is the number of characters of the longest request, `max_tokens` what its reply may have. Other
+    providers are not looked at; an endpoint that does not tell its context is taken to be large enough.
+    """
+    from openai import APIConnectionError, APIStatusError, OpenAI
+
+    base_url, key = getattr(model.api, "base_url", None), getattr(model.api, "api_key", None)
+    if not base_url or not hasattr(model.api, "client"):
+        return
+    try:
+        with OpenAI(base_url=base_url, api_key=key or "none", max_retries=1, timeout=20) as client:
+            served = client.models.list().data
+    except APIConnectionError as error:
+        raise MedXpertQAError(f"nobody answers at {base_url} ({told(error, key)}); is it up?") from None
+    except APIStatusError as error:
+        if error.status_code in (401, 403):
+            raise MedXpertQAError(f"{base_url} refuses the key: {told(error, key)}") from None
+        return  # not every endpoint lists its models
+    limits = [getattr(entry, "max_model_len", None) for entry in served]
+    limit = min((limit for limit in limits if limit), default=None)
+    if limit is not None and longest / CHARACTERS_PER_TOKEN + max_tokens > limit:
+        raise MedXpertQAError(
+            f"{base_url} has a context of {limit} tokens, but the longest question needs about "
+            f"{longest // 4} and its reply may have {max_tokens}; start the server with a longer context, "
+            "or lower --max-tokens"
+        )
+
+
+def _plain(message: object) -> str:
+    return " ".join(re.sub(r"\[/?(?:bold|blue|red|yellow|italic)\]", "", str(message)).split())

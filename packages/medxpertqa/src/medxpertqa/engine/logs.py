@@ -1,0 +1,136 @@
+"""Reading folders of logs that `evaluate` wrote: the records, and the letters as the run read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medxpertqa.engine.description import FILE, RunDescription
+from medxpertqa.errors import DataError, MissingExtraError
+from medxpertqa.parsing import NO_ANSWER, ParsedAnswer, ParserName
+from medxpertqa.results import Record, Results
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalSample
+
+Answers = dict[ParserName, ParsedAnswer]
+
+_WORST_FIRST = ("content_filter", "max_tokens", "reasoning_only")
+
+
+def is_log_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether `evaluate` wrote to this folder, or to folders in it (shards)."""
+    return Path(path).is_dir() and any(Path(path).rglob(FILE))
+
+
+def read_logs(path: str | os.PathLike[str]) -> Results:
+    """Read a run, finished or not, from its folder; the shards of one run from the folder that holds them.
+
+    A question that was asked again after an error counts once, with the reply. Letters are those that were
+    read when the options were at hand; `score_records(results.records, questions=...)` reads them anew.
+    Raises `DataError` for a folder without a run or with several different ones, `MissingExtraError`.
+    """
+    folders = sorted(file.parent for file in Path(path).rglob(FILE))
+    if not folders:
+        raise DataError(f"{path} has no run: there is no {FILE} in it")
+    descriptions = [_described(folder) for folder in folders]
+    first = descriptions[0]
+    for folder, other in zip(folders, descriptions, strict=True):
+        if replace(other, shard="", n_expected=0) != replace(first, shard="", n_expected=0):
+            raise DataError(f"{folders[0]} and {folder} hold different runs; load each by itself")
+    found = [pair for folder in folders for pair in _latest(folder).values()]
+    if not found:
+        raise DataError(f"{path}: no question has been answered yet")
+    parsers: tuple[ParserName, ...] = (first.parser, "robust")
+    return Results(
+        records=tuple(record for record, _ in found),
+        answers={parser: tuple(answers.get(parser, NO_ANSWER) for _, answers in found) for parser in parsers},
+        parser=first.parser,
+        name=first.model,
+        protocol=first.how,
+        dataset=first.dataset,
+        digest=first.digest,
+        source=str(path),
+        n_expected=sum(description.n_expected for description in descriptions),
+    )
+
+
+def finished(folder: Path) -> set[tuple[str, int]]:
+    """The (key, epoch) of what a folder has replies for."""
+    return {place for place, (record, _) in _latest(folder).items() if record.status == "ok"}
+
+
+def spent(folder: Path) -> float:
+    """US dollars that the replies in a folder have cost, as far as prices were known."""
+    return sum(record.cost or 0.0 for record, _ in _latest(folder).values())
+
+
+def _described(folder: Path) -> RunDescription:
+    description = RunDescription.read(folder)
+    if description is None:
+        raise DataError(f"{folder} has no {FILE}")
+    return description
+
+
+def _latest(folder: Path) -> dict[tuple[str, int], tuple[Record, Answers]]:
+    """By (key, epoch) what was recorded last, a reply before an error."""
+    found: dict[tuple[str, int], tuple[Record, Answers]] = {}
+    for sample in _samples(folder):
+        place = (str(sample.id), sample.epoch)
+        record = _record(sample)
+        if place not in found or record.status == "ok" or found[place][0].status == "error":
+            found[place] = record, _answers(sample)
+    return found
+
+
+def _samples(folder: Path) -> Iterator[EvalSample]:
+    try:
+        from inspect_ai.log import list_eval_logs, read_eval_log
+    except ModuleNotFoundError:
+        raise MissingExtraError("reading the logs of evaluate", "eval") from None
+    for info in list_eval_logs(str(folder), recursive=False, descending=False):
+        yield from read_eval_log(info).samples or ()
+
+
+def _record(sample: EvalSample) -> Record:
+    about: dict[str, Any] = sample.metadata
+    usage = list(sample.model_usage.values())
+    costs = [entry.total_cost for entry in usage]
+    return Record(
+        id=about["id"],
+        label=str(sample.target),
+        n_options=about["n_options"],
+        response=(sample.store.get("replies") or [""])[-1],
+        status="error" if sample.error else "ok",
+        error=_message(sample.error.message) if sample.error else "",
+        stop_reason=_stop_reason(sample.store.get("stop_reasons") or []),
+        epoch=sample.epoch,
+        order=tuple(about["order"]),
+        attributes=about["attributes"],
+        input_tokens=sum(
+            entry.input_tokens + (entry.input_tokens_cache_read or 0) + (entry.input_tokens_cache_write or 0)
+            for entry in usage
+        ),
+        output_tokens=sum(entry.output_tokens for entry in usage),
+        cost=None if not costs or None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def _answers(sample: EvalSample) -> Answers:
+    for score in (sample.scores or {}).values():
+        if score.metadata and "answers" in score.metadata:
+            return {parser: ParsedAnswer(**found) for parser, found in score.metadata["answers"].items()}
+    return {}
+
+
+def _message(text: str) -> str:
+    """inspect-ai keeps an error as its repr, CallError('...')."""
+    return text.removeprefix("CallError(").removesuffix(")").strip("'\"")
+
+
+def _stop_reason(reasons: list[str]) -> str:
+    """Of several turns the worst: a reply cut short in the first turn spoils the second."""
+    return next((worst for worst in _WORST_FIRST if worst in reasons), reasons[-1] if reasons else "")

@@ -1,0 +1,295 @@
+"""`evaluate`: a model answers questions by a protocol; the same call again goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medxpertqa.engine.asking import Ablation, Asked, asked_questions, shard_of
+from medxpertqa.engine.description import RunDescription, sole_user
+from medxpertqa.engine.messages import Images
+from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError
+from medxpertqa.hub import question_digest
+from medxpertqa.protocols import Protocol, get_protocol
+from medxpertqa.questions import Question, check_questions
+from medxpertqa.results import Results
+
+if TYPE_CHECKING:
+    from inspect_ai.model import Model
+
+    from medxpertqa.engine.solving import Exam
+
+RETRIES = 9
+"""The official client tries ten times."""
+
+Display = Literal["none", "plain", "rich", "full", "log"]
+
+_TRANSPORT = ("max_retries", "timeout", "attempt_timeout", "max_connections", "adaptive_connections", "batch")
+"""What changes how fast replies come, not what they say."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will ask for; `cost` in US dollars if replies are as long as allowed (None: unknown)."""
+
+    n_questions: int
+    n_calls: int
+    input_tokens: int
+    max_output_tokens: int
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class EvalRun:
+    """A run of `evaluate` before it runs; the fields are its arguments."""
+
+    questions: str | Sequence[Question]
+    model: str
+    log_dir: str | os.PathLike[str]
+    protocol: str = "official-cot"
+    data: str | os.PathLike[str] | None = None
+    images: Images | None = None
+    base_url: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    demonstrations: Sequence[Question] = ()
+    limit: int | None = None
+    sample_ids: Sequence[str] = ()
+    shard: str = ""
+    epochs: int = 1
+    permute: int = 1
+    ablate: Sequence[Ablation] = ()
+    price: tuple[float, float] | None = None
+    cost_limit: float | None = None
+    log_text: bool = False
+    cache: bool = False
+    display: Display = "none"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def all_questions(self) -> list[Question]:
+        """The whole set, before any limit."""
+        if not isinstance(self.questions, str):
+            return check_questions(self.questions, "the questions given")
+        import medxpertqa
+
+        return list(medxpertqa.load_questions(self.questions, path=self.data))
+
+    @cached_property
+    def asked(self) -> dict[str, Asked]:
+        """What is asked, by key."""
+        chosen = self.all_questions
+        if self.sample_ids:
+            known = {question.id: question for question in chosen}
+            unknown = [name for name in self.sample_ids if name not in known]
+            if unknown:
+                raise DataError(f"there is no question {unknown[0]} in {self.dataset}")
+            chosen = [known[name] for name in dict.fromkeys(self.sample_ids)]
+        chosen = shard_of(chosen, self.shard) if self.shard else chosen
+        if self.limit is not None and self.limit < 1:
+            raise MedXpertQAError(f"--limit {self.limit}: it must be at least 1")
+        asked = asked_questions(chosen[: self.limit], self.permute, self.ablate)
+        return {question.key: question for question in asked}
+
+    @property
+    def dataset(self) -> str:
+        """The name of the set of questions."""
+        return self.questions if isinstance(self.questions, str) else "questions"
+
+    @cached_property
+    def rules(self) -> Protocol:
+        """The protocol."""
+        return get_protocol(self.protocol, self.demonstrations)
+
+    @property
+    def description(self) -> RunDescription:
+        """What the log folder is told."""
+        official = request_settings(self.rules)
+        altered = {key: value for key, value in self._altered.items() if official.get(key) != value}
+        return RunDescription(
+            model=self.model,
+            protocol=self.protocol,
+            parser=self.rules.parser,
+            dataset=self.dataset,
+            digest=question_digest(self.all_questions),
+            n_expected=len(self.asked) * self.epochs,
+            epochs=self.epochs,
+            permute=self.permute,
+            ablate=tuple(self.ablate),
+            shard=self.shard,
+            altered=dict(sorted(altered.items())),
+        )
+
+    def estimate(self) -> Estimate:
+        """Count the calls and guess the tokens, four characters each and images not counted; asks nobody."""
+        from medxpertqa.engine.endpoint import price_of
+
+        turns, price = self.rules.n_turns, price_of(self._open_model())
+        n_calls = len(self.asked) * self.epochs * turns
+        longest_reply = request_settings(self.rules, self._altered)["max_tokens"]
+        first = sum(_length(self.rules, asked.question) for asked in self.asked.values()) // 4
+        replies = n_calls * longest_reply
+        read_again = (first + len(self.asked) * longest_reply) * (turns - 1)
+        n_in = (first + read_again) * self.epochs
+        cost = None if price is None else (n_in * price[0] + replies * price[1]) / 1e6
+        return Estimate(len(self.asked), n_calls, n_in, replies, cost)
+
+    def execute(self) -> Results:
+        """Ask what has no reply yet, and return all results of the folder."""
+        folder, model = Path(self.log_dir), self._open_model()
+
+        from medxpertqa.engine import logs
+        from medxpertqa.engine.endpoint import check_endpoint, price_of
+        from medxpertqa.engine.solving import Brake, Exam
+
+        description = self.description
+        if self.cost_limit is not None and price_of(model) is None:
+            raise MedXpertQAError(
+                f"the price of {self.model} is unknown, so a cost limit cannot be kept; give --price IN OUT, "
+                "US dollars for a million tokens"
+            )
+        with sole_user(folder):
+            description.check(folder)
+            wanted = {(key, epoch) for key in self.asked for epoch in range(1, self.epochs + 1)}
+            missing = wanted - logs.finished(folder)
+            description.write(folder)
+            if missing:
+                longest = max(_length(self.rules, asked.question) for asked in self.asked.values())
+                check_endpoint(model, longest, request_settings(self.rules, self._altered)["max_tokens"])
+                brake = Brake(self.cost_limit, logs.spent(folder))
+                images = self.images or _no_images
+                self._ask(model, Exam(self.rules, self.asked, images, brake, self.log_text, self.cache))
+                if not logs.finished(folder) and brake.reason:
+                    raise MedXpertQAError(f"no question was answered: {brake.reason}")
+            return logs.read_logs(folder)
+
+    def _open_model(self) -> Model:
+        try:
+            from medxpertqa.engine.endpoint import open_model, set_price
+
+            model = open_model(self.model, self.base_url, self.model_args)
+        except ModuleNotFoundError as error:
+            if error.name not in ("inspect_ai", "openai"):
+                raise
+            raise MissingExtraError("evaluate", "eval") from None
+        if self.price is not None:
+            set_price(model, self.price)
+        return model
+
+    @property
+    def _altered(self) -> dict[str, Any]:
+        """The settings that change what is asked for."""
+        return {key: value for key, value in self.settings.items() if key not in _TRANSPORT}
+
+    def _ask(self, model: Model, exam: Exam) -> None:
+        from inspect_ai import eval_set
+
+        from medxpertqa.engine.tasks import exam_task
+
+        transport: dict[str, Any] = {key: self.settings[key] for key in _TRANSPORT if key in self.settings}
+        eval_set(
+            exam_task(exam, self.dataset.replace("/", "-"), self._altered),
+            log_dir=str(self.log_dir),
+            model=model,
+            epochs=self.epochs,
+            # A question that failed makes the log unfinished, not the run stop: the next run asks it again.
+            fail_on_error=True,
+            continue_on_fail=True,
+            retry_attempts=0,
+            retry_immediate=False,
+            display=self.display,
+            log_images=False,
+            log_model_api=False,
+            score_display=False,
+            ctl_server=False,
+            **{"max_retries": RETRIES, **transport},
+        )
+
+
+def evaluate(
+    questions: str | Sequence[Question],
+    *,
+    model: str,
+    log_dir: str | os.PathLike[str],
+    protocol: str = "official-cot",
+    data: str | os.PathLike[str] | None = None,
+    images: Images | None = None,
+    base_url: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    demonstrations: Sequence[Question] = (),
+    limit: int | None = None,
+    sample_ids: Sequence[str] = (),
+    shard: str = "",
+    epochs: int = 1,
+    permute: int = 1,
+    ablate: Sequence[Ablation] = (),
+    price: tuple[float, float] | None = None,
+    cost_limit: float | None = None,
+    log_text: bool = False,
+    cache: bool = False,
+    display: Display = "none",
+    **settings: Any,
+) -> Results:
+    """Let a model answer questions by a protocol, on inspect-ai, and return the results so far.
+
+    The same call again asks only what has no reply yet; a question that failed is asked again. `questions`
+    is a name for `load_questions` (with `data` a file of them) or the questions; `model` is inspect-ai's
+    name; `limit`, `sample_ids` and `shard` ("i/n") choose among the questions, `epochs` repeats each one,
+    `permute` asks each with its options in that many cyclic orders, `ablate` takes away images or stem.
+    `price` is US dollars for a million input and output tokens where inspect-ai does not know it; after
+    `cost_limit` US dollars nothing more is asked. `log_text` keeps the text of the questions in the logs.
+    `settings` are inspect-ai's (max_tokens, temperature, max_connections, ...); one that changes what the
+    protocol says is told in the results.
+
+    Raises `MedXpertQAError` for settings, a model, a key or an endpoint that cannot work, and for a log
+    folder with another run in it or in use; `DataError` for the questions; `MissingExtraError`.
+    """
+    return EvalRun(
+        questions,
+        model,
+        log_dir,
+        protocol,
+        data,
+        images,
+        base_url,
+        model_args or {},
+        demonstrations,
+        limit,
+        sample_ids,
+        shard,
+        epochs,
+        permute,
+        ablate,
+        price,
+        cost_limit,
+        log_text,
+        cache,
+        display,
+        settings,
+    ).execute()
+
+
+def request_settings(protocol: Protocol, altered: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters of a request in inspect-ai's names; each provider writes max_tokens in its own way."""
+    names = {"max_completion_tokens": "max_tokens"}
+    settings = {names.get(key, key): value for key, value in protocol.generate_config.items()}
+    return {key: value for key, value in (settings | dict(altered or {})).items() if value is not None}
+
+
+def _length(protocol: Protocol, question: Question) -> int:
+    """Characters of the text of the first request."""
+    contents = [message["content"] for message in protocol.first_turn(question)]
+    texts = [
+        part["text"]
+        for content in contents
+        for part in ([{"text": content}] if isinstance(content, str) else content)
+        if "text" in part
+    ]
+    return sum(map(len, texts))
+
+
+def _no_images(name: str) -> tuple[str, bytes]:
+    raise DataError(f"there is nowhere to take the image {name} from; give images, or ablate them")
