@@ -64,8 +64,9 @@ class Wheel:
 
     @property
     def module(self) -> str:
-        """The name that is imported."""
-        return self.name.replace("-", "_")
+        """The name that is imported, which is not always the distribution's."""
+        (found,) = (path.parent.name for path in self.package.glob("src/*/__init__.py"))
+        return found
 
     @property
     def is_paper(self) -> bool:
@@ -117,8 +118,8 @@ def build(scratch: Path) -> list[Wheel]:
     wheels = []
     for pyproject in sorted(ROOT.glob("packages/*/pyproject.toml")):
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        module = project["name"].replace("-", "_")
-        path = next((scratch / "dist").glob(f"{module}-{project['version']}-*.whl"), None)
+        stem = project["name"].replace("-", "_")
+        path = next((scratch / "dist").glob(f"{stem}-{project['version']}-*.whl"), None)
         if path is None:
             raise SystemExit(f"uv build made no wheel of {project['name']} {project['version']}")
         wheels.append(Wheel(path, pyproject.parent, project))

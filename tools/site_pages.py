@@ -49,8 +49,9 @@ class Package:
 
     @property
     def module(self) -> str:
-        """The name that is imported: that of the distribution, which the folder may shorten."""
-        return str(self.project["name"]).replace("-", "_")
+        """The name that is imported, which is neither always the folder's nor always the distribution's."""
+        (found,) = (path.parent.name for path in self.folder.glob("src/*/__init__.py"))
+        return found
 
     @property
     def floor(self) -> str:
