@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -98,7 +99,8 @@ def train(
         "skipped": result.skipped,
         "seconds": round(result.seconds, 1),
     }
-    screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
 @app.command("eval")

@@ -38,9 +38,8 @@ class TaskStream:
     batches and ranks; sequence i plays task i mod N of the pool, or new task i.
 
     Args:
-        tasks: the pool: a `TaskBatch`, the path of a saved one, or how many to sample. None samples a new
-        task
-            for every sequence.
+        tasks: the pool: a `TaskBatch`, the path of a saved one, or how many to sample. None, or 0 (TOML
+            has no None), samples a new task for every sequence.
         steps: T, or the T of each batch as a function of k.
         batch_size: B.
         seed: of the sequences and of the sampled tasks.
@@ -198,7 +197,9 @@ def _pool(
 ) -> TaskBatch | None:
     if isinstance(tasks, str | Path):
         return TaskBatch.load(tasks)
-    return sample(tasks, 0) if isinstance(tasks, int) else tasks
+    if isinstance(tasks, int):
+        return sample(tasks, 0) if tasks else None
+    return tasks
 
 
 def _sample(count: int, first: int, **law: Any) -> TaskBatch:

@@ -1,7 +1,7 @@
 """Training on several processes by accelerate: each reads its own sequences, the sums go over all of them.
 
-    torchrun --nproc-per-node 8 -m omnirl.cli train --config paper_large.toml
-    accelerate launch --num_processes 8 -m omnirl.cli train --config paper_large.toml
+    torchrun --nproc-per-node 8 -m omnirl train paper_large.toml
+    accelerate launch --num_processes 8 -m omnirl train paper_large.toml
 
 Every process computes the gradient of its own rows, divided by the weights of all rows (section 2.7), so one
 sum over the processes gives the gradient of the whole batch. That is one message an update, however many

@@ -1,0 +1,5 @@
+"""`python -m omnirl`, which launchers of several processes need."""
+
+from omnirl.cli import main
+
+main()
