@@ -265,9 +265,11 @@ def test_settings_that_cannot_be_are_told(changes: dict[str, Any], told: str) ->
 
 def test_keys_below_an_empty_table_and_with_a_plus_are_added() -> None:
     rollout = "actor_rollout_ref.rollout"
-    changes = {f"{rollout}.engine_kwargs.vllm.seed": 3, f"+{rollout}.agent.agent_loop_manager_class": "a.B"}
+    new = {f"{rollout}.engine_kwargs.vllm.{name}": number for number, name in enumerate(("a", "b", "c.d"))}
+    changes = {**new, f"{rollout}.agent.+agent_loop_manager_class": "m.C"}
     found = compose_config(tables(), changes).actor_rollout_ref.rollout
-    assert (found.engine_kwargs.vllm.seed, found.agent.agent_loop_manager_class) == (3, "a.B")
+    assert found.engine_kwargs.vllm == {"a": 0, "b": 1, "c": {"d": 2}}
+    assert found.agent.agent_loop_manager_class == "m.C"
 
 
 def test_a_users_mistake_ends_with_2_and_a_sentence(

@@ -11,7 +11,7 @@ from implicit_prime.config import PrimeConfig
 from implicit_prime.recipe import Recipe, read_recipe
 
 LAUNCH = Path(__file__).parents[1] / "launch"
-RECIPES = {path.stem: path for path in LAUNCH.glob("*.toml")}
+RECIPES = {path.stem: path for path in LAUNCH.glob("*.toml") if not path.stem.endswith("_verl")}
 ON_8_GPUS = ("code_eurus", "eurus2_7b", "zero_qwen25_math_7b")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import verl.utils.distributed as distributed
+import verl.utils.fsdp_utils as fsdp_utils
 from verl.plugin.platform.platform_cuda import PlatformCUDA
 from verl.plugin.platform.platform_manager import set_platform
 
@@ -75,3 +76,5 @@ set_platform(PlatformCPU())
 distributed.initialize_global_process_group_ray = partial(
     distributed.initialize_global_process_group_ray, backend="gloo"
 )
+# verl keeps the reference's weights in pinned memory, which needs CUDA; here all weights are on the CPU.
+fsdp_utils.CPUOffloadPolicy = lambda **_: None

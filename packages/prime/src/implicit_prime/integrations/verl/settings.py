@@ -116,8 +116,9 @@ def compose_config(tables: Mapping[str, Any], assignments: Mapping[str, Any] | N
         for decided in _DECIDED:
             if f"{key}.".startswith(f"{decided}."):
                 raise PrimeError(f"{key} is decided by [prime] and [verifier]: leave it out")
+    open_tables: set[str] = set()
     for key, value in {**_DEFAULTS, **given}.items():
-        _put(config, key, value)
+        _put(config, key, value, open_tables)
     with open_dict(config):
         for name, table in ours.items():
             config[name] = OmegaConf.create(table)
@@ -207,20 +208,25 @@ def _assign(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _put(config: DictConfig, key: str, value: Any) -> None:
-    """Set a value whose key exists, is below an empty table of verl's, or begins with a plus."""
+def _put(config: DictConfig, key: str, value: Any, open_tables: set[str]) -> None:
+    """Set a value whose key exists, is below an empty table of verl's, or has a plus before it.
+
+    `open_tables` are those that were empty; they are found out as values are put.
+    """
     from omegaconf import DictConfig, OmegaConf, open_dict
 
     added = "+" in key
     names = key.replace("+", "").split(".")
     node: Any = config
     for depth, name in enumerate(names):
-        free = added or (depth > 0 and len(node) == 0)
+        above = ".".join(names[:depth])
+        if above and not len(node):
+            open_tables.add(above)
+        free = added or any(f"{above}.".startswith(f"{table}.") for table in open_tables)
         if not free and name not in list(node):  # "name in node" is false for what verl leaves open
             near = difflib.get_close_matches(name, list(map(str, node)), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            where = ".".join(names[:depth]) or "verl's configuration"
-            raise PrimeError(f"{key}: {where} has no {name!r}{hint}")
+            raise PrimeError(f"{key}: {above or 'the configuration of verl'} has no {name!r}{hint}")
         if depth == len(names) - 1:
             with open_dict(config):
                 node[name] = OmegaConf.create(value) if isinstance(value, dict | list) else value
