@@ -12,6 +12,8 @@ from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, Mis
 
 if TYPE_CHECKING:
     from medxpertqa import stats
+    from medxpertqa.attributes import dataset_statistics, load_attributes
+    from medxpertqa.hub import load_questions
     from medxpertqa.parsing import ParsedAnswer, parse_answer
     from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
@@ -27,7 +29,10 @@ __all__ = [
     "Question",
     "Record",
     "Results",
+    "dataset_statistics",
     "get_protocol",
+    "load_attributes",
+    "load_questions",
     "parse_answer",
     "score_records",
     "stats",
@@ -40,7 +45,10 @@ _HOME = {
     "Question": "questions",
     "Record": "results",
     "Results": "results",
+    "dataset_statistics": "attributes",
     "get_protocol": "protocols",
+    "load_attributes": "attributes",
+    "load_questions": "hub",
     "parse_answer": "parsing",
     "score_records": "results",
     "write_results": "results",
