@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
     from medxpertqa.results import Record, Results, score_records, write_results
+    from medxpertqa.summaries import Comparison, Summary, compare, compare_all, summarize
 
 __all__ = [
+    "Comparison",
     "DataError",
     "MedXpertQAError",
     "MedXpertQAWarning",
@@ -29,6 +31,9 @@ __all__ = [
     "Question",
     "Record",
     "Results",
+    "Summary",
+    "compare",
+    "compare_all",
     "dataset_statistics",
     "get_protocol",
     "load_attributes",
@@ -36,21 +41,27 @@ __all__ = [
     "parse_answer",
     "score_records",
     "stats",
+    "summarize",
     "write_results",
 ]
 
 _HOME = {
+    "Comparison": "summaries",
     "ParsedAnswer": "parsing",
     "Protocol": "protocols",
     "Question": "questions",
     "Record": "results",
     "Results": "results",
+    "Summary": "summaries",
+    "compare": "summaries",
+    "compare_all": "summaries",
     "dataset_statistics": "attributes",
     "get_protocol": "protocols",
     "load_attributes": "attributes",
     "load_questions": "hub",
     "parse_answer": "parsing",
     "score_records": "results",
+    "summarize": "summaries",
     "write_results": "results",
 }
 _SUBMODULES = ("stats",)

@@ -1,0 +1,298 @@
+"""What a run shows, and what two runs show together: accuracies with intervals, by cell, and tests."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
+from medxpertqa.results import Record, Results
+from medxpertqa.stats import (
+    Difference,
+    Interval,
+    Position,
+    cluster_bootstrap,
+    cluster_standard_error,
+    holm,
+    mcnemar,
+    paired_difference,
+    position_bias,
+    wilson,
+)
+
+FIELDS = ("subset", "question_type", "medical_task", "body_system")
+SMALL = 30
+"""A cell with fewer questions is marked: its interval says little."""
+
+Errors = Literal["wrong", "exclude"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The accuracy over some of the questions; `n_correct` counts records, which are more with epochs.
+
+    `ci` is Wilson's 95 % interval where every question has one record and is its own cluster, else the
+    percentile interval of a cluster bootstrap; `standard_error` is the cluster-robust one.
+    """
+
+    n: int
+    n_correct: int
+    accuracy: float
+    ci: Interval
+    standard_error: float
+
+    @property
+    def small(self) -> bool:
+        """Whether there are fewer than `SMALL` questions."""
+        return self.n < SMALL
+
+
+@dataclass(frozen=True)
+class ParserShare:
+    """One parser's accuracy, its Wilson interval, and how many replies gave a letter, by which rule."""
+
+    n_correct: int
+    accuracy: float
+    ci: Interval
+    n_answered: int
+    n_ambiguous: int
+    rules: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Summary(Cell):
+    """A whole run: its accuracy as a cell, cells by field and value, and everything that went wrong.
+
+    `position` is None where the questions differ in their number of options. `consistency` is the share of
+    questions that were answered with the same option text in every order of the options (None: one order).
+    `cost` is None where the price of any reply is unknown.
+    """
+
+    name: str
+    protocol: str
+    parser: str
+    by: Mapping[str, Mapping[str, Cell]]
+    parsers: Mapping[str, ParserShare]
+    disagreement: Sequence[str]
+    position: Position | None
+    consistency: float | None
+    n_records: int
+    n_no_answer: int
+    n_errors: int
+    n_truncated: int
+    n_filtered: int
+    n_empty: int
+    n_missing: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question was asked and at most 5 % of the replies are errors."""
+        return not self.n_missing and self.n_errors <= 0.05 * self.n_records
+
+
+@dataclass(frozen=True)
+class Comparison(Difference):
+    """Two runs on the questions they share, first minus second; `only_a` and `only_b` count questions.
+
+    `p_value` is McNemar's exact one (of the sign test with epochs), `mid_p` its mid-p.
+    """
+
+    n: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    mid_p: float = 1.0
+    names: tuple[str, str] = ("", "")
+    by: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
+
+
+def summarize(
+    results: Results, parser: str | None = None, *, errors: Errors = "wrong", seed: int = 0
+) -> Summary:
+    """Sum a run up by the parser that counts, or another of `results.answers`.
+
+    `errors` "wrong" counts replies that could not be had as wrong, as the official code does, "exclude"
+    leaves them out. `seed` is the bootstrap's. Raises `MedXpertQAError` for a parser that was not run, and if
+    nothing is left.
+    """
+    parser = parser or results.parser
+    if parser not in results.answers:
+        raise MedXpertQAError(
+            f"these results have no parser {parser!r}; they have: {', '.join(results.answers)}"
+        )
+    kept = [
+        place for place, record in enumerate(results.records) if errors == "wrong" or record.status == "ok"
+    ]
+    if not kept:
+        raise MedXpertQAError("every reply is an error; nothing is left to sum up")
+    records = [results.records[place] for place in kept]
+    rights = {name: [results.correct(name)[place] for place in kept] for name in results.answers}
+    scores = _Scores(records, rights[parser], seed)
+    answers = [results.answers[parser][place] for place in kept]
+    whole = scores.cell(list(scores.values))
+    costs = [record.cost for record in records]
+    asked = {record.id for record in results.records}
+    return Summary(
+        **vars(whole),
+        name=results.name,
+        protocol=results.protocol,
+        parser=parser,
+        by=scores.by_field(),
+        parsers={name: _share(results, name, kept, rights[name]) for name in results.answers},
+        disagreement=results.disagreement(),
+        position=_position([answer.letter for answer in answers], records),
+        consistency=_consistency([answer.letter for answer in answers], records),
+        n_records=len(records),
+        n_no_answer=sum(a.letter is None and r.status == "ok" for a, r in zip(answers, records, strict=True)),
+        n_errors=sum(record.status == "error" for record in results.records),
+        n_truncated=sum(record.stop_reason == "max_tokens" for record in records),
+        n_filtered=sum(record.stop_reason == "content_filter" for record in records),
+        n_empty=sum(record.status == "ok" and not record.response.strip() for record in records),
+        n_missing=max((results.n_expected or 0) - len(asked), 0),
+        input_tokens=sum(record.input_tokens for record in records),
+        output_tokens=sum(record.output_tokens for record in records),
+        cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
+    """Compare two runs on the questions that both have, by the parser that counts in each.
+
+    Warns if the runs were asked by different protocols, parsed differently, or share only some questions.
+    Raises `MedXpertQAError` if they share none, or one question has different labels in them.
+    """
+    _warn_unlike(a, b)
+    first, second = _Scores(a.records, a.correct(), seed), _Scores(b.records, b.correct(), seed)
+    shared = [name for name in first.values if name in second.values]
+    if not shared:
+        raise MedXpertQAError("the two runs share no question")
+    if len(shared) < max(len(first.values), len(second.values)):
+        message = f"{len(shared)} of {len(first.values)} and {len(second.values)} questions are in both runs"
+        warnings.warn(f"{message}; only those are compared", MedXpertQAWarning, stacklevel=2)
+    # Only where both were asked in the published order can labels be compared.
+    labels = {record.id: record.label for record in a.records if not record.order}
+    moved = [r.id for r in b.records if not r.order and labels.get(r.id, r.label) != r.label]
+    if moved:
+        raise MedXpertQAError(
+            f"{moved[0]} has different labels in the two runs; they are of other question sets"
+        )
+
+    def difference(ids: Sequence[str]) -> Difference:
+        one, two = ([scores.values[name] for name in ids] for scores in (first, second))
+        return paired_difference(one, two, first.clusters(ids), seed=seed)
+
+    whole = difference(shared)
+    only_a = sum(first.values[name] > second.values[name] for name in shared)
+    only_b = sum(first.values[name] < second.values[name] for name in shared)
+    cells = {
+        key: {value: difference(ids) for value, ids in values.items()}
+        for key, values in first.ids_by_field(shared).items()
+    }
+    mid_p = mcnemar(only_a, only_b, mid_p=True)
+    return Comparison(
+        **vars(whole),
+        n=len(shared),
+        only_a=only_a,
+        only_b=only_b,
+        mid_p=mid_p,
+        names=(a.name, b.name),
+        by=cells,
+    )
+
+
+def compare_all(runs: Sequence[Results], *, seed: int = 0) -> list[tuple[Comparison, float]]:
+    """Compare every pair of runs; each with its p-value adjusted by Holm over all pairs."""
+    pairs = [compare(a, b, seed=seed) for place, a in enumerate(runs) for b in runs[place + 1 :]]
+    return list(zip(pairs, holm([pair.p_value for pair in pairs]), strict=True))
+
+
+class _Scores:
+    """The mean of each question over its records, in the order in which questions first come."""
+
+    def __init__(self, records: Sequence[Record], rights: Sequence[bool], seed: int) -> None:
+        self.seed = seed
+        self.records: dict[str, Record] = {}
+        self.rights: dict[str, list[bool]] = {}
+        # Sorted by id, so that the order of the records cannot change what the bootstrap draws.
+        for record, right in sorted(zip(records, rights, strict=True), key=lambda pair: pair[0].id):
+            self.records.setdefault(record.id, record)
+            self.rights.setdefault(record.id, []).append(right)
+        self.values = {name: sum(found) / len(found) for name, found in self.rights.items()}
+
+    def clusters(self, ids: Sequence[str]) -> list[Hashable]:
+        return [self.records[name].attributes.get("cluster", name) for name in ids]
+
+    def cell(self, ids: Sequence[str]) -> Cell:
+        values, clusters = [self.values[name] for name in ids], self.clusters(ids)
+        n_correct = sum(sum(self.rights[name]) for name in ids)
+        single = all(len(self.rights[name]) == 1 for name in ids) and len(set(clusters)) == len(ids)
+        if single:
+            interval = wilson(n_correct, len(ids))
+        else:
+            interval = cluster_bootstrap(values, clusters, seed=self.seed)
+        error = cluster_standard_error(values, clusters)
+        return Cell(len(ids), n_correct, float(np.mean(values)), interval, error)
+
+    def ids_by_field(self, ids: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+        found: dict[str, dict[str, list[str]]] = {}
+        for key in FIELDS:
+            for name in ids:
+                value = self.records[name].attributes.get(key)
+                if value:
+                    found.setdefault(key, {}).setdefault(str(value), []).append(name)
+        return found
+
+    def by_field(self) -> dict[str, dict[str, Cell]]:
+        return {
+            key: {value: self.cell(ids) for value, ids in values.items()}
+            for key, values in self.ids_by_field(list(self.values)).items()
+        }
+
+
+def _share(results: Results, parser: str, kept: Sequence[int], rights: Sequence[bool]) -> ParserShare:
+    answers = [results.answers[parser][place] for place in kept]
+    rules: dict[str, int] = {}
+    for answer in answers:
+        rules[answer.rule] = rules.get(answer.rule, 0) + 1
+    n, n_correct = len(kept), sum(rights)
+    n_answered = sum(answer.letter is not None for answer in answers)
+    n_ambiguous = sum(answer.ambiguous for answer in answers)
+    return ParserShare(n_correct, n_correct / n, wilson(n_correct, n), n_answered, n_ambiguous, rules)
+
+
+def _position(letters: Sequence[str | None], records: Sequence[Record]) -> Position | None:
+    n_options = {record.n_options for record in records}
+    if len(n_options) > 1:
+        return None
+    return position_bias(letters, [record.label for record in records], n_options.pop())
+
+
+def _consistency(letters: Sequence[str | None], records: Sequence[Record]) -> float | None:
+    """The share of the questions asked in several orders whose answers all name one published option."""
+    named: dict[str, list[int | None]] = {}
+    for letter, record in zip(letters, records, strict=True):
+        order = record.order or tuple(range(record.n_options))
+        named.setdefault(record.id, []).append(None if letter is None else order[ord(letter) - ord("A")])
+    orders: dict[str, set[tuple[int, ...]]] = {}
+    for record in records:
+        orders.setdefault(record.id, set()).add(record.order)
+    several = [found for name, found in named.items() if len(orders[name]) > 1]
+    if not several:
+        return None
+    return sum(None not in found and len(set(found)) == 1 for found in several) / len(several)
+
+
+def _warn_unlike(a: Results, b: Results) -> None:
+    for what in ("protocol", "parser"):
+        one, two = getattr(a, what), getattr(b, what)
+        if one != two:
+            message = f"the runs differ in their {what} ({one or 'unknown'} and {two or 'unknown'})"
+            warnings.warn(
+                f"{message}: the difference is not the models' alone", MedXpertQAWarning, stacklevel=3
+            )
