@@ -147,7 +147,7 @@ def evaluate_model(
         start=start,  # type: ignore[arg-type]  # it refuses other words
         permute_states=permute,
         permute_actions=permute,
-        rewards=rewards,
+        rewards=rewards,  # type: ignore[arg-type]
         seed=seed,
         **options,
     )

@@ -40,7 +40,7 @@ def play(agent: ICRLAgent, env: gym.Env[Any, Any], *, episodes: int, seed: int =
         while not ended:
             action = int(agent.act([obs])[0])
             obs, reward, terminated, truncated, info = env.step(action)
-            agent.observe([action], [reward], [obs], [terminated], [truncated])
+            agent.observe([action], [float(reward)], [obs], [terminated], [truncated])
             way.append(int(obs))
             shown, raw = shown + float(reward), raw + float(info.get("raw_reward", reward))
             ended = bool(terminated or truncated)
