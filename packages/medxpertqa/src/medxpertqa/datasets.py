@@ -6,7 +6,7 @@ from typing import Literal
 
 from medxpertqa.hub import load_questions
 from medxpertqa.questions import Question
-from tenfold.data import Dataset
+from tenfold.data import URL, Dataset
 
 _CITATION = (
     "Zuo et al.: MedXpertQA: Benchmarking Expert-Level Medical Reasoning and Understanding. ICML 2025. "
@@ -54,8 +54,19 @@ MMLU_MEDICAL = Dataset(
     citation="Hendrycks et al.: Measuring Massive Multitask Language Understanding. 2020. arXiv:2009.03300",
 )
 
-DATASETS = (ATTRIBUTES, QUESTIONS, MEDQA, MEDMCQA, MMLU_MEDICAL)
-"""None has a source: they are extracts, packed anew, and published nowhere. The hub has the questions."""
+_OFFICIAL = "https://raw.githubusercontent.com/TsinghuaC3I/MedXpertQA/f21247d3ccf3b14826ff2aa7fa06e1a46d64058c"
+OFFICIAL_PARSERS = Dataset(
+    name="medxpertqa-official-parsers",
+    description="the official repository's eval/utils.py, with which our parsers are compared",
+    files={"utils.py": "4b333621ffd33e1f53ffeb82c259c069adccdfe5794558a77cda4228a39ea322"},
+    folder="medxpertqa",
+    licence="MIT",
+    citation=_CITATION + "arXiv:2501.18362",
+    sources=(URL(f"{_OFFICIAL}/eval/utils.py", file="utils.py"),),
+)
+
+DATASETS = (ATTRIBUTES, QUESTIONS, MEDQA, MEDMCQA, MMLU_MEDICAL, OFFICIAL_PARSERS)
+"""The first five have no source: they are extracts, packed anew, published nowhere. The hub has the questions."""
 
 
 def archived_questions(name: Literal["text/o1", "mm/o1", "mm"]) -> list[Question]:
