@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from medxpertqa import stats
     from medxpertqa.attributes import dataset_statistics, load_attributes
     from medxpertqa.hub import load_questions
+    from medxpertqa.images import ImageStore
+    from medxpertqa.importing import load_results
     from medxpertqa.parsing import ParsedAnswer, parse_answer
     from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "DataError",
+    "ImageStore",
     "MedXpertQAError",
     "MedXpertQAWarning",
     "MissingExtraError",
@@ -38,6 +41,7 @@ __all__ = [
     "get_protocol",
     "load_attributes",
     "load_questions",
+    "load_results",
     "parse_answer",
     "score_records",
     "stats",
@@ -47,6 +51,7 @@ __all__ = [
 
 _HOME = {
     "Comparison": "summaries",
+    "ImageStore": "images",
     "ParsedAnswer": "parsing",
     "Protocol": "protocols",
     "Question": "questions",
@@ -59,6 +64,7 @@ _HOME = {
     "get_protocol": "protocols",
     "load_attributes": "attributes",
     "load_questions": "hub",
+    "load_results": "importing",
     "parse_answer": "parsing",
     "score_records": "results",
     "summarize": "summaries",

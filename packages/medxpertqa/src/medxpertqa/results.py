@@ -140,9 +140,9 @@ class Results:
         return sum(sum(rights) / len(rights) for rights in by_id.values()) / len(by_id)
 
     def disagreement(self) -> list[str]:
-        """The ids for which the two parsers read different letters, each once."""
-        first, second = self.answers.values()
-        pairs = zip(self.records, first, second, strict=True)
+        """The ids for which the parsers read different letters, each once."""
+        found = list(self.answers.values())
+        pairs = zip(self.records, found[0], found[-1], strict=True)
         return list(dict.fromkeys(record.id for record, one, two in pairs if one.letter != two.letter))
 
     def head(self) -> dict[str, Any]:
