@@ -1,7 +1,7 @@
 """Has a model seen a question? Its certainty of its own output, and the output's likeness to an explanation.
 
 After Xu et al. 2024 (BenBench) and the paper's table 6. The metrics need no model; `medxpertqa.memory` asks
-one. The table's perplexities, 1e218, are no perplexities of a token: a 2,000-token answer at 0.25 nats a token
+one. The table's perplexities, 1e218, are none of a token: a 2,000-token answer at 0.25 nats a token
 has an inverse probability of 1e217 as a whole. `log10_inverse_probability` is on that scale.
 """
 
