@@ -37,6 +37,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # Ray's workers inherit it
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_prestart_worker_first_driver", "0")  # else a process for each CPU that is told
     yield
     ray.shutdown()
 
@@ -99,7 +100,7 @@ def tables(folder: Path, model: str, data: str) -> dict[str, Any]:
         },
         "reward": {"num_workers": 1},
         "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": 1}}},
-        "ray_kwargs": {"ray_init": {"num_cpus": 32, "+num_gpus": 1, "+include_dashboard": False}},
+        "ray_kwargs": {"ray_init": {"num_cpus": 16, "+num_gpus": 1, "+include_dashboard": False}},
         "trainer": {
             "device": "cpu",
             "n_gpus_per_node": 1,
