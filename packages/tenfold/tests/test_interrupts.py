@@ -50,7 +50,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 def wait_for_the_end_of(family: list[psutil.Process]) -> None:
     """No trial process outlives the command that started it for long."""
-    wait_for(lambda: not any(map(_is_alive, family)), 60)
+    wait_for(lambda: not any(map(_is_alive, family)), 600)
 
 
 def finished(folder: RunFolder) -> set[Trial]:
@@ -68,10 +68,8 @@ def without_process(records: Records) -> dict[Trial, dict[str, object]]:
 
 @pytest.fixture
 def clock() -> random.Random:
-    """Where the random moments come from; the seed is printed, and can be given to see a failure again."""
-    seed = int(os.environ.get("TENFOLD_TEST_SEED", time.time_ns() % 10**6))
-    print(f"TENFOLD_TEST_SEED={seed}")
-    return random.Random(seed)
+    """Where the random moments come from: always the same, or those of another seed."""
+    return random.Random(int(os.environ.get("TENFOLD_TEST_SEED", "0")))
 
 
 class Calm(NamedTuple):
@@ -89,7 +87,7 @@ def calm(paper: Paper, tmp_path: Path) -> Calm:
     process = start(paper, tmp_path / "calm")
     wait_for(folder.records_file.exists, 600)
     first_record = time.monotonic() - begin
-    assert process.wait(30) == 0, process.communicate()
+    assert process.wait(600) == 0, process.communicate()
     assert number_of_lines(folder) == LINES
     return Calm(folder, first_record)
 
@@ -125,24 +123,31 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_numbers(
 ) -> None:
     """Ten runs, each killed once, at moments spread over the work, and then resumed to the end."""
 
-    def kill_and_resume(moment: int, pause: float, power_cut: bool) -> None:
-        where = tmp_path / f"killed after {moment} lines"
+    def killed(where: Path, moment: int, pause: float, power_cut: bool) -> bool:
+        """Start a run and kill it; False if it ended first, as it may where the machine is busy."""
         where.mkdir()
         folder = RunFolder(where / "results" / "growth" / "quick")
         process = start(paper, where)
         wait_for(lambda: number_of_lines(folder) >= moment, 600)
         time.sleep(pause)
         family = _children(process)
-        assert process.poll() is None, "the run ended before it could be killed"
-        if power_cut:
+        if power_cut and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-        assert process.wait() == -signal.SIGKILL
+        code = process.wait()
         wait_for_the_end_of(family)
-        assert folder.read_claims(pytest.fail) is None
+        if code == 0 or folder.read_claims(pytest.fail) is not None:
+            return False
+        assert code == -signal.SIGKILL
+        return True
+
+    def kill_and_resume(moment: int, pause: float, power_cut: bool) -> None:
+        places = (tmp_path / f"killed after {moment} lines, {attempt}" for attempt in range(10))
+        where = next((place for place in places if killed(place, moment, pause, power_cut)), None)
+        assert where is not None, "the run always ended before it could be killed"
         resume(paper, where)
-        assert_same_numbers(folder, calm.folder)
+        assert_same_numbers(RunFolder(where / "results" / "growth" / "quick"), calm.folder)
 
     with ThreadPoolExecutor(2) as pool:  # two runs side by side: they sleep most of the time
         rounds = []
@@ -209,4 +214,4 @@ def test_ctrl_c_says_how_to_go_on(paper: Paper, tmp_path: Path) -> None:
     assert "Traceback" not in errors + folder.log_file.read_text()
     wait_for_the_end_of(family)
     resumed = start(paper, tmp_path, "--resume")
-    assert resumed.wait(60) == 0
+    assert resumed.wait(600) == 0

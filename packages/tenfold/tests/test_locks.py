@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -8,19 +7,19 @@ import pytest
 from tenfold import UsageError, locks
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from tenfold.locks import {which}
 with {which}(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
 """
 
 
-def hold(which: str, directory: Path, seconds: float) -> subprocess.Popen[str]:
-    """Hold the lock in another process."""
-    command = [sys.executable, "-c", HOLD.format(which=which), str(directory), str(seconds)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def hold(which: str, directory: Path) -> subprocess.Popen[str]:
+    """Hold the lock in another process, until its stdin is closed."""
+    command = [sys.executable, "-c", HOLD.format(which=which), str(directory)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -29,7 +28,7 @@ def hold(which: str, directory: Path, seconds: float) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("which", ["own_lock", "share_lock"])
 def test_a_folder_in_use_is_refused(tmp_path: Path, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE_S", 0.2)
-    process = hold(which, tmp_path / "quick", 60)
+    process = hold(which, tmp_path / "quick")
     try:
         with (
             pytest.raises(UsageError, match=r"another tenfold command is running in .*quick"),
@@ -43,14 +42,25 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, which: str, monkeypatch: pyt
         pass
 
 
-def test_processes_that_are_about_to_end_are_waited_for(tmp_path: Path) -> None:
-    process = hold("share_lock", tmp_path / "quick", 0.5)
-    start = time.monotonic()
+def test_processes_that_are_about_to_end_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = hold("share_lock", tmp_path / "quick")
+    waited: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        waited.append(seconds)
+        process.communicate()
+
+    monkeypatch.setattr(locks, "PATIENCE_S", 600)
+    monkeypatch.setattr("tenfold.locks.time.sleep", let_go)
     with locks.own_lock(tmp_path / "quick"):
-        assert time.monotonic() - start > 0.2
-        assert process.wait() == 0
+        assert len(waited) == 1  # refused, then let in
+        assert process.returncode == 0
 
 
 def test_our_own_trial_processes_are_let_in(tmp_path: Path) -> None:
     with locks.own_lock(tmp_path / "quick"):
-        assert hold("share_lock", tmp_path / "quick", 0).wait() == 0
+        process = hold("share_lock", tmp_path / "quick")
+        process.communicate()
+        assert process.returncode == 0
