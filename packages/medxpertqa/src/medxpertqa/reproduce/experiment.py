@@ -1,70 +1,86 @@
-"""The experiment: random quadratics of one condition number, descended with and without momentum."""
+"""The experiment: the paper's data and tables checked, a real model asked, and the construction on real banks.
+
+Parts whose data are not to be had are not run, and their claims are not tested.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from medxpertqa.reproduce.claims import CLAIMS
-from medxpertqa.reproduce.descent import descend, gradient_descent, heavy_ball
+from medxpertqa.reproduce.answering import AnswersConfig, answers_trial, answers_trials
+from medxpertqa.reproduce.claims import ATTRIBUTES, BANKS, CLAIMS, MODEL, SAMPLED
+from medxpertqa.reproduce.construction import ConstructionConfig, pairs_trial, pipeline_trial
 from medxpertqa.reproduce.figures import figures
+from medxpertqa.reproduce.leaking import LeakConfig, leak_trial
+from medxpertqa.reproduce.measuring import data_trial
+from medxpertqa.reproduce.metrics import answers_metrics
+from medxpertqa.reproduce.parity import parity_metrics
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
-
-ARMS = {"gradient_descent": gradient_descent, "heavy_ball": heavy_ball}
 
 
 class ExperimentConfig(BaseModel):
-    """One scale of the experiment; `configs/*.toml` hold its values."""
+    """One scale of the experiment; `configs/*.toml` hold its values. A part that is left out is not run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: tuple[int, ...] = Field(min_length=3)
-    dimension: int = Field(ge=2)
-    condition_number: float = Field(gt=1)
-    steps: int = Field(gt=0)
-    tolerance: float = Field(gt=0, lt=1)
+    answers: AnswersConfig | None = None
+    construction: ConstructionConfig | None = None
+    leak: LeakConfig | None = None
 
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
-    """Return, for each arm, the steps to the tolerance and the contraction a step; a sample a seed."""
-    settings = config.model_dump(mode="json", exclude={"seeds"})
-    trials = [Trial(arm, seed, settings) for arm in ARMS for seed in config.seeds]
-    results = run.map(descend_one, trials)
-    return {
-        f"{key}_{arm}": Estimate.of([results[trial][key] for trial in trials if trial.arm == arm])
-        for arm in ARMS
-        for key in ("steps", "contraction")
-    }
+    """Do all parts and return the metrics that the claims name."""
+    there = [name for name in (ATTRIBUTES, SAMPLED, *BANKS) if run.has_data(name)]
+    trials = trials_of(config, there, run.has_data(MODEL))
+    found = run.map(part_trial, trials)
+    metrics: dict[str, Any] = dict(parity_metrics())
+    metrics |= answers_metrics({trial.arm: found[trial] for trial in trials if trial.stage == "answers"})
+    for trial in trials:
+        if trial.stage != "answers":
+            metrics |= {key: value for key, value in found[trial].items() if isinstance(value, int | float)}
+    return {name: Estimate.of(value) for name, value in metrics.items()}
 
 
-def descend_one(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """Descend one random quadratic and measure; the same quadratic for every arm of a seed."""
-    settings, random = trial.settings, np.random.default_rng(trial.seed)
-    inner = random.uniform(1.0, settings["condition_number"], settings["dimension"] - 2)
-    curvature = np.array([1.0, *inner, settings["condition_number"]])
-    start = random.standard_normal(settings["dimension"])
-    steps = ARMS[trial.arm](1.0, settings["condition_number"])
-    path = descend(lambda x: curvature * x, start, steps, count=settings["steps"])
-    error = np.linalg.norm(path, axis=1) / np.linalg.norm(start)
-    for step in range(0, settings["steps"] + 1, 25):
-        context.log(step, error=error[step])
-    reached = np.flatnonzero(error <= settings["tolerance"])
-    if not reached.size:
-        raise ValueError(f"{trial} did not reach {settings['tolerance']} in {settings['steps']} steps")
-    # The first half is left out: the slowest direction has to win before the rate can be seen.
-    last = int(reached[0])
-    contraction = (error[last] / error[last // 2]) ** (1 / (last - last // 2))
-    return {"steps": last, "contraction": contraction}
+def trials_of(config: ExperimentConfig, there: list[str], has_model: bool) -> list[Trial]:
+    """Everything whose data are there, the longest first, so that none is left to run alone."""
+    made_up = config.answers is not None and config.answers.made_up
+    trials = []
+    if config.leak is not None and has_model and BANKS[0] in there:
+        trials.append(Trial("leakage", 0, config.leak.model_dump(mode="json"), "leakage"))
+    if config.answers is not None and has_model and (SAMPLED in there or made_up):
+        trials += answers_trials(config.answers)
+    if config.construction is not None and set(BANKS) <= set(there):
+        settings = config.construction.model_dump(mode="json")
+        if has_model:
+            trials.append(Trial("pipeline", 0, settings, "pipeline"))
+        trials.append(Trial("pairs", 0, {"copies": config.construction.copies}, "pairs"))
+    return [*trials, Trial("data", 0, {"data": there}, "data")]
 
+
+def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
+    """One trial of any stage, so that stages of unlike work fill the cores together."""
+    return PARTS[trial.stage](trial, context)
+
+
+PARTS = {
+    "answers": answers_trial,
+    "data": data_trial,
+    "leakage": leak_trial,
+    "pairs": pairs_trial,
+    "pipeline": pipeline_trial,
+}
 
 EXPERIMENT = Experiment(
     name="medxpertqa",
     title="MedXpertQA: expert-level medical questions, evaluated and built",
-    paper="Polyak: Some methods of speeding up the convergence of iteration methods. 1964",
-    url="https://doi.org/10.1016/0041-5553(64)90137-5",
+    paper="Zuo, Qu, Li, Chen, Zhu, Hua, Zhang, Ding, Zhou: MedXpertQA: Benchmarking Expert-Level Medical "
+    "Reasoning and Understanding. ICML 2025, arXiv 2501.18362",
+    url="https://arxiv.org/abs/2501.18362",
+    summary="Do the published numbers fit their data, does the harness ask and read as the official one does, "
+    "and does a pipeline that was never released find what it should in real banks?",
     config_model=ExperimentConfig,
     configs="medxpertqa.reproduce.configs",
     run=run,
