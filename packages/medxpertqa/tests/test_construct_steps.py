@@ -227,8 +227,8 @@ def test_an_option_that_may_be_right_too_goes_to_people(ledger):
 # Rewriting
 
 GOOD = (
-    "Blue hiccups have troubled a man of Atlantis, aged 45 years, for 2 days. Glucose is 5 mg/dL, he is without "
-    "pain, and the temperature is 37.2 °C. What is the likeliest cause?"
+    "Blue hiccups have troubled a man of Atlantis, aged 45 years, for 2 days. Glucose is 5 mg/dL, he is "
+    "without pain, and the temperature is 37.2 °C. What is the likeliest cause?"
 )
 
 

@@ -1,0 +1,222 @@
+"""All stages in the paper's order over a bank, with the calls of models in a ledger: a run resumes by itself.
+
+Every stage decides anew on every run, which costs nothing: only a call that the ledger lacks reaches a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medxpertqa.construct.edit_pairs import SimilarPair, edit_similar_pairs
+from medxpertqa.construct.human import answer_shares, brier, difficulty_levels, human_filter
+from medxpertqa.construct.labelling import label_question
+from medxpertqa.construct.ledger import ChatModel, Ledger
+from medxpertqa.construct.options import Made, expand_options, prune_options, shuffle_options
+from medxpertqa.construct.removal import deduplicate
+from medxpertqa.construct.rewriting import rewrite, rewrite_by_rule
+from medxpertqa.construct.semantic import TfidfEmbedder, TransformersEmbedder, semantic_similar_pairs
+from medxpertqa.construct.settings import AIStage, BuildSettings, HumanStage, ModelSettings
+from medxpertqa.construct.voting import Votes, ai_expert_filter
+from medxpertqa.errors import DataError
+from medxpertqa.parsing import parse_answer
+from medxpertqa.protocols import get_protocol
+from medxpertqa.questions import Question, check_questions
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question of the bank with how many people chose each letter, and experts' difficulty rating."""
+
+    question: Question
+    answer_counts: Mapping[str, float] = field(default_factory=dict)
+    difficulty: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stage decided about a question, and why."""
+
+    stage: str
+    id: str
+    keep: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """The questions that are left, `funnel` (stage, how many left), decisions, notes for reviewers by id."""
+
+    questions: list[Question]
+    funnel: list[tuple[str, int]]
+    decisions: list[Decision]
+    notes: dict[str, list[str]]
+    new_calls: int
+
+
+def read_bank(path: str | Path) -> list[Item]:
+    """Read JSON lines: records of either form, with `answer_counts` {letter: n} and `difficulty` if known."""
+    items = []
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = json.loads(line)
+                    counts, rating = record.get("answer_counts") or {}, record.get("difficulty")
+                except (ValueError, AttributeError):
+                    raise DataError(f"{path}, line {number}: no JSON object") from None
+                items.append(Item(Question.from_record(record), counts, rating))
+    except OSError as error:
+        raise DataError(f"{path}: the bank can't be read ({error.strerror})") from None
+    return items
+
+
+def run_pipeline(
+    items: Sequence[Item],
+    settings: BuildSettings,
+    folder: str | Path,
+    open_model: Callable[[ModelSettings], ChatModel],
+) -> Build:
+    """Run the stages that the settings have, and write questions.jsonl and decisions.jsonl into `folder`.
+
+    The ledger is calls.jsonl there. `open_model` makes a model of its settings, for example
+    `medxpertqa.construct.endpoints.EndpointModel`.
+
+    Raises:
+        MedXpertQAError: texts would leave the machine without `phi_checked`; another run uses the folder.
+        DataError: ids that come twice, or no questions.
+    """
+    settings.check_privacy()
+    check_questions((item.question for item in items), "the bank")
+    with Ledger(Path(folder) / "calls.jsonl") as ledger:
+        run = _Run(list(items), settings, ledger, open_model)
+        run.filters()
+        run.changes()
+        build = Build([i.question for i in run.items], run.funnel, run.decisions, run.notes, ledger.new_calls)
+        _write(Path(folder) / "questions.jsonl", [q.to_record() for q in build.questions])
+        _write(Path(folder) / "decisions.jsonl", [vars(decision) for decision in build.decisions])
+    return build
+
+
+def _write(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    os.replace(partial, path)
+
+
+class _Run:
+    def __init__(
+        self,
+        items: list[Item],
+        settings: BuildSettings,
+        ledger: Ledger,
+        open_model: Callable[[ModelSettings], ChatModel],
+    ) -> None:
+        self.items, self.settings, self.ledger, self.open_model = items, settings, ledger, open_model
+        self.funnel = [("collected", len(items))]
+        self.decisions: list[Decision] = []
+        self.notes: dict[str, list[str]] = {}
+
+    def filters(self) -> None:
+        settings = self.settings
+        if settings.human:
+            self._human(settings.human)
+        if settings.ai:
+            self._ai(settings.ai)
+        if settings.edit:
+            self._similar("edit", edit_similar_pairs(self._texts(), settings.edit.threshold))
+        if settings.semantic:
+            stage = settings.semantic
+            embedder = TfidfEmbedder() if stage.embedder == "tfidf" else TransformersEmbedder(stage.embedder)
+            pairs = semantic_similar_pairs(self._texts(), embedder, stage.scope, stage.k)
+            self._similar("semantic", pairs)
+
+    def changes(self) -> None:
+        settings, ask = self.settings, self.ledger
+        if settings.prune:
+            self.items = [_pruned(item, settings.prune.min_rate) for item in self.items]
+        if settings.rewrite:
+            models = [self.open_model(model) for model in settings.rewrite.models]
+            turns = {item.question.id: turn for turn, item in enumerate(self.items)}
+            self._change(lambda q: rewrite(q, models, ask, turns[q.id]) if models else rewrite_by_rule(q))
+        if settings.expand:
+            stage = settings.expand
+            generator = self.open_model(stage.generator)
+            checker = self.open_model(stage.checker) if stage.checker else None
+            self._change(lambda q: expand_options(q, stage.n_options, generator, ask, checker))
+        if settings.shuffle:
+            self._change(lambda q: Made(shuffle_options(q, settings.seed), []))
+        if settings.labels:
+            model = self.open_model(settings.labels.model)
+            labelled = {item.question.id: label_question(item.question, model, ask) for item in self.items}
+            self._change(lambda q: Made(labelled[q.id].question, labelled[q.id].problems))
+
+    def _texts(self) -> list[str]:
+        return [item.question.to_prompt_string() for item in self.items]
+
+    def _keep(self, stage: str, keep: Sequence[bool], reasons: Sequence[str]) -> None:
+        judged = list(zip(self.items, keep, reasons, strict=True))
+        self.decisions += [Decision(stage, item.question.id, stays, why) for item, stays, why in judged]
+        self.items = [item for item, stays, _ in judged if stays]
+        self.funnel.append((stage, len(self.items)))
+
+    def _human(self, stage: HumanStage) -> None:
+        levels = difficulty_levels([item.difficulty for item in self.items])
+        scores = [_score(item, stage.min_responses) for item in self.items]
+        result = human_filter(scores, levels, stage.mode, stage.top_percent)
+        self._keep("human", result.keep, result.reasons)
+
+    def _ai(self, stage: AIStage) -> None:
+        basic = [self.open_model(model) for model in stage.basic]
+        advanced = [self.open_model(model) for model in stage.advanced]
+        votes = [
+            Votes(
+                {model.name: self._votes(model, item.question, stage, stage.samples) for model in basic},
+                {model.name: self._votes(model, item.question, stage, 1) for model in advanced},
+            )
+            for item in self.items
+        ]
+        result = ai_expert_filter(votes, stage.mixed)
+        self._keep("ai", result.keep, result.reasons)
+
+    def _votes(self, model: ChatModel, question: Question, stage: AIStage, samples: int) -> list[bool]:
+        if question.images:
+            raise DataError(
+                f"{question.id}: the AI filter asks about text only; leave questions with images out"
+            )
+        messages = get_protocol("official-ao").first_turn(question)
+        limits = {"temperature": stage.temperature, "max_tokens": stage.max_tokens}
+        replies = [self.ledger.ask(model, messages, sample, **limits) for sample in range(samples)]
+        return [parse_answer(r, question.n_options, "robust").letter == question.label for r in replies]
+
+    def _similar(self, stage: str, pairs: Sequence[SimilarPair]) -> None:
+        scores = [_score(item, 1) for item in self.items]
+        hardness = [float("nan") if score is None else score for score in scores]
+        removed = set(deduplicate(pairs, hardness))
+        keep = [i not in removed for i in range(len(self.items))]
+        self._keep(stage, keep, ["unlike the others" if stays else "too like another" for stays in keep])
+
+    def _change(self, change: Callable[[Question], Made]) -> None:
+        for position, item in enumerate(self.items):
+            made = change(item.question)
+            self.items[position] = replace(item, question=made.question)
+            if made.problems:
+                self.notes.setdefault(item.question.id, []).extend(made.problems)
+
+
+def _score(item: Item, min_responses: int) -> float | None:
+    question = item.question
+    shares = answer_shares(item.answer_counts, question.letters, min_responses)
+    return None if shares is None else brier(shares, question.letters.index(question.label))
+
+
+def _pruned(item: Item, min_rate: float) -> Item:
+    shares = answer_shares(item.answer_counts, item.question.letters)
+    if shares is None:
+        return item
+    by_letter = dict(zip(item.question.letters, shares, strict=True))
+    return replace(item, question=prune_options(item.question, by_letter, min_rate))

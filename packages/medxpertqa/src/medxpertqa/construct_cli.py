@@ -1,0 +1,70 @@
+"""The verbs that build a benchmark of one's own: `medxpertqa build run|status|review`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medxpertqa.errors import DataError
+
+app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
+_Bank = Annotated[Path, typer.Argument(help="JSON lines, a question each; see the README.")]
+_Folder = Annotated[Path, typer.Option("--out", help="The run's folder; the same again resumes.")]
+
+
+@app.command()
+def run(
+    bank: _Bank,
+    config: Annotated[Path, typer.Option(help="The settings, TOML.")],
+    out: _Folder,
+    sheet: Annotated[Path | None, typer.Option(help="Write a review sheet, .csv or .html.")] = None,
+) -> None:
+    """Filter and change the questions; calls of models that the folder has are not made again."""
+    from medxpertqa.construct.endpoints import EndpointModel
+    from medxpertqa.construct.pipeline import read_bank, run_pipeline
+    from medxpertqa.construct.review import export_review
+    from medxpertqa.construct.settings import read_settings
+
+    build = run_pipeline(read_bank(bank), read_settings(config), out, EndpointModel)
+    for stage, left in build.funnel:
+        typer.echo(f"{stage:<12}{left:>8,}")
+    typer.echo(f"{build.new_calls} new calls, {len(build.notes)} questions that people must look at")
+    if sheet:
+        export_review(build.questions, sheet, build.notes)
+
+
+@app.command()
+def status(out: _Folder) -> None:
+    """Show how many questions each stage of a finished run removed, and why."""
+    file = out / "decisions.jsonl"
+    if not file.exists():
+        raise DataError(f"{file} is not there: no run has finished in this folder")
+    decisions = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    reasons = Counter((d["stage"], "kept" if d["keep"] else "removed", d["reason"]) for d in decisions)
+    for (stage, verdict, reason), count in reasons.items():
+        typer.echo(f"{stage:<12}{verdict:<9}{count:>8,}  {reason}")
+
+
+@app.command()
+def review(
+    out: _Folder,
+    sheets: Annotated[list[Path], typer.Argument(help="Filled sheets, one a reviewer.")],
+    open_sheet: Annotated[Path | None, typer.Option(help="Write what is open as a new sheet.")] = None,
+) -> None:
+    """Apply what the reviewers agree on; writes reviewed.jsonl."""
+    from medxpertqa.construct.pipeline import read_bank
+    from medxpertqa.construct.review import export_review, import_review
+
+    questions = [item.question for item in read_bank(out / "questions.jsonl")]
+    decided = import_review(questions, {str(sheet): sheet for sheet in sheets})
+    lines = "".join(json.dumps(question.to_record()) + "\n" for question in decided.kept)
+    (out / "reviewed.jsonl").write_text(lines, encoding="utf-8")
+    typer.echo(f"kept {len(decided.kept)}, deleted {len(decided.deleted)}, open {len(decided.open)}")
+    if decided.agreement:
+        typer.echo(f"kappa {decided.agreement.kappa:.3f}, alpha {decided.agreement.alpha:.3f}")
+    if open_sheet:
+        export_review([q for q in questions if q.id in decided.open], open_sheet)

@@ -1,0 +1,136 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from medxpertqa.construct.pipeline import Item, run_pipeline
+from medxpertqa.construct.settings import BuildSettings, ModelSettings, read_settings
+from medxpertqa.construct_cli import app
+from medxpertqa.errors import DataError, MedXpertQAError
+from medxpertqa.questions import Question
+
+LOCAL = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
+WORDS = [
+    "comet",
+    "lagoon",
+    "thistle",
+    "gravel",
+    "ember",
+    "walnut",
+    "saffron",
+    "pillar",
+    "meadow",
+    "copper",
+    "lantern",
+    "harbour",
+]
+
+
+def bank():
+    """Eight unlike questions, and a copy of the first; who answers "A" is right in the even ones."""
+    items = []
+    for i in range(9):
+        stem = f"{WORDS[i % 8]} {WORDS[(i + 3) % 8]} " * (i % 8 + 2) + f"Case {i % 8}. Which?"
+        options = {"A": "moon", "B": "foam", "C": "soup"}
+        question = Question(id=f"s-{i}", stem=stem, options=options, label="AB"[i % 2])
+        items.append(Item(question, {"A": 50, "B": 49, "C": 1}, float(i)))
+    return items
+
+
+class Says:
+    calls = 0
+
+    def __init__(self, settings, fail_after=10**9):
+        self.name, self.fail_after = settings.model, fail_after
+
+    def __call__(self, messages, **parameters):
+        if Says.calls >= self.fail_after:
+            raise KeyboardInterrupt
+        Says.calls += 1
+        return "The answer is A."
+
+
+@pytest.fixture(autouse=True)
+def _count():
+    Says.calls = 0
+
+
+def settings(**changes):
+    return BuildSettings.model_validate(
+        {"ai": {"basic": [LOCAL]}, "edit": {}, "prune": {}, "shuffle": True} | changes
+    )
+
+
+def test_the_stages_filter_and_change_in_order(tmp_path):
+    build = run_pipeline(bank(), settings(), tmp_path, Says)
+    # always A: the five even questions go; of s-0 and s-8 neither is left for the edit filter
+    assert build.funnel == [("collected", 9), ("ai", 4), ("edit", 4)]
+    assert {q.answer for q in build.questions} == {"foam"}
+    assert build.new_calls == 9 * 4 - 4  # the copy asks what the first asked
+    lines = (tmp_path / "questions.jsonl").read_text().splitlines()
+    assert [Question.from_record(json.loads(line)) for line in lines] == build.questions
+
+
+def test_other_thresholds_cost_no_call(tmp_path):
+    run_pipeline(bank(), settings(), tmp_path, Says)
+    asked = Says.calls
+    kept = run_pipeline(
+        bank(), settings(ai={"basic": [LOCAL], "mixed": "keep"}, edit={"threshold": 0.99}), tmp_path, Says
+    )
+    assert (Says.calls, kept.new_calls) == (asked, 0)
+
+
+def test_a_run_that_was_stopped_goes_on_and_asks_nothing_twice(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(bank(), settings(), tmp_path, lambda model: Says(model, fail_after=13))
+    assert Says.calls == 13
+    resumed = run_pipeline(bank(), settings(), tmp_path, Says)
+    assert Says.calls == 32
+    assert resumed.new_calls == 19
+
+
+def test_a_copy_is_removed_and_the_human_filter_keeps_what_has_no_answers(tmp_path):
+    items = [Item(item.question) for item in bank()]
+    build = run_pipeline(items, BuildSettings.model_validate({"human": {}, "edit": {}}), tmp_path, Says)
+    assert build.funnel == [("collected", 9), ("human", 9), ("edit", 8)]
+    assert [d.id for d in build.decisions if not d.keep] == ["s-8"]
+
+
+def test_text_does_not_leave_the_machine_unchecked(tmp_path):
+    remote = {"ai": {"basic": [LOCAL | {"base_url": "https://api.example.org/v1"}]}}
+    with pytest.raises(MedXpertQAError, match="phi_checked"):
+        run_pipeline(bank(), settings(**remote), tmp_path, Says)
+    assert Says.calls == 0
+    assert run_pipeline(bank(), settings(phi_checked=True, **remote), tmp_path, Says).new_calls == 32
+    assert not ModelSettings(model="m", base_url="http://localhost.example.org").is_local
+
+
+def test_ids_that_come_twice_are_refused(tmp_path):
+    with pytest.raises(DataError, match="more than once"):
+        run_pipeline([*bank(), bank()[0]], settings(), tmp_path, Says)
+
+
+def test_an_unknown_key_is_named(tmp_path):
+    (tmp_path / "c.toml").write_text("[edit]\nthreshhold = 0.8\n")
+    with pytest.raises(MedXpertQAError, match=r"edit\.threshhold = 0\.8"):
+        read_settings(tmp_path / "c.toml")
+
+
+def test_the_command_builds_and_tells(tmp_path):
+    lines = [json.dumps(i.question.to_record() | {"answer_counts": i.answer_counts}) for i in bank()]
+    (tmp_path / "bank.jsonl").write_text("\n".join(lines))
+    (tmp_path / "c.toml").write_text("[edit]\n[rewrite]\n")
+    out = ["--out", str(tmp_path / "run")]
+    sheet = tmp_path / "sheet.csv"
+    arguments = [
+        "run",
+        str(tmp_path / "bank.jsonl"),
+        "--config",
+        str(tmp_path / "c.toml"),
+        *out,
+        "--sheet",
+        str(sheet),
+    ]
+    assert "edit               8" in CliRunner().invoke(app, arguments).output
+    assert "too like another" in CliRunner().invoke(app, ["status", *out]).output
+    assert "open 8" in CliRunner().invoke(app, ["review", *out, str(sheet)]).output
