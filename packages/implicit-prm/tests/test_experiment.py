@@ -187,6 +187,14 @@ def test_the_curve_of_first_errors_has_the_area_that_is_reported() -> None:
     assert area == pytest.approx(0.8556, abs=0.015)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wrong", [True, False])
+def test_without_a_right_or_without_a_wrong_step_there_is_no_curve(wrong: bool) -> None:
+    scores, kind = np.array([0.3, -1.0, 2.0]), np.full(3, wrong)
+    assert evaluation.roc(scores, kind) == {"false": [], "true": []}
+    assert np.isnan(evaluation.auc(scores, kind))
+
+
 def test_what_the_claims_name_is_in_the_metrics() -> None:
     def judged(best: float, auc: float) -> dict[str, Any]:
         return {"best": {"min": [best] * 7, "sum": [best] * 7}, "weighted": [70.0] * 7, "step_auc": auc}

@@ -5,19 +5,23 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 import transformers
+import typer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 import implicit_prm
 from implicit_prm import ImplicitPRM, functional
 from implicit_prm.cli import app
+from implicit_prm.recipe import read_recipe
+from implicit_prm.training_run import _arguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,6 +77,27 @@ def test_every_command_and_public_name_that_it_shows_exists() -> None:
     for name in ("bon_table", "best_of_n", "weighted_vote", "extract_answer", "ImplicitPRMTrainer"):
         assert name in README
         assert hasattr(implicit_prm, name), name
+
+
+def test_the_options_in_its_shell_lines_are_the_command_s() -> None:
+    """Parsed as click parses them, without a run: what is unknown or lacking ends in an error here."""
+    group = cast(Any, typer.main.get_command(app))
+    shell = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
+    lines += [shlex.split(code) for code in re.findall(r"`(implicit-prm [^`]+)`", README)]
+    commands = [words[1:] for words in lines if words[:1] == ["implicit-prm"]]
+    assert {words[0] for words in commands} == set(group.commands) - {"reproduce"}
+    for verb, *arguments in commands:
+        with group.commands[verb].make_context(verb, arguments) as context:
+            assert not context.args
+
+
+def test_the_toml_file_that_it_shows_is_a_recipe_that_trains_what_it_says(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    recipe = read_recipe(tmp_path / "run.toml")
+    assert recipe.data.train == ["rollouts.jsonl"]
+    assert _arguments(recipe.training).loss == "ce"
 
 
 def test_every_file_that_it_names_is_there() -> None:

@@ -31,6 +31,16 @@ def said(text: str) -> list[dict[str, str]]:
             {"dataset": "gsm8k", "prompt": Q, "completions": [said("a"), said("b")], "labels": [1.0, 0.0]},
         ),
         (
+            {  # the columns that the hub's card of ultrainteract_math_rollout lists
+                "prompt": "q", "reference": "4", "dataset": "MATH", "completions": ["a\n\nb"],
+                "correctness": [True], "steps": [["a", "b"]],
+            },
+            {
+                "dataset": "MATH", "prompt": Q, "completions": [said("a\n\nb")], "labels": [1.0],
+                "answer": "4",
+            },
+        ),
+        (
             {
                 "task": "Math_CoT", "dataset": "MATH", "id": "i", "parent_id": "p",
                 "trajectory": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "s"},
@@ -52,9 +62,11 @@ def said(text: str) -> list[dict[str, str]]:
             {"id": "t/1", "prompt": Q, "solution": "s", "answer": "4", "subject": "a", "level": 2},
         ),
         (
-            {"id": "gsm8k-1", "generator": "g", "problem": "q", "steps": ["a ", "b"], "label": 1},
+            {"id": "gsm8k-1", "generator": "g", "problem": "q", "steps": ["a ", "b"],
+             "final_answer_correct": False, "label": 1},
             {
-                "id": "gsm8k-1", "generator": "g", "prompt": Q, "completion": said("a\n\nb"),
+                "id": "gsm8k-1", "generator": "g", "final_answer_correct": False, "prompt": Q,
+                "completion": said("a\n\nb"),
                 "step_spans": [[0, 3], [3, 4]], "first_error": 1,
             },
         ),

@@ -20,7 +20,8 @@ MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verificat
 def own_row(row: Mapping[str, Any]) -> Row:
     """A row of one of the formats below as ours, or a row of ours checked and with float labels.
 
-    rollouts         dataset, prompt, completions, correctness (Windy0822/ultrainteract_math_rollout)
+    rollouts         dataset, prompt, completions, correctness, reference
+                     (Windy0822/ultrainteract_math_rollout; its column steps is the completions, split)
     pairs            trajectory, chosen, rejected (openbmb/UltraInteract_pair)
     test responses   prompt, response, correctness, reference (the official best-of-N evaluation)
     MATH-500         problem, solution, answer
@@ -60,6 +61,7 @@ def _rollouts(row: Mapping[str, Any]) -> Row:
         "prompt": messages("user", row["prompt"]),
         "completions": [messages("assistant", text) for text in row["completions"]],
         "labels": list(row["correctness"]),
+        **_reference(row),
     }
 
 
@@ -74,13 +76,12 @@ def _pairs(row: Mapping[str, Any]) -> Row:
 
 
 def _test_response(row: Mapping[str, Any]) -> Row:
-    answer = {"answer": str(row["reference"])} if "reference" in row else {}
     return {
         **_kept(row, "id", "idx"),
         "prompt": messages("user", row["prompt"]),
         "completion": messages("assistant", row["response"]),
         "label": row["correctness"],
-        **answer,
+        **_reference(row),
     }
 
 
@@ -141,6 +142,11 @@ _FORMATS: dict[frozenset[str], Callable[[Mapping[str, Any]], Row]] = {
 
 def _kept(row: Mapping[str, Any], *columns: str) -> Row:
     return {column: row[column] for column in columns if column in row}
+
+
+def _reference(row: Mapping[str, Any]) -> Row:
+    """The right answer, if there is one."""
+    return {} if row.get("reference") is None else {"answer": str(row["reference"])}
 
 
 def _with_prompt(row: Mapping[str, Any]) -> Row:

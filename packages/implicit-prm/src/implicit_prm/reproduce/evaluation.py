@@ -74,7 +74,12 @@ def step_auc(rows: Sequence[Responses], rewards: Rewards) -> float:
 
 
 def roc(scores: Floats, wrong: npt.NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Some points of the curve, the highest scores first: shares of right steps and of wrong ones above."""
+    """Some points of the curve, the highest scores first: shares of right steps and of wrong ones above.
+
+    No points where all steps are right or all wrong, as `auc` is then no number.
+    """
+    if wrong.all() or not wrong.any():  # a generator of few steps may never get one right
+        return {"false": [], "true": []}
     order = np.argsort(-scores, kind="stable")
     hits, misses = np.cumsum(wrong[order]), np.cumsum(~wrong[order])
     # Evenly spaced along the curve, which is steep at first.
