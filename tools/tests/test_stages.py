@@ -30,7 +30,7 @@ def run(folder: Path, *targets: str) -> subprocess.CompletedProcess[str]:
         env=environment | {"LC_ALL": "C"},
         capture_output=True,
         encoding="utf-8",
-        timeout=30,
+        timeout=600,
     )
 
 

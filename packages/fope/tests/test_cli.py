@@ -291,28 +291,62 @@ def test_assert_makes_claims_a_and_b_gating(
     assert ("not held: A" in err) == (code == 1)
 
 
-@pytest.mark.parametrize(
-    ("missing", "arguments", "extra"),
-    [
-        ("transformers", ["fold", "a", "b"], "hf"),
-        ("lmlab", ["train", "run.toml"], "reproduce"),
-        ("tenfold", ["train", "run.toml"], "reproduce"),
-    ],
-)
-def test_what_is_missing_is_named_with_its_extra(missing: str, arguments: list[str], extra: str) -> None:
-    """In a process of its own: modules that are imported twice in one are not the same modules."""
-    code = f"import sys; sys.modules[{missing!r}] = None; from fope.cli import main; main({arguments})"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 2
-    assert f"pip install 'fope[{extra}]'" in ended.stderr
-    assert "Traceback" not in ended.stderr
+# What is set to None cannot be imported. One process for all cases, for it takes seconds to import torch and
+# transformers. No module is imported twice: one that ends in an error is not kept, and the others stay.
+WITHOUT = """
+import contextlib, io, json, sys
+import fope
+loaded, told = "transformers" in sys.modules, []
+for missing, arguments in json.loads(sys.argv[1]):
+    sys.modules.update(dict.fromkeys(missing))
+    from fope.cli import main
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            code = ended.code or 0
+    told.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
+    for name in missing:
+        del sys.modules[name]
+print(json.dumps([{"loaded": loaded}, *told]))
+"""
+BARE = (("transformers", "lmlab", "tenfold", "safetensors"), ("inspect", "--json"))
+MISSING = {
+    "transformers": (["fold", "a", "b"], "hf"),
+    "lmlab": (["train", "run.toml"], "reproduce"),
+    "tenfold": (["train", "run.toml"], "reproduce"),
+}
 
 
-def test_the_command_itself_needs_torch_and_typer_only() -> None:
-    code = (
-        "import sys; sys.modules.update(dict.fromkeys(('transformers', 'lmlab', 'tenfold', 'safetensors')));"
-        "from fope.cli import main; main(['inspect', '--json'])"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+@pytest.fixture(scope="module")
+def told_without() -> dict[str, dict[str, Any]]:
+    """What commands say without a package, by its name; `bare`: without any that an extra brings.
+
+    `import`: whether the import of fope loads transformers.
+    """
+    cases = [BARE, *(([missing], arguments) for missing, (arguments, _) in MISSING.items())]
+    command = [sys.executable, "-c", WITHOUT, json.dumps(cases)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["kept"] == 16
+    return dict(zip(("import", "bare", *MISSING), json.loads(ended.stdout), strict=True))
+
+
+@pytest.mark.parametrize(("missing", "extra"), [(missing, extra) for missing, (_, extra) in MISSING.items()])
+def test_what_is_missing_is_named_with_its_extra(
+    missing: str, extra: str, told_without: dict[str, dict[str, Any]]
+) -> None:
+    told = told_without[missing]
+    assert told["code"] == 2
+    assert f"pip install 'fope[{extra}]'" in told["err"]
+    assert "Traceback" not in told["err"]
+
+
+def test_the_package_needs_no_transformers(told_without: dict[str, dict[str, Any]]) -> None:
+    assert told_without["import"] == {"loaded": False}
+
+
+def test_the_command_itself_needs_torch_and_typer_only(told_without: dict[str, dict[str, Any]]) -> None:
+    told = told_without["bare"]
+    assert told["code"] == 0, told["err"]
+    assert json.loads(told["out"])["kept"] == 16

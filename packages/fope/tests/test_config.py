@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -113,12 +110,6 @@ def test_unreadable_configs_are_named() -> None:
         FopeConfig.from_json("{")
     with pytest.raises(FopeError, match="fourier_dim must be a multiple of head_dim 64, got 100"):
         FopeConfig.olmo(64, 8, 512, fourier_dim=100)
-
-
-def test_the_package_needs_no_transformers() -> None:
-    code = "import sys, fope; print('transformers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_float32_banks_have_the_bits_of_transformers() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ import torch
 from fope.reproduce.arms import ARMS, build
 from fope.reproduce.experiment import EXPERIMENT, ExperimentConfig, arm_trials, gain_trials
 from fope.reproduce.figures import LOOKS
-from tenfold import Run, Verdict, run_experiment
+from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
 from tenfold.configs import load_config
+from tenfold.pool import TrialFunction
 
 SCALES = ("quick", "laptop")
 SHAPE = {
@@ -67,16 +70,23 @@ def test_arms_of_one_seed_share_every_weight_and_differ_in_what_they_compute() -
         assert same == [arm]
 
 
-@pytest.fixture
-def light_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial's process imports the main module again; that of pytest is slow and no trial needs it."""
-    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+def run_here(
+    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
+) -> dict[Trial, dict[str, Any]]:
+    """`Run.map` in this process: others would do nothing but import torch and transformers again."""
+    function = pickle.loads(pickle.dumps(function))  # as a process of its own gets it
+    results = {}
+    for trial in trials:
+        context = TrialContext(trial, run.directory, lambda done, total: None)
+        results[trial] = context.finish(function(trial, context))
+    run.trials.update(results)
+    return results
 
 
-@pytest.mark.usefixtures("light_processes")
 def test_a_small_run_judges_the_claims_and_draws_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Run, "map", run_here)
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Run, "has_data", lambda run, name: False)  # neither books nor SmolLM2
     text = tmp_path / "text.txt"
@@ -104,7 +114,7 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(
         "passkey.training.max_steps=2",
         "passkey.training.warmup_steps=1",
     ]
-    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results", jobs=2)
+    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results")
     found = {claim.id: claim for claim in outcome.claims.claims}
     assert set(found) == {claim.id for claim in EXPERIMENT.claims}
     assert found["B"].ours is not None

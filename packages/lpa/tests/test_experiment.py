@@ -1,6 +1,9 @@
 """The experiment: its arms are what they are called, and a small run ends with judged claims."""
 
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from lpa.layers import LowRankLinear
 from lpa.reproduce.arms import ARMS, ATTENTION, matched_ffn_rank
 from lpa.reproduce.experiment import EXPERIMENT, initialisation_share
 from lpa.reproduce.timing import predicted_block_ratio
-from tenfold import Estimate, Verdict, run_experiment
+from tenfold import Estimate, Run, Trial, TrialContext, Verdict, run_experiment
 from tenfold.configs import load_config
+from tenfold.pool import TrialFunction
 
 SCALES = ("quick", "laptop", "paper")
 SHAPE = {
@@ -89,9 +93,23 @@ def test_initialisation_share() -> None:
     assert initialisation_share(worse) == {}
 
 
+def run_here(
+    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
+) -> dict[Trial, dict[str, Any]]:
+    """`Run.map` in this process: others would do nothing but import torch and transformers again."""
+    function = pickle.loads(pickle.dumps(function))  # as a process of its own gets it
+    results = {}
+    for trial in trials:
+        context = TrialContext(trial, run.directory, lambda done, total: None)
+        results[trial] = context.finish(function(trial, context))
+    run.trials.update(results)
+    return results
+
+
 def test_a_small_run_judges_the_claims_and_draws_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Run, "map", run_here)
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TENFOLD_DATA", str(tmp_path / "no-books"))
     text = tmp_path / "text.txt"
@@ -125,7 +143,7 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(
         "timing.rounds=2",
         "timing.repeats=6",
     ]
-    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results", jobs=1)
+    outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results")
     verdicts = {claim.id: claim for claim in outcome.claims.claims}
     assert set(verdicts) == {claim.id for claim in EXPERIMENT.claims}
     assert verdicts["C2b"].ours is not None

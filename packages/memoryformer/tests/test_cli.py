@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -400,16 +398,3 @@ def test_what_is_missing_is_named_with_its_extra(
     told = refused(capsys, *(llama if word == "LLAMA" else word for word in arguments))
     assert f"this needs {missing.partition('.')[0]}, which is not installed" in told
     assert f"pip install 'memoryformer[{extra}]'" in told
-
-
-def test_the_command_itself_needs_torch_and_typer_only() -> None:
-    """As `python -m memoryformer`, without anything that an extra brings."""
-    code = (
-        "import sys, runpy; sys.modules.update(dict.fromkeys(('transformers', 'lmlab', 'tenfold', 'scipy')));"
-        "import memoryformer.benchmark as b; b._last_cache = lambda device: 2**14;"
-        "sys.argv = 'memoryformer bench --widths 64 --tokens 1 --seconds 0.01 --json'.split();"
-        "runpy.run_module('memoryformer', run_name='__main__')"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["timings"]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,16 +21,45 @@ def python(code: str) -> str:
     return ended.stdout
 
 
-def test_the_import_brings_torch_and_nothing_heavier() -> None:
-    code = """
-import torch, sys, json
+# What is set to None cannot be imported. One process for all of it, for it takes seconds to import torch.
+BARE = """
+import contextlib, io, json, runpy, sys
+import torch
 before = set(sys.modules)
 import memoryformer
 memoryformer.MemoryBlock(16, 4)
-print(json.dumps(sorted(set(sys.modules) - before)))
+told = {"loaded": sorted(set(sys.modules) - before)}
+
+sys.modules["transformers"] = None
+memoryformer.MemoryLayer(16, 16, 4)
+try:
+    memoryformer.MemoryFormerConfig
+except ImportError as error:
+    told["error"] = str(error)
+
+sys.modules.update(dict.fromkeys(("lmlab", "tenfold", "scipy")))
+import memoryformer.benchmark
+memoryformer.benchmark._last_cache = lambda device: 2**14
+sys.argv = "memoryformer bench --widths 64 --tokens 1 --seconds 0.01 --json".split()
+out = io.StringIO()
+with contextlib.redirect_stdout(out):
+    try:
+        runpy.run_module("memoryformer", run_name="__main__")
+    except SystemExit as ended:
+        told["code"] = ended.code or 0
+told["out"] = out.getvalue()
+print(json.dumps(told))
 """
-    loaded = json.loads(python(code))
-    assert [name for name in HEAVY if name in loaded] == []
+
+
+@pytest.fixture(scope="module")
+def bare() -> dict[str, Any]:
+    """What a bare import loads, and what the package and its command do without all that an extra brings."""
+    return json.loads(python(BARE))
+
+
+def test_the_import_brings_torch_and_nothing_heavier(bare: dict[str, Any]) -> None:
+    assert [name for name in HEAVY if name in bare["loaded"]] == []
 
 
 def test_every_public_name_is_there() -> None:
@@ -40,18 +70,16 @@ def test_every_public_name_is_there() -> None:
         mf.MemoryLayers  # noqa: B018
 
 
-def test_without_transformers_the_layers_work_and_the_model_says_what_to_install() -> None:
-    code = """
-import sys
-sys.modules["transformers"] = None
-import memoryformer as mf
-mf.MemoryLayer(16, 16, 4)
-try:
-    mf.MemoryFormerConfig
-except ImportError as error:
-    print(error)
-"""
-    assert "pip install 'memoryformer[hf]'" in python(code)
+def test_without_transformers_the_layers_work_and_the_model_says_what_to_install(
+    bare: dict[str, Any],
+) -> None:
+    assert "transformers" not in bare["loaded"]  # neither did the import of memoryformer ask for it
+    assert "pip install 'memoryformer[hf]'" in bare["error"]
+
+
+def test_the_command_itself_needs_torch_and_typer_only(bare: dict[str, Any]) -> None:
+    assert bare.get("code", 0) == 0
+    assert json.loads(bare["out"])["timings"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from memoryformer.statistics import bucket_stats
 from memoryformer.training import param_groups
 
 PROCESS = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -52,6 +53,8 @@ def step(model, x, clip):
     }
 
 folder = sys.argv[1]
+other = os.fork()  # when all is imported, which takes seconds: now there are two processes
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 mesh = init_device_mesh("cpu", (2,))
@@ -98,11 +101,14 @@ except MemoryFormerError as error:
 if rank == 0:
     torch.save(results, f"{folder}/results.pt")
 dist.destroy_process_group()
+if other:
+    sys.exit(os.waitpid(other, 0)[1] != 0)
 """
 
 
 LANGUAGE_MODEL = """
 import copy
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -113,6 +119,8 @@ from torch.distributed.tensor.parallel import parallelize_module
 from torch.testing import assert_close
 import memoryformer as mf
 
+other = os.fork()  # when all is imported, which takes seconds: now there are two processes
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
 dist.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (2,))
 config = mf.MemoryFormerConfig(
@@ -150,6 +158,8 @@ fully_shard(model, mesh=mesh)
 half = dist.get_rank()
 compare(model, ids.chunk(2)[half], expected.logits.chunk(2)[half])
 dist.destroy_process_group()
+if other:
+    sys.exit(os.waitpid(other, 0)[1] != 0)
 """
 
 
@@ -276,15 +286,7 @@ def _two_processes(folder: Path, program: str) -> None:
         "WORLD_SIZE": "2",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(folder)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=600)[1] for process in processes]
-    if any(process.returncode for process in processes):
-        pytest.fail("\n".join(errors)[-4000:])
+    command = [sys.executable, str(script), str(folder)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    if ended.returncode:
+        pytest.fail(ended.stderr[-4000:])
