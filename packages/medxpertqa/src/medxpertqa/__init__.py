@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, MissingExtraError
 
 if TYPE_CHECKING:
-    from medxpertqa import stats
+    from medxpertqa import construct, leakage, paper, stats
     from medxpertqa.attributes import dataset_statistics, load_attributes
+    from medxpertqa.engine.running import evaluate
     from medxpertqa.hub import load_questions
     from medxpertqa.images import ImageStore
     from medxpertqa.importing import load_results
     from medxpertqa.parsing import ParsedAnswer, parse_answer
     from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
+    from medxpertqa.reporting.document import report
     from medxpertqa.results import Record, Results, score_records, write_results
     from medxpertqa.summaries import Comparison, Summary, compare, compare_all, summarize
 
@@ -37,12 +39,17 @@ __all__ = [
     "Summary",
     "compare",
     "compare_all",
+    "construct",
     "dataset_statistics",
+    "evaluate",
     "get_protocol",
+    "leakage",
     "load_attributes",
     "load_questions",
     "load_results",
+    "paper",
     "parse_answer",
+    "report",
     "score_records",
     "stats",
     "summarize",
@@ -61,16 +68,18 @@ _HOME = {
     "compare": "summaries",
     "compare_all": "summaries",
     "dataset_statistics": "attributes",
+    "evaluate": "engine.running",
     "get_protocol": "protocols",
     "load_attributes": "attributes",
     "load_questions": "hub",
     "load_results": "importing",
     "parse_answer": "parsing",
+    "report": "reporting.document",
     "score_records": "results",
     "summarize": "summaries",
     "write_results": "results",
 }
-_SUBMODULES = ("stats",)
+_SUBMODULES = ("construct", "leakage", "paper", "stats")
 
 
 def __getattr__(name: str) -> Any:

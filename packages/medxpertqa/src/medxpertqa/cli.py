@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medxpertqa import construct_cli
 from medxpertqa.parsing import PARSERS, parse_answer
 
 app = typer.Typer(
@@ -17,9 +18,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _app() -> None:
-    """Keep `parse` a verb: with only one command typer would drop its name."""
+app.add_typer(construct_cli.app, name="build")
 
 
 @app.command()

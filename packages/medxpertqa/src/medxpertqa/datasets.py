@@ -54,7 +54,9 @@ MMLU_MEDICAL = Dataset(
     citation="Hendrycks et al.: Measuring Massive Multitask Language Understanding. 2020. arXiv:2009.03300",
 )
 
-_OFFICIAL = "https://raw.githubusercontent.com/TsinghuaC3I/MedXpertQA/f21247d3ccf3b14826ff2aa7fa06e1a46d64058c"
+_OFFICIAL = (
+    "https://raw.githubusercontent.com/TsinghuaC3I/MedXpertQA/f21247d3ccf3b14826ff2aa7fa06e1a46d64058c"
+)
 OFFICIAL_PARSERS = Dataset(
     name="medxpertqa-official-parsers",
     description="the official repository's eval/utils.py, with which our parsers are compared",
@@ -66,7 +68,7 @@ OFFICIAL_PARSERS = Dataset(
 )
 
 DATASETS = (ATTRIBUTES, QUESTIONS, MEDQA, MEDMCQA, MMLU_MEDICAL, OFFICIAL_PARSERS)
-"""The first five have no source: they are extracts, packed anew, published nowhere. The hub has the questions."""
+"""The first five have no source: they are extracts, packed anew, not published. The hub has the questions."""
 
 
 def archived_questions(name: Literal["text/o1", "mm/o1", "mm"]) -> list[Question]:

@@ -1,4 +1,4 @@
-"""Reading what OpenCompass wrote for the Text questions: predictions/<model>/medxpertqa.json, or parts _0, _1.
+"""Reading what OpenCompass wrote for the Text questions: predictions/<model>/medxpertqa.json, or its parts.
 
 It has no ids, but numbers the questions in the order of the hub, whose ids are Text-0, Text-1 and so on. Its
 prompt is that of official-ao without the system message.

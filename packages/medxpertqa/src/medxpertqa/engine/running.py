@@ -115,7 +115,7 @@ class EvalRun:
             parser=self.rules.parser,
             dataset=self.dataset,
             digest=question_digest(self.all_questions),
-            n_expected=len(self.asked) * self.epochs,
+            n_expected=len({asked.published.id for asked in self.asked.values()}),
             epochs=self.epochs,
             permute=self.permute,
             ablate=tuple(self.ablate),

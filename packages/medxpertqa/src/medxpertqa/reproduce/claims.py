@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tenfold import Above, AllOf, AtLeast, AtMost, Claim, Equals, Estimate, On
-from tenfold.criteria import NotTestableError
+from tenfold.criteria import Criterion, NotTestableError
 
 PAPER = "Zuo et al., ICML 2025, arXiv 2501.18362"
 MODEL = "smollm2-135m"
@@ -329,7 +329,7 @@ PUBLISHED = (
 
 def _agrees(model: Published) -> Claim:
     _, low, high = model.text
-    rules = [AtLeast(low), AtMost(high)]
+    rules: list[Criterion] = [AtLeast(low), AtMost(high)]
     if model.mm is not None:
         rules += [On(f"mm_{model.key}", AtLeast(model.mm[1])), On(f"mm_{model.key}", AtMost(model.mm[2]))]
     also = "" if model.mm is None else f", and {model.mm[0]:.2f}% on MM"

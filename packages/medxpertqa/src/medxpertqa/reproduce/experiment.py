@@ -1,4 +1,4 @@
-"""The experiment: the paper's data and tables checked, a real model asked, and the construction on real banks.
+"""The experiment: the paper's data and tables checked, a real model asked, construction on real banks.
 
 Parts whose data are not to be had are not run, and their claims are not tested.
 """
@@ -79,7 +79,7 @@ EXPERIMENT = Experiment(
     paper="Zuo, Qu, Li, Chen, Zhu, Hua, Zhang, Ding, Zhou: MedXpertQA: Benchmarking Expert-Level Medical "
     "Reasoning and Understanding. ICML 2025, arXiv 2501.18362",
     url="https://arxiv.org/abs/2501.18362",
-    summary="Do the published numbers fit their data, does the harness ask and read as the official one does, "
+    summary="Do the published numbers fit their data, does the harness ask and read as the official one, "
     "and does a pipeline that was never released find what it should in real banks?",
     config_model=ExperimentConfig,
     configs="medxpertqa.reproduce.configs",

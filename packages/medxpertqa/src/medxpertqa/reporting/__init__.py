@@ -1,0 +1,1 @@
+"""What runs show, for people: tables, plots, a page of HTML."""
