@@ -78,12 +78,20 @@ _HOME = {
     "sample_tasks": "tasks.sampling",
     "solve": "tasks.solver",
 }
+_LEARNER = ("torch", "safetensors", "huggingface_hub")
+"""What the learner's extra brings."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'omnirl' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"omnirl.{_HOME[name]}"), name)
+    try:
+        home = importlib.import_module(f"omnirl.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in _LEARNER:
+            raise
+        raise MissingExtraError(f"{name} needs {error.name}: pip install 'omnirl-icrl[train]'") from error
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:
