@@ -99,6 +99,15 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path: Path
     assert torch.equal(weights(again), weights(whole.model))
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_a_signal_writes_a_checkpoint_before_it_does_what_it_does(tmp_path: Path) -> None:
     def told(progress: Progress) -> None:
         if progress.update == 2:
