@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +10,9 @@ import torch
 from fope.reproduce.arms import ARMS, build
 from fope.reproduce.experiment import EXPERIMENT, ExperimentConfig, arm_trials, gain_trials
 from fope.reproduce.figures import LOOKS
-from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 
 SCALES = ("quick", "laptop")
 SHAPE = {
@@ -68,19 +65,6 @@ def test_arms_of_one_seed_share_every_weight_and_differ_in_what_they_compute() -
         assert all(torch.equal(own[name], weight) for name, weight in weights.items()), arm
         same = [other for other in models if torch.equal(logits[other], logits[arm])]
         assert same == [arm]
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: others would do nothing but import torch and transformers again."""
-    function = pickle.loads(pickle.dumps(function))  # as a process of its own gets it
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 def test_a_small_run_judges_the_claims_and_draws_the_figures(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from implicit_prm.reproduce.prm_study import MAIN
 from implicit_prm.tasks.base import ChainTask
 from implicit_prm.tasks.gsm8k_chain import GSM8KChain
 from implicit_prm.tasks.modchain import ModChain
-from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 
 TINY = [
     "seeds=[0]",
@@ -59,18 +59,6 @@ TINY.append(
     + "]"
 )
 PROGRAMS = ("1+1;#1*2?", "4-2;#1/2?", "3*1;5-#1?", "5-3;#1+#1?")
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: other processes would do little but import torch and transformers."""
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 def questions(seed: int) -> list[list[dict[str, Any]]]:

@@ -1,9 +1,6 @@
 """The experiment: its arms are what they are called, and a small run ends with judged claims."""
 
-import pickle
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +10,9 @@ from lpa.layers import LowRankLinear
 from lpa.reproduce.arms import ARMS, ATTENTION, matched_ffn_rank
 from lpa.reproduce.experiment import EXPERIMENT, initialisation_share
 from lpa.reproduce.timing import predicted_block_ratio
-from tenfold import Estimate, Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Estimate, Run, Verdict, run_experiment
 from tenfold.configs import load_config
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 
 SCALES = ("quick", "laptop", "paper")
 SHAPE = {
@@ -91,19 +88,6 @@ def test_initialisation_share() -> None:
     assert initialisation_share(metrics) == {"initialisation_share": pytest.approx(0.8)}
     worse = metrics | {"test_ppl_lpa": Estimate.of(101.0)}
     assert initialisation_share(worse) == {}
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: others would do nothing but import torch and transformers again."""
-    function = pickle.loads(pickle.dumps(function))  # as a process of its own gets it
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 def test_a_small_run_judges_the_claims_and_draws_the_figures(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,11 +19,11 @@ from memoryformer.reproduce.experiment import (
     trial_of,
 )
 from memoryformer.reproduce.language import train_arm
-from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Run, TrialContext, Verdict, run_experiment
 from tenfold.configs import load_config
 from tenfold.data import path as data_path
 from tenfold.errors import UsageError
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 
 SCALES = ("quick", "laptop")
 
@@ -129,18 +127,6 @@ def test_two_hundred_steps_on_books_need_attention_and_the_gradient_to_the_input
     trial = trial_of(config, False, "memoryformer", 6e-3, seed=0)
     found = train_arm(trial, TrialContext(trial, tmp_path, lambda done, total: None))
     assert found["losses"]["valid"] < 2.25
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: 21 processes would do nothing but import torch and transformers."""
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 def test_a_small_run_judges_the_claims_and_draws_the_figures(

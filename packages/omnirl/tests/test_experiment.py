@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from omnirl.tasks.sampling import sample_tasks
 from omnirl.training.config import TrainConfig
 from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
 from tenfold.configs import load_config
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 
 MODEL = {"num_states": 16, "num_actions": 5, "hidden_size": 8, "num_layers": 1, "num_heads": 1}
 SMALL = {"updates": 2, "batch_size": 2, "context": 16, "model": {**MODEL, "layout": "fused"}}
@@ -53,18 +51,6 @@ LAPTOP = [
     "ppo.tasks=1",
     "ppo.steps=[64, 128]",
 ]
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: other processes would do little but import torch."""
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 FIGURES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import inf, isnan
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from implicit_prime.config import PrimeConfig
 from implicit_prime.reproduce import metrics
 from implicit_prime.reproduce.claims import CLAIMS, FEWER_ROLLOUTS, MORE_AREA, Reported, bootstrap_interval
 from implicit_prime.reproduce.experiment import EXPERIMENT, ExperimentConfig
-from tenfold import Estimate, NotTestableError, Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Estimate, NotTestableError, Run, Verdict, run_experiment
 from tenfold.configs import load_config
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 
 
 @pytest.mark.parametrize(
@@ -79,18 +78,6 @@ TINY = [
     'training={process_norm="batch_max"}}, {name="prime-offline", training={prm_update="none"}, '
     'prm="offline"}, {name="prime-unfiltered", training={accuracy_range="none"}}]',
 ]
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: other processes would do little but import torch and transformers."""
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
-from tenfold.pool import TrialFunction
+from tenfold.testing import run_here
 from toedit import EditConfig, Editor
 from toedit.reproduce import effect_study, prior
 from toedit.reproduce.experiment import EXPERIMENT, ExperimentConfig
@@ -38,18 +37,6 @@ TINY = [
     "mixing.shares=[0,0.5,1]",
     "mixing.seeds=[0]",
 ]
-
-
-def run_here(
-    run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
-) -> dict[Trial, dict[str, Any]]:
-    """`Run.map` in this process: other processes would do little but import torch and transformers."""
-    results = {}
-    for trial in trials:
-        context = TrialContext(trial, run.directory, lambda done, total: None)
-        results[trial] = context.finish(function(trial, context))
-    run.trials.update(results)
-    return results
 
 
 @pytest.fixture

@@ -271,3 +271,26 @@ class On:
     def uses_paper_value(self) -> bool:
         """Return False: see above."""
         return False
+
+
+@dataclass(frozen=True)
+class NoRule:
+    """No pass rule: the number is reported, and no verdict is given."""
+
+    why: str
+
+    def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
+        """Never an answer; raises `NotTestableError` with the reason."""
+        raise NotTestableError(self.why)
+
+    def describe(self, metric: str, paper_value: float | None = None) -> str:
+        """Return in words that there is no rule."""
+        return f"{metric} is reported; there is no pass rule"
+
+    def references(self) -> tuple[str, ...]:
+        """Return nothing: it compares with nothing."""
+        return ()
+
+    def uses_paper_value(self) -> bool:
+        """Return False: it compares with nothing."""
+        return False

@@ -7,11 +7,7 @@ the theory that the package stands on, M of its answers for measured structures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from tenfold import Above, AllOf, AtLeast, AtMost, Below, Claim, Equals, Estimate, On
-from tenfold.criteria import NotTestableError
+from tenfold import Above, AllOf, AtLeast, AtMost, Below, Claim, Equals, NoRule, On
 
 PAPER = "Sun et al., arXiv 2411.13182"
 ABSTRACT = f"{PAPER}, abstract"
@@ -26,30 +22,6 @@ EXACT = 1e-9
 NOISE_MEV = 1.5
 """What counts as zero of a DFT splitting: the noise of the real-space grid is 0.4 to 1.4 meV."""
 SPLIT_MEV = 10.0
-
-
-@dataclass(frozen=True)
-class NoRule:
-    """No pass rule: the number is reported, and no verdict is given."""
-
-    why: str
-
-    def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
-        """Never an answer; raises `NotTestableError` with the reason."""
-        raise NotTestableError(self.why)
-
-    def describe(self, metric: str, paper_value: float | None = None) -> str:
-        """Return in words that there is no rule."""
-        return f"{metric} is reported; there is no pass rule"
-
-    def references(self) -> tuple[str, ...]:
-        """Return nothing: it compares with nothing."""
-        return ()
-
-    def uses_paper_value(self) -> bool:
-        """Return False: it compares with nothing."""
-        return False
-
 
 MODEL = (
     Claim(

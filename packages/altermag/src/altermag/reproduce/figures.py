@@ -130,9 +130,9 @@ def zone_maps(found: dict[str, Any], folder: Path) -> Figure:
         reciprocal = 2 * np.pi * np.linalg.inv(named(name).lattice[:2, :2]).T
         size = np.abs(delta).max()
         grid = (points @ reciprocal).reshape(n, n, 2)
-        mesh = axes.pcolormesh(
-            grid[..., 0], grid[..., 1], delta.reshape(n, n), cmap="RdBu_r", norm=TwoSlopeNorm(0, -size, size)
-        )
+        colours = {"cmap": "RdBu_r", "norm": TwoSlopeNorm(0, -size, size)}
+        # As pixels also in the SVG: a path for every point makes megabytes of it.
+        mesh = axes.pcolormesh(grid[..., 0], grid[..., 1], delta.reshape(n, n), rasterized=True, **colours)
         axes.set(aspect="equal", title=name, xlabel="$k_x$ (1/Å)", ylabel="$k_y$ (1/Å)")
         axes.grid(False)
         canvas.colorbar(mesh, ax=axes, label="up minus down (meV, model)")
@@ -221,7 +221,9 @@ def _over_cell(axes: Axes, shifts: Floats, values: Floats, colours: Any, norm: A
     edges = np.arange(n + 1) / n - 0.5 / n
     corners = _cartesian(np.stack(np.meshgrid(edges, edges, indexing="ij"), axis=-1).reshape(-1, 2))
     grid = corners.reshape(n + 1, n + 1, 2)
-    mesh = axes.pcolormesh(grid[..., 0], grid[..., 1], values[order].reshape(n, n), cmap=colours, norm=norm)
+    mesh = axes.pcolormesh(
+        grid[..., 0], grid[..., 1], values[order].reshape(n, n), cmap=colours, norm=norm, rasterized=True
+    )
     axes.set_aspect("equal")
     axes.set_axis_off()
     return mesh

@@ -9,10 +9,7 @@ votes the mean over disjoint blocks of n.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from tenfold import Above, AllOf, AtLeast, Claim, Estimate, NotTestableError, On
+from tenfold import Above, AllOf, AtLeast, Claim, NoRule, On
 
 PAPER = "Yuan et al., ICML 2025, arXiv 2412.01981"
 PRIOR = "smollm2-135m"
@@ -23,30 +20,6 @@ SIGN_ONLY = (
     "Real problems; the numbers that ModChain has to pass come from a prototype of it, so here only the "
 )
 SIGN_ONLY += "sign is asked for."
-
-
-@dataclass(frozen=True)
-class NoRule:
-    """No pass rule: the number is reported, and no verdict is given."""
-
-    why: str
-
-    def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
-        """Never an answer; raises `NotTestableError` with the reason."""
-        raise NotTestableError(self.why)
-
-    def describe(self, metric: str, paper_value: float | None = None) -> str:
-        """Return in words that there is no rule."""
-        return f"{metric} is reported; there is no pass rule"
-
-    def references(self) -> tuple[str, ...]:
-        """Return nothing: it compares with nothing."""
-        return ()
-
-    def uses_paper_value(self) -> bool:
-        """Return False: it compares with nothing."""
-        return False
-
 
 CLAIMS = (
     Claim(

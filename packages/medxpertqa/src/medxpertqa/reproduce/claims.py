@@ -7,11 +7,10 @@ intervals of E4 and P are Wilson's, at 95%.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tenfold import Above, AllOf, AtLeast, AtMost, Claim, Equals, Estimate, On
-from tenfold.criteria import Criterion, NotTestableError
+from tenfold import Above, AllOf, AtLeast, AtMost, Claim, Equals, NoRule, On
+from tenfold.criteria import Criterion
 
 PAPER = "Zuo et al., ICML 2025, arXiv 2501.18362"
 MODEL = "smollm2-135m"
@@ -23,30 +22,6 @@ LONG = ("laptop",)
 USERS = ("paper",)
 
 SHARES = "of MedXpertQA's questions"
-
-
-@dataclass(frozen=True)
-class NoRule:
-    """No pass rule: the number is reported, and no verdict is given."""
-
-    why: str
-
-    def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
-        """Never an answer; raises `NotTestableError` with the reason."""
-        raise NotTestableError(self.why)
-
-    def describe(self, metric: str, paper_value: float | None = None) -> str:
-        """Return in words that there is no rule."""
-        return f"{metric} is reported; there is no pass rule"
-
-    def references(self) -> tuple[str, ...]:
-        """Return nothing: it compares with nothing."""
-        return ()
-
-    def uses_paper_value(self) -> bool:
-        """Return False: it compares with nothing."""
-        return False
-
 
 NUMBERS = (
     Claim(

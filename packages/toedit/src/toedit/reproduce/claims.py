@@ -7,40 +7,12 @@ Perplexities (PPL) are of held-back human text, means over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from tenfold import Above, AllOf, AtMost, Below, Claim, Estimate, On
-from tenfold.criteria import NotTestableError
+from tenfold import Above, AllOf, AtMost, Below, Claim, NoRule, On
 
 PAPER = "Zhu et al., ICML 2025, arXiv 2412.14689"
 PRIOR = "smollm2-135m"
 OUTSIDE = ("books", "gsm8k", "self-instruct-seeds", "wikitext2")
 """Named data sets that add corpora to T2; GSM8K and WikiText-2 are those of T3."""
-
-
-@dataclass(frozen=True)
-class NoRule:
-    """No pass rule: the number is reported, and no verdict is given."""
-
-    why: str
-
-    def holds(self, metric: Estimate, metrics: Mapping[str, Estimate], paper_value: float | None) -> bool:
-        """Never an answer; raises `NotTestableError` with the reason."""
-        raise NotTestableError(self.why)
-
-    def describe(self, metric: str, paper_value: float | None = None) -> str:
-        """Return in words that there is no rule."""
-        return f"{metric} is reported; there is no pass rule"
-
-    def references(self) -> tuple[str, ...]:
-        """Return nothing: it compares with nothing."""
-        return ()
-
-    def uses_paper_value(self) -> bool:
-        """Return False: it compares with nothing."""
-        return False
-
 
 U_SHAPE = "The probabilities of tokens are U-shaped: of ten bins the first is the largest, and the last is "
 U_SHAPE += "larger than the mean of bins 7 to 9"
