@@ -1,0 +1,1 @@
+"""Tools of the analysis, each typed and registered; importing this registers them."""
