@@ -11,9 +11,9 @@ from proteus_omics.models import Model
 class Design(Model):
     """Names of columns of `adata.obs`, and the levels that are compared.
 
-    Each level of `condition` is compared with `reference` (by default one named control, ctrl, healthy, normal, ref,
-    reference or wt, else the level that sorts first). `sample` names the biological sample of a cell, for cells are
-    never replicates. `root` asks for a trajectory.
+    Each level of `condition` is compared with `reference` (by default one named control, ctrl, healthy,
+    normal, ref, reference or wt, else the level that sorts first). `sample` names the biological sample of
+    a cell, for cells are never replicates. `root` asks for a trajectory.
     """
 
     condition: str | None = None

@@ -136,7 +136,7 @@ class Ref(Model):
 
 
 class Prediction(Model):
-    """What another cohort would have to show, and how many samples a group it takes (power 0.8, alpha 0.05)."""
+    """What another cohort would have to show, and with how many samples a group (power 0.8)."""
 
     entity: str
     direction: Literal["up", "down", "positive", "negative"]
