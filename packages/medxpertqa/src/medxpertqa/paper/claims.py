@@ -7,13 +7,12 @@ models that answered the same questions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import comb
 from typing import Literal
 
 from medxpertqa.errors import MedXpertQAError
 from medxpertqa.paper.audit import check_tables
 from medxpertqa.stats import Difference, Interval, diff_in_diff, two_proportion, wilson
-from medxpertqa.stats.distributions import two_sided
 
 Judgement = Literal["supported", "not shown", "contradicted"]
 
@@ -89,11 +88,17 @@ def _verdict(statement: str, model: str, subset: str, gap: Difference) -> Verdic
 
 
 def _at_chance(k: int, n: int) -> Verdict:
-    """The accuracy in % with Wilson's interval, and the score test against one in ten options."""
-    p_value = two_sided((k / n - 0.1) / sqrt(0.1 * 0.9 / n))
+    """The accuracy in % with Wilson's interval, and the exact binomial test against one in ten options."""
+    p_value = _one_in_ten(k, n)
     low, high = wilson(k, n)
     judged: Judgement = "contradicted" if p_value < 0.05 else "not shown"
     statement = "Reasoning is nearly random"
     return Verdict(
         statement, "Qwen2.5-32B", "Text", 100 * k / n, Interval(100 * low, 100 * high), p_value, judged
     )
+
+
+def _one_in_ten(k: int, n: int) -> float:
+    """P of all counts that are no likelier than `k` of `n` at 1/10 each; whole numbers, so exact."""
+    weights = [comb(n, i) * 9 ** (n - i) for i in range(n + 1)]
+    return sum(weight for weight in weights if weight <= weights[k]) / 10**n

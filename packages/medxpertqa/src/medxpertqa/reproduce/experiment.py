@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from medxpertqa.reproduce.answering import AnswersConfig, answers_trial, answers_trials
+from medxpertqa.reproduce.auditing import audit_metrics
 from medxpertqa.reproduce.claims import ATTRIBUTES, BANKS, CLAIMS, MODEL, SAMPLED
 from medxpertqa.reproduce.construction import ConstructionConfig, pairs_trial, pipeline_trial
 from medxpertqa.reproduce.figures import figures
@@ -36,7 +37,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     there = [name for name in (ATTRIBUTES, SAMPLED, *BANKS) if run.has_data(name)]
     trials = trials_of(config, there, run.has_data(MODEL))
     found = run.map(part_trial, trials)
-    metrics: dict[str, Any] = dict(parity_metrics())
+    metrics: dict[str, Any] = parity_metrics() | audit_metrics()
     metrics |= answers_metrics({trial.arm: found[trial] for trial in trials if trial.stage == "answers"})
     for trial in trials:
         if trial.stage != "answers":
