@@ -66,6 +66,9 @@ def test_what_a_provider_would_refuse_is_found_before_the_run(tmp_path: Path) ->
         store.check([_question(0, "MM-0-a.jpeg")], max_bytes=5000)
     with pytest.raises(DataError, match=r"MM-1: there is no image MM-1-a\.jpeg"):
         store.check([_question(1, "MM-1-a.jpeg")])
+    fake = ImageStore(_zip(tmp_path / "fake.zip", {"MM-2-a.jpeg": b"<html>not found</html>"}))
+    with pytest.raises(DataError, match=r"MM-2: image MM-2-a\.jpeg is no JPEG, PNG, GIF or WebP image"):
+        fake.check([_question(2, "MM-2-a.jpeg")])
     with pytest.raises(DataError, match="MM-0 has 2 images; the limit is 1"):
         store.check([_question(0, "MM-0-a.jpeg", "MM-0-b.jpeg")], max_images=1)
 
@@ -73,7 +76,7 @@ def test_what_a_provider_would_refuse_is_found_before_the_run(tmp_path: Path) ->
 def test_a_zip_that_was_cut_off_says_what_to_do(tmp_path: Path) -> None:
     path = _zip(tmp_path / "images.zip", synthetic_images())
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"images\.zip cannot be read .*medxpertqa download"):
+    with pytest.raises(DataError, match=r"images\.zip cannot be read .*medxpertqa download --images"):
         ImageStore(path)
 
 

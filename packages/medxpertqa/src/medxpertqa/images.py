@@ -94,19 +94,23 @@ class ImageStore:
     def check(
         self, questions: Iterable[Question], *, max_bytes: int = LARGEST, max_images: int = 100
     ) -> None:
-        """Make sure before a run that every image is there and is within a provider's limits.
+        """Make sure before a run that every image is there, is one, and is within a provider's limits.
 
-        Raises `DataError`, naming the first question and image that is not.
+        Only the first bytes are read. Raises `DataError`, naming the first question and image that is not.
         """
         for question in questions:
             if len(question.images) > max_images:
                 raise DataError(f"{question.id} has {len(question.images)} images; the limit is {max_images}")
             for name in question.images:
                 if name not in self:
-                    raise DataError(f"{question.id}: there is no image {name} in {self._source}")
+                    raise DataError(
+                        f"{question.id}: there is no image {name} in {self._source}; give the images with "
+                        "--images, or leave them out with --ablate images"
+                    )
                 if self._size(name) > max_bytes:
                     size = f"{self._size(name):,} bytes"
                     raise DataError(f"{question.id}: image {name} has {size}; the limit is {max_bytes:,}")
+                sniff(self._start(name), f"{question.id}: image {name}")
 
     def same(self, names: Iterable[str]) -> dict[str, Hashable]:
         """A key for each image, equal for equal bytes; only images that may be equal are read."""
@@ -132,6 +136,19 @@ class ImageStore:
             return self._file(name).stat().st_size
         return len(self.read(name))
 
+    def _start(self, name: str) -> bytes:
+        """The bytes that tell the type."""
+        try:
+            if self._archive is not None:
+                with self._archive.open(self._members[name]) as member:
+                    return member.read(16)
+            if self._folder is not None:
+                with self._file(name).open("rb") as file:
+                    return file.read(16)
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from error
+        return self.read(name)[:16]
+
     def _file(self, name: str) -> Path:
         if self._folder is None or PurePosixPath(name).name != name:
             raise DataError(f"{name!r} is no file name of an image")
@@ -152,7 +169,7 @@ class ImageStore:
     def _damaged(self, error: Exception) -> DataError:
         return DataError(
             f"{self._source} cannot be read ({error}); if it was fetched, it was cut off: delete it and run "
-            f"`medxpertqa download` again"
+            f"`medxpertqa download --images` again"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
+from medxpertqa.parsing import ParsedAnswer
 from medxpertqa.results import Record, Results
 from medxpertqa.stats import (
     Difference,
@@ -53,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ParserShare:
-    """One parser's accuracy, its Wilson interval, and how many replies gave a letter, by which rule."""
+    """One parser's accuracy, interval as in `Cell`, and how many replies gave a letter, by which rule."""
 
     n_correct: int
     accuracy: float
@@ -135,7 +136,7 @@ def summarize(
     rights = {name: [results.correct(name)[place] for place in kept] for name in results.answers}
     scores = _Scores(records, rights[parser], seed)
     answers = [results.answers[parser][place] for place in kept]
-    whole = scores.cell(list(scores.values))
+    whole = scores.whole()
     costs = [record.cost for record in records]
     asked = {record.id for record in results.records}
     return Summary(
@@ -144,7 +145,13 @@ def summarize(
         protocol=results.protocol,
         parser=parser,
         by=scores.by_field(),
-        parsers={name: _share(results, name, kept, rights[name]) for name in results.answers},
+        parsers={
+            name: _share(
+                whole if name == parser else _Scores(records, rights[name], seed).whole(),
+                [results.answers[name][place] for place in kept],
+            )
+            for name in results.answers
+        },
         disagreement=results.disagreement(),
         position=_position([answer.letter for answer in answers], records),
         consistency=_consistency([answer.letter for answer in answers], records),
@@ -185,7 +192,9 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
 
     def difference(ids: Sequence[str]) -> Difference:
         one, two = ([scores.values[name] for name in ids] for scores in (first, second))
-        return paired_difference(one, two, first.clusters(ids), seed=seed)
+        # Another harness's results do not tell which questions share an image; one run that does suffices.
+        clusters = min(first.clusters(ids), second.clusters(ids), key=lambda found: len(set(found)))
+        return paired_difference(one, two, clusters, seed=seed)
 
     whole = difference(shared)
     only_a = sum(first.values[name] > second.values[name] for name in shared)
@@ -228,6 +237,9 @@ class _Scores:
     def clusters(self, ids: Sequence[str]) -> list[Hashable]:
         return [self.records[name].attributes.get("cluster", name) for name in ids]
 
+    def whole(self) -> Cell:
+        return self.cell(list(self.values))
+
     def cell(self, ids: Sequence[str]) -> Cell:
         values, clusters = [self.values[name] for name in ids], self.clusters(ids)
         n_correct = sum(sum(self.rights[name]) for name in ids)
@@ -255,15 +267,13 @@ class _Scores:
         }
 
 
-def _share(results: Results, parser: str, kept: Sequence[int], rights: Sequence[bool]) -> ParserShare:
-    answers = [results.answers[parser][place] for place in kept]
+def _share(cell: Cell, answers: Sequence[ParsedAnswer]) -> ParserShare:
     rules: dict[str, int] = {}
     for answer in answers:
         rules[answer.rule] = rules.get(answer.rule, 0) + 1
-    n, n_correct = len(kept), sum(rights)
     n_answered = sum(answer.letter is not None for answer in answers)
     n_ambiguous = sum(answer.ambiguous for answer in answers)
-    return ParserShare(n_correct, n_correct / n, wilson(n_correct, n), n_answered, n_ambiguous, rules)
+    return ParserShare(cell.n_correct, cell.accuracy, cell.ci, n_answered, n_ambiguous, rules)
 
 
 def _position(letters: Sequence[str | None], records: Sequence[Record]) -> Position | None:

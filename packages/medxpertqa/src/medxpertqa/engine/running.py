@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medxpertqa.engine.asking import Ablation, Asked, asked_questions, shard_of
 from medxpertqa.engine.description import RunDescription, sole_user
 from medxpertqa.engine.messages import Images
+from medxpertqa.engine.sources import check_images, image_source, shared_images
 from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError
 from medxpertqa.hub import question_digest
 from medxpertqa.protocols import Protocol, get_protocol
@@ -21,7 +22,7 @@ from medxpertqa.results import Results
 if TYPE_CHECKING:
     from inspect_ai.model import Model
 
-    from medxpertqa.engine.solving import Exam
+    from medxpertqa.engine.solving import Brake, Exam
 
 RETRIES = 9
 """The official client tries ten times."""
@@ -52,7 +53,7 @@ class EvalRun:
     log_dir: str | os.PathLike[str]
     protocol: str = "official-cot"
     data: str | os.PathLike[str] | None = None
-    images: Images | None = None
+    images: Images | str | os.PathLike[str] | None = None
     base_url: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     demonstrations: Sequence[Question] = ()
@@ -67,6 +68,7 @@ class EvalRun:
     log_text: bool = False
     cache: bool = False
     display: Display = "none"
+    allow_revision: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -76,7 +78,16 @@ class EvalRun:
             return check_questions(self.questions, "the questions given")
         import medxpertqa
 
-        return list(medxpertqa.load_questions(self.questions, path=self.data))
+        return list(
+            medxpertqa.load_questions(self.questions, path=self.data, allow_revision=self.allow_revision)
+        )
+
+    @cached_property
+    def image_source(self) -> Images | None:
+        """What gives the images; not looked for where nothing that is asked has any."""
+        if self.images is None and not any(asked.question.images for asked in self.asked.values()):
+            return None
+        return image_source(self.images, self.dataset, self.data)
 
     @cached_property
     def asked(self) -> dict[str, Asked]:
@@ -143,7 +154,7 @@ class EvalRun:
 
         from medxpertqa.engine import logs
         from medxpertqa.engine.endpoint import check_endpoint, price_of
-        from medxpertqa.engine.solving import Brake, Exam
+        from medxpertqa.engine.solving import Brake
 
         description = self.description
         if self.cost_limit is not None and price_of(model) is None:
@@ -155,16 +166,27 @@ class EvalRun:
             description.check(folder)
             wanted = {(key, epoch) for key in self.asked for epoch in range(1, self.epochs + 1)}
             missing = wanted - logs.finished(folder)
+            self.check_images()
             description.write(folder)
             if missing:
                 longest = max(_length(self.rules, asked.question) for asked in self.asked.values())
                 check_endpoint(model, longest, request_settings(self.rules, self._altered)["max_tokens"])
                 brake = Brake(self.cost_limit, logs.spent(folder))
-                images = self.images or _no_images
-                self._ask(model, Exam(self.rules, self.asked, images, brake, self.log_text, self.cache))
+                self._ask(model, self._exam(brake))
                 if not logs.finished(folder) and brake.reason:
                     raise MedXpertQAError(f"no question was answered: {brake.reason}")
             return logs.read_logs(folder)
+
+    def check_images(self) -> None:
+        """Raise `DataError` for an image that is missing, is none, or is too large for the provider."""
+        check_images((asked.question for asked in self.asked.values()), self.image_source, self.model)
+
+    def _exam(self, brake: Brake) -> Exam:
+        from medxpertqa.engine.solving import Exam
+
+        clusters = shared_images(self.all_questions, self.image_source)
+        images = self.image_source or no_images
+        return Exam(self.rules, self.asked, images, brake, self.log_text, self.cache, clusters)
 
     def _open_model(self) -> Model:
         try:
@@ -216,7 +238,7 @@ def evaluate(
     log_dir: str | os.PathLike[str],
     protocol: str = "official-cot",
     data: str | os.PathLike[str] | None = None,
-    images: Images | None = None,
+    images: Images | str | os.PathLike[str] | None = None,
     base_url: str | None = None,
     model_args: Mapping[str, Any] | None = None,
     demonstrations: Sequence[Question] = (),
@@ -231,12 +253,14 @@ def evaluate(
     log_text: bool = False,
     cache: bool = False,
     display: Display = "none",
+    allow_revision: bool = False,
     **settings: Any,
 ) -> Results:
     """Let a model answer questions by a protocol, on inspect-ai, and return the results so far.
 
     The same call again asks only what has no reply yet; a question that failed is asked again. `questions`
-    is a name for `load_questions` (with `data` a file of them) or the questions; `model` is inspect-ai's
+    is a name for `load_questions` (with `data` a file of them) or the questions; `images` is a ZIP, a folder
+    or a function from file name to type and bytes (default: those of a named set); `model` is inspect-ai's
     name; `limit`, `sample_ids` and `shard` ("i/n") choose among the questions, `epochs` repeats each one,
     `permute` asks each with its options in that many cyclic orders, `ablate` takes away images or stem.
     `price` is US dollars for a million input and output tokens where inspect-ai does not know it; after
@@ -245,7 +269,8 @@ def evaluate(
     protocol says is told in the results.
 
     Raises `MedXpertQAError` for settings, a model, a key or an endpoint that cannot work, and for a log
-    folder with another run in it or in use; `DataError` for the questions; `MissingExtraError`.
+    folder with another run in it or in use; `DataError` for the questions and for images that are missing or
+    damaged; `MissingExtraError`.
     """
     return EvalRun(
         questions,
@@ -268,6 +293,7 @@ def evaluate(
         log_text,
         cache,
         display,
+        allow_revision,
         settings,
     ).execute()
 
@@ -291,5 +317,6 @@ def _length(protocol: Protocol, question: Question) -> int:
     return sum(map(len, texts))
 
 
-def _no_images(name: str) -> tuple[str, bytes]:
+def no_images(name: str) -> tuple[str, bytes]:
+    """Where there are no images: `DataError`."""
     raise DataError(f"there is nowhere to take the image {name} from; give images, or ablate them")

@@ -7,7 +7,7 @@ is called under a transcript that is thrown away, and what went wrong is told wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inspect_ai.log import Transcript, transcript
@@ -18,6 +18,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from medxpertqa.engine.asking import Asked
 from medxpertqa.engine.messages import Images, chat_messages
+from medxpertqa.errors import DataError
 from medxpertqa.parsing import ParserName, parse_answer
 from medxpertqa.protocols import Message, Protocol
 
@@ -54,7 +55,10 @@ class Brake:
 
 @dataclass(frozen=True)
 class Exam:
-    """What a run asks and how: the questions by key, and what belongs to every one of them."""
+    """What a run asks and how: the questions by key, and what belongs to every one of them.
+
+    `clusters` names, by id, the group of questions that share an image.
+    """
 
     protocol: Protocol
     asked: Mapping[str, Asked]
@@ -62,6 +66,7 @@ class Exam:
     brake: Brake
     log_text: bool = False
     cache: bool = False
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 def told(error: BaseException, secret: str | None = None) -> str:
@@ -84,7 +89,10 @@ def _hopeless(error: BaseException) -> bool:
 async def call(model: Model, messages: list[Message], exam: Exam) -> ModelOutput:
     """Call the model once; retries are inspect-ai's. Raises `CallError`."""
     exam.brake.check()
-    request = chat_messages(messages, exam.images)
+    try:
+        request = chat_messages(messages, exam.images)
+    except DataError as error:  # an image that turned out damaged: this question's fault alone
+        raise CallError(str(error)) from None
     before, failure = transcript(), ""
     if not exam.log_text:
         init_transcript(Transcript())

@@ -16,7 +16,7 @@ from medxpertqa.engine.solving import WITHHELD, Exam, letter_scorer, protocol_so
 
 def exam_task(exam: Exam, name: str, altered: Mapping[str, Any] | None = None) -> Task:
     """The task that puts an exam; `altered` are parameters of the request that replace the protocol's."""
-    samples = [_sample(key, asked, exam.log_text) for key, asked in exam.asked.items()]
+    samples = [_sample(key, asked, exam) for key, asked in exam.asked.items()]
     return Task(
         dataset=MemoryDataset(samples, name=name),
         solver=protocol_solver(exam),
@@ -27,15 +27,16 @@ def exam_task(exam: Exam, name: str, altered: Mapping[str, Any] | None = None) -
     )
 
 
-def _sample(key: str, asked: Asked, log_text: bool) -> Sample:
+def _sample(key: str, asked: Asked, exam: Exam) -> Sample:
+    cluster = exam.clusters.get(asked.published.id)
     return Sample(
         id=key,
-        input=asked.question.to_prompt_string() if log_text else WITHHELD,
+        input=asked.question.to_prompt_string() if exam.log_text else WITHHELD,
         target=asked.question.label,
         metadata={
             "id": asked.published.id,
             "n_options": asked.question.n_options,
             "order": list(asked.order),
-            "attributes": asked.published.attributes,
+            "attributes": asked.published.attributes | ({"cluster": cluster} if cluster else {}),
         },
     )
