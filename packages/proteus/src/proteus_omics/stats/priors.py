@@ -1,0 +1,124 @@
+"""The prior of the residual variances, s_g^2 ~ s0^2 F(d_g, d0): Smyth 2004 and limma's newer estimate.
+
+Equations of section 2.6. All functions take proteins with d_g > 0 only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import gammaln, polygamma, psi
+
+from proteus_omics.errors import ProteusWarning
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the proteins know of each other's variances; `kind` says by which estimate."""
+
+    df: float | Floats
+    """d0, one number or, where robust, one a protein."""
+    s2: float | Floats
+    """s0^2, one number or, with a trend, one a protein."""
+    kind: str
+
+
+def trigamma_inverse(x: float) -> float:
+    """The y with trigamma(y) = x, for x > 0, by Newton's method on 1/trigamma."""
+    if x > 1e7:
+        return x**-0.5
+    if x < 1e-6:
+        return 1 / x
+    y = 0.5 + 1 / x
+    for _ in range(50):
+        value = polygamma(1, y)
+        step = value * (1 - value / x) / polygamma(2, y)
+        y += step
+        if -step / y < 1e-8:
+            break
+    return float(y)
+
+
+def off_zero(s2: Floats, share: float) -> Floats:
+    """Variances, at least `share` of their median: a protein with none would rule out every other."""
+    median = float(np.median(s2))
+    if median <= 0:
+        warnings.warn(
+            "more than half of the residual variances are 0: the moderated statistics are not to be trusted; "
+            "are the values rounded or imputed?",
+            ProteusWarning,
+            stacklevel=2,
+        )
+        median = 1.0
+    return np.maximum(s2, share * median)
+
+
+def smyth_prior(s2: Floats, df: Floats, mean: Floats | None = None) -> Prior:
+    """Moments of ln s_g^2: limma's estimate before 3.61, with `mean` (G: A_g) as a function of it."""
+    kind = "limma < 3.61" + ("" if mean is None else ", trend")
+    if len(s2) == 1:
+        return Prior(0.0, s2[0], kind)
+    s2 = off_zero(s2, 1e-5)
+    e = np.log(s2) - psi(df / 2) + np.log(df / 2)
+    basis = None if mean is None else spline_basis(mean)
+    if basis is None:
+        centre: float | Floats = e.mean()
+        variance = e.var(ddof=1)
+    else:
+        coefficients, _, rank, _ = np.linalg.lstsq(basis, e, rcond=None)
+        centre = basis @ coefficients
+        variance = np.sum((e - centre) ** 2) / max(len(e) - rank, 1)
+    variance -= polygamma(1, df / 2).mean()
+    if variance <= 0:
+        return Prior(np.inf, float(s2.mean()) if basis is None else np.exp(centre), kind)
+    half = trigamma_inverse(variance)
+    s0 = np.exp(centre + psi(half) - np.log(half))
+    return Prior(2 * half, s0 if basis is not None else float(s0), kind)
+
+
+def spline_basis(x: Floats) -> Floats | None:
+    """Natural cubic splines at x, with an intercept and knots at equally spaced quantiles; None for one x.
+
+    The basis of truncated powers: that of R's `ns` spans the same space, so fitted values are the same.
+    """
+    columns = min(1 + (len(x) >= 3) + (len(x) >= 6) + (len(x) >= 30), len(np.unique(x)))
+    if columns < 2:
+        return None
+    x = (x - x.min()) / np.ptp(x)
+    knots = np.quantile(x, np.linspace(0, 1, columns))
+
+    def beyond(knot: float) -> Floats:
+        return np.maximum(x - knot, 0) ** 3
+
+    last = (beyond(knots[-2]) - beyond(knots[-1])) / (knots[-1] - knots[-2]) if columns > 2 else 0.0
+    curved = [(beyond(knot) - beyond(knots[-1])) / (knots[-1] - knot) - last for knot in knots[: columns - 2]]
+    return np.column_stack([np.ones_like(x), x, *curved])
+
+
+def unequal_df_prior(s2: Floats, df: Floats) -> Prior:
+    """limma's prior since 3.61: d0 maximises the likelihood given the weighted mean of ln s_g^2."""
+    s2 = off_zero(s2, 1e-12)
+    half = df / 2
+    weight = 1 / polygamma(1, half)
+    centre = np.average(np.log(s2) - psi(half) + np.log(half), weights=weight)
+
+    def scale(h: float) -> float:
+        return float(np.exp(centre - np.log(h) + psi(h)))
+
+    def minus_log_likelihood(share: float) -> float:
+        h = share / (1 - share)
+        s = h * scale(h)
+        terms = -(half + h) * np.log1p(half * s2 / s) - half * np.log(s) + gammaln(half + h) - gammaln(h)
+        return -float(terms.sum())
+
+    found = minimize_scalar(
+        minus_log_likelihood, bounds=(0.5, 0.9998), method="bounded", options={"xatol": 1e-10}
+    )
+    h = found.x / (1 - found.x)
+    return Prior(2 * h, scale(h), "limma >= 3.61")
