@@ -28,8 +28,11 @@ def run(
     from medxpertqa.construct.pipeline import read_bank, run_pipeline
     from medxpertqa.construct.review import export_review
     from medxpertqa.construct.settings import read_settings
+    from medxpertqa.images import ImageStore
 
-    build = run_pipeline(read_bank(bank), read_settings(config), out, EndpointModel)
+    settings = read_settings(config)
+    images = ImageStore(settings.images) if settings.images else None
+    build = run_pipeline(read_bank(bank), settings, out, lambda model: EndpointModel(model, images), images)
     for stage, left in build.funnel:
         typer.echo(f"{stage:<12}{left:>8,}")
     typer.echo(f"{build.new_calls} new calls, {len(build.notes)} questions that people must look at")

@@ -5,6 +5,7 @@ Every stage decides anew on every run, which costs nothing: only a call that the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from medxpertqa.construct.semantic import TfidfEmbedder, TransformersEmbedder, s
 from medxpertqa.construct.settings import AIStage, BuildSettings, HumanStage, ModelSettings
 from medxpertqa.construct.voting import Votes, ai_expert_filter
 from medxpertqa.errors import DataError
+from medxpertqa.images import ImageStore
 from medxpertqa.parsing import parse_answer
 from medxpertqa.protocols import get_protocol
 from medxpertqa.questions import Question, check_questions
@@ -80,26 +82,41 @@ def run_pipeline(
     settings: BuildSettings,
     folder: str | Path,
     open_model: Callable[[ModelSettings], ChatModel],
+    images: ImageStore | None = None,
 ) -> Build:
     """Run the stages that the settings have, and write questions.jsonl and decisions.jsonl into `folder`.
 
     The ledger is calls.jsonl there. `open_model` makes a model of its settings, for example
-    `medxpertqa.construct.endpoints.EndpointModel`.
+    `medxpertqa.construct.endpoints.EndpointModel`. `images` are shown to the models of the AI filter; the
+    ledger keeps their names and SHA-256, not their bytes.
 
     Raises:
         MedXpertQAError: texts would leave the machine without `phi_checked`; another run uses the folder.
-        DataError: ids that come twice, or no questions.
+        DataError: ids that come twice, no questions, or an image that the AI filter needs is not there.
     """
     settings.check_privacy()
     check_questions((item.question for item in items), "the bank")
+    if settings.ai:
+        _check_images([item.question for item in items], images)
     with Ledger(Path(folder) / "calls.jsonl") as ledger:
-        run = _Run(list(items), settings, ledger, open_model)
+        run = _Run(list(items), settings, ledger, open_model, images)
         run.filters()
         run.changes()
         build = Build([i.question for i in run.items], run.funnel, run.decisions, run.notes, ledger.new_calls)
         _write(Path(folder) / "questions.jsonl", [q.to_record() for q in build.questions])
         _write(Path(folder) / "decisions.jsonl", [vars(decision) for decision in build.decisions])
     return build
+
+
+def _check_images(questions: Sequence[Question], images: ImageStore | None) -> None:
+    shown = [question for question in questions if question.images]
+    if images is not None:
+        images.check(shown)
+    elif shown:
+        raise DataError(
+            f"{shown[0].id} has images, which the AI filter shows to its models; name a ZIP or a folder with "
+            'them in the settings, images = "images.zip"'
+        )
 
 
 def _write(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -115,8 +132,10 @@ class _Run:
         settings: BuildSettings,
         ledger: Ledger,
         open_model: Callable[[ModelSettings], ChatModel],
+        images: ImageStore | None,
     ) -> None:
         self.items, self.settings, self.ledger, self.open_model = items, settings, ledger, open_model
+        self.images = images
         self.funnel = [("collected", len(items))]
         self.decisions: list[Decision] = []
         self.notes: dict[str, list[str]] = {}
@@ -184,14 +203,16 @@ class _Run:
         self._keep("ai", result.keep, result.reasons)
 
     def _votes(self, model: ChatModel, question: Question, stage: AIStage, samples: int) -> list[bool]:
-        if question.images:
-            raise DataError(
-                f"{question.id}: the AI filter asks about text only; leave questions with images out"
-            )
         messages = get_protocol("official-ao").first_turn(question)
+        for part in messages[-1]["content"]:
+            if part["type"] == "image":  # another image under the same name is another call
+                assert self.images is not None
+                part["sha256"] = hashlib.sha256(self.images.read(part["image"])).hexdigest()
         limits = {"temperature": stage.temperature, "max_tokens": stage.max_tokens}
         replies = [self.ledger.ask(model, messages, sample, **limits) for sample in range(samples)]
-        return [parse_answer(r, question.n_options, "robust").letter == question.label for r in replies]
+        n, options = question.n_options, question.options
+        found = [parse_answer(reply, n, "robust", options=options, trigger="ao") for reply in replies]
+        return [answer.letter == question.label for answer in found]
 
     def _similar(self, stage: str, pairs: Sequence[SimilarPair]) -> None:
         scores = [_score(item, 1) for item in self.items]

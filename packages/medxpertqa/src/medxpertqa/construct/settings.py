@@ -96,9 +96,13 @@ class LabelStage(_Table):
 
 
 class BuildSettings(_Table):
-    """All stages in the paper's order. Own banks may hold patients' data: see `phi_checked`."""
+    """All stages in the paper's order. Own banks may hold patients' data: see `phi_checked`.
+
+    `images` is the ZIP or the folder of the questions' images, for the AI filter.
+    """
 
     seed: int = 0
+    images: str | None = None
     phi_checked: bool = False
     human: HumanStage | None = None
     ai: AIStage | None = None
