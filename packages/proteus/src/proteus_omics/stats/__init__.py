@@ -1,8 +1,19 @@
 """Statistics for proteins: each function takes numbers and gives numbers, and knows of no run."""
 
+from proteus_omics.stats.designs import design_matrix, level_contrasts
 from proteus_omics.stats.ebayes import Diagnostics, ModeratedFit
 from proteus_omics.stats.linear import ContrastFit, LinearFit, lm_fit
 from proteus_omics.stats.multiple import bh
 from proteus_omics.stats.priors import Prior
 
-__all__ = ["ContrastFit", "Diagnostics", "LinearFit", "ModeratedFit", "Prior", "bh", "lm_fit"]
+__all__ = [
+    "ContrastFit",
+    "Diagnostics",
+    "LinearFit",
+    "ModeratedFit",
+    "Prior",
+    "bh",
+    "design_matrix",
+    "level_contrasts",
+    "lm_fit",
+]

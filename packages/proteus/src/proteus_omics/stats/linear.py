@@ -172,9 +172,8 @@ def _same_samples(of_y: pd.Index, of_x: pd.Index) -> None:
     numbered = any(isinstance(index, pd.RangeIndex) for index in (of_y, of_x))
     if not numbered and not of_y.equals(of_x):
         apart = [f"{a!r} and {b!r}" for a, b in zip(of_y, of_x, strict=False) if a != b]
-        raise MetadataError(
-            f"the samples of Y and of the design are not the same in this order: {apart[0] if apart else 'number'}"
-        )
+        first = f"; the first that differ are {apart[0]}" if apart else ""
+        raise MetadataError(f"Y and the design need the same samples in the same order{first}")
 
 
 def _orthonormal(x: Floats, terms: Sequence[str]) -> tuple[Floats, Floats]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import gammaln, polygamma, psi
+from scipy.optimize import brentq
+from scipy.special import polygamma, psi
 
 from proteus_omics.errors import ProteusWarning
 
@@ -108,17 +108,17 @@ def unequal_df_prior(s2: Floats, df: Floats) -> Prior:
     weight = 1 / polygamma(1, half)
     centre = np.average(np.log(s2) - psi(half) + np.log(half), weights=weight)
 
-    def scale(h: float) -> float:
-        return float(np.exp(centre - np.log(h) + psi(h)))
+    def score(h: float) -> float:
+        """Derivative of the log likelihood; h s0^2(h) = exp(centre + psi(h))."""
+        ratio = half * s2 / np.exp(centre + psi(h))
+        slope = polygamma(1, h) * ((half + h) * ratio / (1 + ratio) - half)
+        return float(np.sum(slope - np.log1p(ratio) + psi(half + h) - psi(h)))
 
-    def minus_log_likelihood(share: float) -> float:
-        h = share / (1 - share)
-        s = h * scale(h)
-        terms = -(half + h) * np.log1p(half * s2 / s) - half * np.log(s) + gammaln(half + h) - gammaln(h)
-        return -float(terms.sum())
-
-    found = minimize_scalar(
-        minus_log_likelihood, bounds=(0.5, 0.9998), method="bounded", options={"xatol": 1e-10}
-    )
-    h = found.x / (1 - found.x)
-    return Prior(2 * h, scale(h), "limma >= 3.61")
+    low, high = 1.0, 4999.0  # limma's range, h/(1 + h) from 0.5 to 0.9998
+    if score(low) <= 0:
+        h = low
+    elif score(high) >= 0:
+        h = high
+    else:
+        h = brentq(score, low, high, xtol=1e-12, rtol=1e-14)
+    return Prior(2 * h, float(np.exp(centre + psi(h) - np.log(h))), "limma >= 3.61")
