@@ -68,6 +68,16 @@ class Package:
         return f"packages/{self.name}.md"
 
     @property
+    def tutorial(self) -> str:
+        """The page of the tutorial, whose code runs when the site is built."""
+        return f"tutorials/{self.name}.md"
+
+    @property
+    def has_tutorial(self) -> bool:
+        """Whether it is written."""
+        return (DOCS / self.tutorial).exists()
+
+    @property
     def reference_page(self) -> str:
         """The page of the reference."""
         return f"reference/{self.name}.md"
@@ -124,6 +134,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     floors = itertools.groupby(packages(), key=lambda package: package.floor)
     config.nav = [
         {"Start": "index.md"},
+        {"Tutorials": [{package.name: package.tutorial} for package in packages() if package.has_tutorial]},
         *({floor: [{package.name: package.page} for package in found]} for floor, found in floors),
         {
             "How it works": [
