@@ -13,20 +13,23 @@ from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, Mis
 if TYPE_CHECKING:
     from medxpertqa import construct, leakage, paper, stats
     from medxpertqa.attributes import dataset_statistics, load_attributes
-    from medxpertqa.engine.running import evaluate
+    from medxpertqa.engine.batch import export_batch, import_batch
+    from medxpertqa.engine.running import EvalRun, evaluate
     from medxpertqa.hub import load_questions
-    from medxpertqa.images import ImageStore
+    from medxpertqa.images import ImageStore, image_clusters
     from medxpertqa.importing import load_results
     from medxpertqa.parsing import ParsedAnswer, parse_answer
     from medxpertqa.protocols import Protocol, get_protocol
     from medxpertqa.questions import Question
     from medxpertqa.reporting.document import report
     from medxpertqa.results import Record, Results, score_records, write_results
+    from medxpertqa.sharing import find_leaks, share
     from medxpertqa.summaries import Comparison, Summary, compare, compare_all, summarize
 
 __all__ = [
     "Comparison",
     "DataError",
+    "EvalRun",
     "ImageStore",
     "MedXpertQAError",
     "MedXpertQAWarning",
@@ -42,7 +45,11 @@ __all__ = [
     "construct",
     "dataset_statistics",
     "evaluate",
+    "export_batch",
+    "find_leaks",
     "get_protocol",
+    "image_clusters",
+    "import_batch",
     "leakage",
     "load_attributes",
     "load_questions",
@@ -51,6 +58,7 @@ __all__ = [
     "parse_answer",
     "report",
     "score_records",
+    "share",
     "stats",
     "summarize",
     "write_results",
@@ -58,6 +66,7 @@ __all__ = [
 
 _HOME = {
     "Comparison": "summaries",
+    "EvalRun": "engine.running",
     "ImageStore": "images",
     "ParsedAnswer": "parsing",
     "Protocol": "protocols",
@@ -69,13 +78,18 @@ _HOME = {
     "compare_all": "summaries",
     "dataset_statistics": "attributes",
     "evaluate": "engine.running",
+    "export_batch": "engine.batch",
+    "find_leaks": "sharing",
     "get_protocol": "protocols",
+    "image_clusters": "images",
+    "import_batch": "engine.batch",
     "load_attributes": "attributes",
     "load_questions": "hub",
     "load_results": "importing",
     "parse_answer": "parsing",
     "report": "reporting.document",
     "score_records": "results",
+    "share": "sharing",
     "summarize": "summaries",
     "write_results": "results",
 }

@@ -14,6 +14,7 @@ from medxpertqa.parsing import TriggerName
 from medxpertqa.protocols import PROTOCOLS, get_protocol
 from medxpertqa.questions import Question
 from medxpertqa.results import FAILED, KIND, SCHEMA, Record, Results, score_records
+from medxpertqa.sharing import is_shared, read_shared
 
 _SAMPLES = re.compile(r"samples_(medxpertqa_(?:text|mm)_(?:cot|ll))_.*\.jsonl")
 """How lm-eval names the samples that `--log_samples` keeps."""
@@ -22,9 +23,10 @@ _SAMPLES = re.compile(r"samples_(medxpertqa_(?:text|mm)_(?:cot|ll))_.*\.jsonl")
 def load_results(path: str | os.PathLike[str], *, questions: Iterable[Question] | None = None) -> Results:
     """Load the results of one run, from whatever wrote them.
 
-    A folder: logs of `evaluate`, an output folder of EvalScope or OpenCompass, or one with a file of results
-    or of lm-eval samples. A file: results of schema 1, the official *_output.jsonl, lm-eval samples, reviews
-    of EvalScope, predictions of OpenCompass, or JSON lines with id, response, label, n_options. With
+    A folder: logs of `evaluate` or of `inspect eval`, a batch, an output folder of EvalScope or OpenCompass,
+    or one with a file of results or of lm-eval samples. A file: results of schema 1, a bundle of `share`
+    (with `questions`, which have the labels), the official *_output.jsonl, lm-eval samples, reviews of
+    EvalScope, predictions of OpenCompass, or JSON lines with id, response, label, n_options. With
     `questions`, those are joined by id: they must be the ones asked, and give attributes and option texts.
 
     Raises `DataError` that names the path and what was expected.
@@ -32,6 +34,12 @@ def load_results(path: str | os.PathLike[str], *, questions: Iterable[Question] 
     place = Path(path)
     if not place.exists():
         raise DataError(f"there is no file or folder {place}")
+    if place.is_file() and is_shared(place):
+        if questions is None:
+            raise DataError(
+                f"{place} is a shared bundle, which has no labels; give the questions with --subset"
+            )
+        return read_shared(_rows(place), questions, str(place))
     results = _folder(place) if place.is_dir() else _file(place)
     if questions is None:
         return results
@@ -47,8 +55,15 @@ def load_results(path: str | os.PathLike[str], *, questions: Iterable[Question] 
 def _folder(place: Path) -> Results:
     from medxpertqa.adapters.evalscope import read_evalscope, review_files
     from medxpertqa.adapters.opencompass import prediction_files, read_opencompass
+    from medxpertqa.engine.description import BATCH_FILE
     from medxpertqa.engine.logs import is_log_folder, read_logs
 
+    if (place / BATCH_FILE).exists():
+        if not (place / "results.jsonl").exists():
+            raise DataError(
+                f"{place}: no question of the batch has its last reply yet; see `medxpertqa batch import`"
+            )
+        return _file(place / "results.jsonl")
     if is_log_folder(place):
         return read_logs(place)
     if review_files(place):

@@ -13,7 +13,12 @@ from typing import Any
 from medxpertqa.errors import DataError, MedXpertQAError
 from medxpertqa.parsing import ParserName
 
-FILE = "medxpertqa.json"
+FILE, BATCH_FILE = "medxpertqa.json", "batch.json"
+"""Of a folder of logs, and of a folder of batches."""
+
+DESCRIBED = "medxpertqa"
+"""Where the metadata of a log of `inspect eval` says what was asked and how."""
+
 SCHEMA = 1
 _GROWS = ("n_expected",)  # the same run with another --limit is the same run
 
@@ -45,16 +50,16 @@ class RunDescription:
         changes += [f"without {part}" for part in self.ablate]
         return f"{self.protocol} ({', '.join(changes)})" if changes else self.protocol
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, file: str = FILE) -> None:
         """Write it into a folder of logs, all or nothing."""
-        partial = folder / f".{FILE}.partial"
+        partial = folder / f".{file}.partial"
         partial.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2), encoding="utf-8")
-        os.replace(partial, folder / FILE)
+        os.replace(partial, folder / file)
 
     @classmethod
-    def read(cls, folder: Path) -> RunDescription | None:
+    def read(cls, folder: Path, file: str = FILE) -> RunDescription | None:
         """The description in a folder, or None if it has none. Raises `DataError` for one that is broken."""
-        path = folder / FILE
+        path = folder / file
         if not path.exists():
             return None
         try:
@@ -67,9 +72,9 @@ class RunDescription:
                 raise
             raise DataError(f"{path} does not describe a run: {error}; use another log folder") from None
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: Path, file: str = FILE) -> None:
         """Raise `MedXpertQAError` if the folder holds another run, naming the first thing that differs."""
-        there = self.read(folder)
+        there = self.read(folder, file)
         if there is None:
             return
         for entry in fields(self):

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medxpertqa.engine.description import FILE, RunDescription
+from medxpertqa.engine.description import DESCRIBED, FILE, RunDescription
+from medxpertqa.engine.running import request_settings
 from medxpertqa.errors import DataError, MissingExtraError
 from medxpertqa.parsing import NO_ANSWER, ParsedAnswer, ParserName
+from medxpertqa.protocols import get_protocol
 from medxpertqa.results import Record, Results
 
 if TYPE_CHECKING:
-    from inspect_ai.log import EvalSample
+    from inspect_ai.log import EvalLog, EvalSample
 
 Answers = dict[ParserName, ParsedAnswer]
 
@@ -22,20 +24,20 @@ _WORST_FIRST = ("content_filter", "max_tokens", "reasoning_only")
 
 
 def is_log_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether `evaluate` wrote to this folder, or to folders in it (shards)."""
-    return Path(path).is_dir() and any(Path(path).rglob(FILE))
+    """Whether `evaluate` wrote to this folder, or to folders in it (shards), or inspect-ai's own command."""
+    place = Path(path)
+    return place.is_dir() and (any(place.rglob(FILE)) or any(place.glob("*.eval")))
 
 
 def read_logs(path: str | os.PathLike[str]) -> Results:
     """Read a run, finished or not, from its folder; the shards of one run from the folder that holds them.
 
+    A folder may be of `inspect eval` with one of this package's tasks, too.
     A question that was asked again after an error counts once, with the reply. Letters are those that were
     read when the options were at hand; `score_records(results.records, questions=...)` reads them anew.
     Raises `DataError` for a folder without a run or with several different ones, `MissingExtraError`.
     """
-    folders = sorted(file.parent for file in Path(path).rglob(FILE))
-    if not folders:
-        raise DataError(f"{path} has no run: there is no {FILE} in it")
+    folders = sorted(file.parent for file in Path(path).rglob(FILE)) or [Path(path)]
     descriptions = [_described(folder) for folder in folders]
     first = descriptions[0]
     for folder, other in zip(folders, descriptions, strict=True):
@@ -70,9 +72,27 @@ def spent(folder: Path) -> float:
 
 def _described(folder: Path) -> RunDescription:
     description = RunDescription.read(folder)
-    if description is None:
-        raise DataError(f"{folder} has no {FILE}")
-    return description
+    if description is not None:
+        return description
+    found = {repr(one): one for one in _described_by_inspect(folder)}
+    if len(found) != 1:
+        problem = "different runs; load each by itself" if found else f"no run: there is no {FILE} in it"
+        raise DataError(f"{folder} has {problem}")
+    return found.popitem()[1]
+
+
+def _described_by_inspect(folder: Path) -> Iterator[RunDescription]:
+    """What the logs of `inspect eval` in a folder say of themselves."""
+    for log in _logs(folder, header_only=True):
+        about = (log.eval.metadata or {}).get(DESCRIBED)
+        if about:
+            official = request_settings(get_protocol(about["protocol"]))
+            asked = log.plan.config.model_dump(include=set(official), exclude_none=True)
+            altered = {key: value for key, value in asked.items() if official[key] != value}
+            ablate = tuple(about["ablate"])
+            yield RunDescription(
+                **about | {"model": log.eval.model, "ablate": ablate, "altered": about["altered"] | altered}
+            )
 
 
 def _latest(folder: Path) -> dict[tuple[str, int], tuple[Record, Answers]]:
@@ -87,12 +107,17 @@ def _latest(folder: Path) -> dict[tuple[str, int], tuple[Record, Answers]]:
 
 
 def _samples(folder: Path) -> Iterator[EvalSample]:
+    for log in _logs(folder):
+        yield from log.samples or ()
+
+
+def _logs(folder: Path, *, header_only: bool = False) -> Iterator[EvalLog]:
     try:
         from inspect_ai.log import list_eval_logs, read_eval_log
     except ModuleNotFoundError:
         raise MissingExtraError("reading the logs of evaluate", "eval") from None
     for info in list_eval_logs(str(folder), recursive=False, descending=False):
-        yield from read_eval_log(info).samples or ()
+        yield read_eval_log(info, header_only=header_only)
 
 
 def _record(sample: EvalSample) -> Record:
@@ -106,7 +131,7 @@ def _record(sample: EvalSample) -> Record:
         response=(sample.store.get("replies") or [""])[-1],
         status="error" if sample.error else "ok",
         error=_message(sample.error.message) if sample.error else "",
-        stop_reason=_stop_reason(sample.store.get("stop_reasons") or []),
+        stop_reason=worst_stop(sample.store.get("stop_reasons") or []),
         epoch=sample.epoch,
         order=tuple(about["order"]),
         attributes=about["attributes"],
@@ -131,6 +156,6 @@ def _message(text: str) -> str:
     return text.removeprefix("CallError(").removesuffix(")").strip("'\"")
 
 
-def _stop_reason(reasons: list[str]) -> str:
+def worst_stop(reasons: list[str]) -> str:
     """Of several turns the worst: a reply cut short in the first turn spoils the second."""
     return next((worst for worst in _WORST_FIRST if worst in reasons), reasons[-1] if reasons else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medxpertqa.engine.asking import Ablation, Asked, asked_questions, shard_of
-from medxpertqa.engine.description import RunDescription, sole_user
+from medxpertqa.engine.description import BATCH_FILE, RunDescription, sole_user
 from medxpertqa.engine.messages import Images
 from medxpertqa.engine.sources import check_images, image_source, shared_images
 from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError
@@ -119,7 +119,7 @@ class EvalRun:
     def description(self) -> RunDescription:
         """What the log folder is told."""
         official = request_settings(self.rules)
-        altered = {key: value for key, value in self._altered.items() if official.get(key) != value}
+        changed = {key: value for key, value in self.altered.items() if official.get(key) != value}
         return RunDescription(
             model=self.model,
             protocol=self.protocol,
@@ -131,7 +131,7 @@ class EvalRun:
             permute=self.permute,
             ablate=tuple(self.ablate),
             shard=self.shard,
-            altered=dict(sorted(altered.items())),
+            altered=dict(sorted(changed.items())),
         )
 
     def estimate(self) -> Estimate:
@@ -140,7 +140,7 @@ class EvalRun:
 
         turns, price = self.rules.n_turns, price_of(self._open_model())
         n_calls = len(self.asked) * self.epochs * turns
-        longest_reply = request_settings(self.rules, self._altered)["max_tokens"]
+        longest_reply = request_settings(self.rules, self.altered)["max_tokens"]
         first = sum(_length(self.rules, asked.question) for asked in self.asked.values()) // 4
         replies = n_calls * longest_reply
         read_again = (first + len(self.asked) * longest_reply) * (turns - 1)
@@ -162,6 +162,8 @@ class EvalRun:
                 f"the price of {self.model} is unknown, so a cost limit cannot be kept; give --price IN OUT, "
                 "US dollars for a million tokens"
             )
+        if (folder / BATCH_FILE).exists():
+            raise MedXpertQAError(f"{folder} holds a batch; use another --log-dir")
         with sole_user(folder):
             description.check(folder)
             wanted = {(key, epoch) for key in self.asked for epoch in range(1, self.epochs + 1)}
@@ -170,9 +172,9 @@ class EvalRun:
             description.write(folder)
             if missing:
                 longest = max(_length(self.rules, asked.question) for asked in self.asked.values())
-                check_endpoint(model, longest, request_settings(self.rules, self._altered)["max_tokens"])
+                check_endpoint(model, longest, request_settings(self.rules, self.altered)["max_tokens"])
                 brake = Brake(self.cost_limit, logs.spent(folder))
-                self._ask(model, self._exam(brake))
+                self._ask(model, self.exam(brake))
                 if not logs.finished(folder) and brake.reason:
                     raise MedXpertQAError(f"no question was answered: {brake.reason}")
             return logs.read_logs(folder)
@@ -181,7 +183,8 @@ class EvalRun:
         """Raise `DataError` for an image that is missing, is none, or is too large for the provider."""
         check_images((asked.question for asked in self.asked.values()), self.image_source, self.model)
 
-    def _exam(self, brake: Brake) -> Exam:
+    def exam(self, brake: Brake) -> Exam:
+        """What inspect-ai's solver and scorer are told."""
         from medxpertqa.engine.solving import Exam
 
         clusters = shared_images(self.all_questions, self.image_source)
@@ -202,7 +205,7 @@ class EvalRun:
         return model
 
     @property
-    def _altered(self) -> dict[str, Any]:
+    def altered(self) -> dict[str, Any]:
         """The settings that change what is asked for."""
         return {key: value for key, value in self.settings.items() if key not in _TRANSPORT}
 
@@ -213,7 +216,7 @@ class EvalRun:
 
         transport: dict[str, Any] = {key: self.settings[key] for key in _TRANSPORT if key in self.settings}
         eval_set(
-            exam_task(exam, self.dataset.replace("/", "-"), self._altered),
+            exam_task(exam, self.dataset.replace("/", "-"), self.altered),
             log_dir=str(self.log_dir),
             model=model,
             epochs=self.epochs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from inspect_ai import Task
@@ -10,11 +11,23 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
 
 from medxpertqa.engine.asking import Asked
-from medxpertqa.engine.running import request_settings
-from medxpertqa.engine.solving import WITHHELD, Exam, letter_scorer, protocol_solver
+from medxpertqa.engine.description import DESCRIBED, RunDescription
+from medxpertqa.engine.running import EvalRun, request_settings
+from medxpertqa.engine.solving import WITHHELD, Brake, Exam, letter_scorer, protocol_solver
 
 
-def exam_task(exam: Exam, name: str, altered: Mapping[str, Any] | None = None) -> Task:
+def run_task(run: EvalRun) -> Task:
+    """The task of a run for inspect-ai's own command, which chooses the model."""
+    run.check_images()
+    return exam_task(run.exam(Brake()), run.dataset.replace("/", "-"), run.altered, run.description)
+
+
+def exam_task(
+    exam: Exam,
+    name: str,
+    altered: Mapping[str, Any] | None = None,
+    description: RunDescription | None = None,
+) -> Task:
     """The task that puts an exam; `altered` are parameters of the request that replace the protocol's."""
     samples = [_sample(key, asked, exam) for key, asked in exam.asked.items()]
     return Task(
@@ -24,6 +37,7 @@ def exam_task(exam: Exam, name: str, altered: Mapping[str, Any] | None = None) -
         config=GenerateConfig(**request_settings(exam.protocol, altered)),
         name=name,
         version=1,
+        metadata={DESCRIBED: asdict(description)} if description else None,
     )
 
 
