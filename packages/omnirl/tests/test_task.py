@@ -206,6 +206,13 @@ def test_xenoverse_tasks_come_and_go_unchanged(tmp_path: Path) -> None:
         Task.from_xenoverse(task.to_xenoverse() | {"task_type": "POMDP"})
 
 
+def test_a_pickle_that_would_run_code_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.pkl"
+    path.write_bytes(pickle.dumps([{"ns": Path.cwd}]))
+    with pytest.raises(OmniRLError, match="which is no part of a task"):
+        load_xenoverse_tasks(path)
+
+
 def test_a_xenoverse_bandit_ends_at_every_step_and_its_limit_is_rounded_up() -> None:
     bandit = {
         "ns": 1,

@@ -161,9 +161,7 @@ def convert(
     out: Annotated[str, typer.Option(help="What is written.")],
     from_format: Annotated[
         str,
-        typer.Option(
-            "--from", help="xenoverse (a pickle of tasks: it can run code), airsoul, minari or omnirl."
-        ),
+        typer.Option("--from", help="xenoverse (a pickle of tasks), airsoul, minari or omnirl."),
     ],
     to_format: Annotated[
         str, typer.Option("--to", help="omnirl, airsoul or minari; tasks are always omnirl's .npz.")

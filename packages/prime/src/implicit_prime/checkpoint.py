@@ -123,8 +123,10 @@ def load_optimizer_state(learner: Learner, state: dict[str, Any]) -> None:
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every random generator of this process."""
-    states = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    """The state of every random generator of this process, without an array: `torch.load` takes no NumPy."""
+    name, keys, *rest = np.random.get_state()
+    numpy_state = (name, np.asarray(keys).tolist(), *rest)
+    states = {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 

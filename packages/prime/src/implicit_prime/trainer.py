@@ -377,7 +377,7 @@ class PrimeTrainer:
         _warn_of_changes(told["settings"], self.args.to_dict())
         self.state = TrainerState(**told["state"])
         self.stream.load_state_dict(told["stream"])
-        kept = torch.load(folder / "training.pt", map_location="cpu", weights_only=False)
+        kept = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         for name, learner in self._learners().items():
             if name not in kept["optimizers"]:
                 raise PrimeError(f"{folder} has no {name}: resume with the models that the run began with")

@@ -65,15 +65,37 @@ def task_to_xenoverse(task: Task) -> dict[str, Any]:
     }
 
 
+class _NumbersOnly(pickle.Unpickler):
+    """Reads arrays, numbers, texts and containers of them."""
+
+    _ALLOWED = frozenset(
+        (module, name)
+        for module, names in {
+            "numpy": ("dtype", "ndarray"),
+            "numpy._core.multiarray": ("_reconstruct", "scalar"),
+            "numpy.core.multiarray": ("_reconstruct", "scalar"),
+            "numpy._core.numeric": ("_frombuffer",),
+            "numpy.core.numeric": ("_frombuffer",),
+            "_codecs": ("encode",),
+        }.items()
+        for name in names
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a task")
+        return super().find_class(module, name)
+
+
 def load_xenoverse_tasks(path: str | Path) -> list[Task]:
     """Return the tasks of a pickle with one xenoverse task dictionary, or a list of them.
 
-    A pickle can run code when it is read: load only files that you trust. Raises `OmniRLError` if the file is
-    missing or holds something else.
+    Nothing else is read: a pickle that names any class or function but NumPy's arrays could run code, and is
+    refused. Raises `OmniRLError` if the file is missing or holds something else.
     """
     try:
         with Path(path).open("rb") as file:
-            loaded = pickle.load(file)
+            loaded = _NumbersOnly(file).load()
     except FileNotFoundError:
         raise OmniRLError(f"{path}: there is no such file") from None
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:

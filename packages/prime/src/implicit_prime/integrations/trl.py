@@ -160,7 +160,7 @@ class PrimeGRPOTrainer(GRPOTrainer):
         if not (folder / "training.pt").is_file():
             raise PrimeError(f"{source} has no PRM, or not all of one: resume from an earlier checkpoint")
         checkpoint.load_weights(self.online.learner, folder)
-        kept = torch.load(folder / "training.pt", map_location="cpu", weights_only=False)
+        kept = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         checkpoint.load_optimizer_state(self.online.learner, kept["optimizer"])
         self.online.load_state_dict(kept["online"])
 
