@@ -1,6 +1,7 @@
 """Log-probs by chunks and through whole models, held to the logits that they never make."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -191,20 +192,33 @@ def test_autocast_multiplies_in_its_dtype_and_gives_float32_gradients():
 # Whole models
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("family", [*PLAIN, *REWORKED])
-def test_a_padded_batch_gives_every_row_its_textbook_values(family, side, monkeypatch):
+def test_a_padded_or_packed_batch_gives_every_row_its_textbook_values(family, side, packed, monkeypatch):
     model, sequences = tiny_model(family), rows()
     if family in PLAIN:
         forbid_whole_logits(monkeypatch)
     ids, mask = padded(sequences, side)
     with torch.no_grad():
-        values = causal_log_probs(model, ids, mask, chunk_size=4)
+        values = causal_log_probs(model, ids, mask, chunk_size=4, packed=packed)
         for row, sequence in enumerate(sequences):
             expected = naive(model, sequence)
             torch.testing.assert_close(values[row][mask[row] == 1], expected, rtol=0, atol=1e-10)
     assert (values[mask == 0] == 0).all()
     assert "forward" not in vars(model.get_output_embeddings())
+
+
+def test_packing_is_refused_where_sequences_would_see_each_other(llama):
+    logprobs.check_packing(llama)
+    with pytest.raises(ImplicitPRMError, match="BloomForCausalLM takes no position_ids"):
+        logprobs.check_packing(tiny_model("bloom", n_layer=2, n_head=2))
+    blind = tiny_model("llama")
+    read = blind.forward
+    blind.forward = lambda input_ids, position_ids, **others: read(input_ids=input_ids, **others)
+    blind.forward.__signature__ = inspect.signature(read)
+    with pytest.raises(ImplicitPRMError, match="lets packed sequences see each other"):
+        logprobs.check_packing(blind)
 
 
 def test_a_model_without_position_ids_reads_the_mask_alone():

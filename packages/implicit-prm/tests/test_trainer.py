@@ -188,6 +188,16 @@ def test_precomputed_reference_gives_the_same_training(loss: str, tiny_llama: Bu
         torch.testing.assert_close(trained[1][name], weight, rtol=1e-4, atol=1e-5)
 
 
+def test_training_without_padding_is_the_same_training(tiny_llama: Build, tmp_path: Path) -> None:
+    trained = []
+    for packed in (False, True):
+        model = tiny_llama()
+        trainer(model, tmp_path, loss="dpo", max_steps=4, padding_free=packed).train()
+        trained.append(model.state_dict())
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
 def test_rows_that_come_after_the_reference_is_gone(tiny_llama: Build, tmp_path: Path) -> None:
     tested = trainer(tiny_llama(), tmp_path, precompute_ref_log_probs=True)
     with pytest.raises(ImplicitPRMError, match="give all data sets to the trainer when it is made"):

@@ -54,6 +54,9 @@ class ImplicitPRMConfig(TrainingArguments):
     max_length            most tokens of prompt and response together; `truncate` says what happens beyond
     add_eos               append the tokenizer's EOS to responses that lack it
     chunk_size            tokens whose logits exist at one time
+    padding_free          feed a batch's tokens end to end as one row, without padding: faster with attention
+                          that skips what lies outside a sequence (FlashAttention), slower with one that
+                          does not
     disable_dropout       rewards are differences of two passes, so dropout is noise in them
 
     Raises `ImplicitPRMError` for values that cannot be, naming the key, the value and what is allowed.
@@ -75,6 +78,7 @@ class ImplicitPRMConfig(TrainingArguments):
     truncate: Truncate = "error"
     add_eos: bool = False
     chunk_size: int = 1024
+    padding_free: bool = False
     disable_dropout: bool = True
 
     learning_rate: float = 5e-7

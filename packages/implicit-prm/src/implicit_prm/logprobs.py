@@ -28,6 +28,7 @@ def causal_log_probs(
     attention_mask: Tensor,
     chunk_size: int = 1024,
     completion_mask: Tensor | None = None,
+    packed: bool = False,
 ) -> Tensor:
     """log p(input_ids[:, t] | input_ids[:, :t]) under a causal language model, [B, T], differentiable.
 
@@ -35,7 +36,8 @@ def causal_log_probs(
     from the first real token, so that both sides give the same numbers. The result is float32 (float64 of a
     float64 model) and 0 where there is nothing to predict from: at padding and at the first token of a row.
     `completion_mask` [B, T] asks for the marked tokens only: the others are 0 and their part of the head is
-    not computed.
+    not computed. `packed` feeds the real tokens end to end as one row, so that padding costs nothing;
+    positions begin anew with each row, by which transformers' attention tells them apart (`check_packing`).
 
     `model` is a `transformers` causal model, bare or inside DDP, FSDP2 or PEFT: it is called as it stands,
     but for the forward of its output embedding, which for the call returns log-probs, `chunk_size` tokens at
@@ -58,8 +60,40 @@ def causal_log_probs(
     inputs = _inputs(base, input_ids, attention_mask)
     # Each token is predicted at the place before its own.
     places = nn.functional.pad(wanted, (0, 1))
+    if packed:
+        rows = {name: inputs[name][real][None] for name in ("input_ids", "position_ids")}
+        inputs, places = rows | {"use_cache": False}, places[real][None]
     found = chosen_log_probs(model, inputs, input_ids[:, 1:][wanted], places, chunk_size)
     return _spread(nn.functional.pad(wanted, (1, 0)), found)
+
+
+@torch.no_grad()
+def check_packing(model: nn.Module) -> None:
+    """Raise `ImplicitPRMError` if `model` lets sequences that lie end to end in one row see each other."""
+    base, _ = _causal_model(model)
+    if "position_ids" not in inspect.signature(base.forward).parameters:
+        raise ImplicitPRMError(
+            f"{type(base).__name__} takes no position_ids, so it cannot tell packed sequences apart: leave "
+            "padding_free off"
+        )
+    device = next(base.parameters()).device
+    positions = torch.tensor([[0, 1, 0, 1]], device=device)
+    training = base.training
+    base.eval()
+    second = [
+        base(
+            input_ids=torch.tensor([[first, 0, 0, 1]], device=device), position_ids=positions, use_cache=False
+        )
+        .logits[0, 2:]
+        .float()
+        for first in (0, 1)
+    ]
+    base.train(training)
+    if not torch.equal(*second):
+        raise ImplicitPRMError(
+            f"{type(base).__name__} with attention {base.config._attn_implementation!r} lets packed "
+            "sequences see each other: leave padding_free off"
+        )
 
 
 def chosen_log_probs(

@@ -82,8 +82,8 @@ class Reference:
         # FSDP2 casts by its own policy, and accelerate adds no autocast to it.
         autocast = contextlib.nullcontext() if self.sharded else self.accelerator.autocast()
         with autocast, self._without_adapter(scorer):
-            inputs = batch["input_ids"], batch["attention_mask"]
-            result = causal_log_probs(scorer, *inputs, self.args.chunk_size, batch["completion_mask"])
+            inputs = batch["input_ids"], batch["attention_mask"], self.args.chunk_size
+            result = causal_log_probs(scorer, *inputs, batch["completion_mask"], self.args.padding_free)
         scorer.train(was_training)
         return result
 

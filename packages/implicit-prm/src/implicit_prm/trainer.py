@@ -21,7 +21,7 @@ from implicit_prm.config import ImplicitPRMConfig
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, MissingExtraError
 from implicit_prm.functional import ImplicitRewards, ce_loss, dpo_loss, implicit_rewards, kto_loss, nca_loss
 from implicit_prm.functional import step_loss as loss_of_steps
-from implicit_prm.logprobs import causal_log_probs
+from implicit_prm.logprobs import causal_log_probs, check_packing
 from implicit_prm.reference import Reference
 from implicit_prm.reward_metrics import auc_within_prompts, reward_metrics
 from implicit_prm.training_data import Row, reward_dataset
@@ -73,6 +73,10 @@ class ImplicitPRMTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         _check_model(model, ref_model, args)
+        if args.padding_free:
+            for scored in (model, ref_model):
+                if scored is not None:
+                    check_packing(scored)
         if args.disable_dropout:
             _disable_dropout(model)
         self.processing_class = processing_class
@@ -173,7 +177,9 @@ class ImplicitPRMTrainer(Trainer):
     def _rewards(self, model: nn.Module, batch: Batch) -> ImplicitRewards:
         ref = self.reference.log_probs(model, batch)
         ids, padding, completion = (batch[key] for key in ("input_ids", "attention_mask", "completion_mask"))
-        logps = causal_log_probs(model, ids, padding, self.args.chunk_size, completion)
+        logps = causal_log_probs(
+            model, ids, padding, self.args.chunk_size, completion, self.args.padding_free
+        )
         rewards = implicit_rewards(logps, ref, completion, self.args.beta)
         wrong = ~rewards.outcome.isfinite()
         if wrong.any():
