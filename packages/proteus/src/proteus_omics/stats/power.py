@@ -1,0 +1,55 @@
+"""Power of a two-sample t-test: what was visible, and how many samples another cohort needs."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.optimize import brentq
+from scipy.stats import nct, t
+
+from proteus_omics.errors import DataError
+
+MOST = 10_000_000  # samples a group, above which an effect cannot be tested
+
+
+def t_test_power(effect: float, sd: float, n_ref: int, n_alt: int, alpha: float = 0.05) -> float:
+    """Probability that a two-sided t-test with these group sizes sees a true difference of `effect`."""
+    df = n_ref + n_alt - 2
+    if df < 1 or not sd > 0:
+        raise DataError(f"power needs three samples and sd > 0, not {n_ref} + {n_alt} and sd = {sd!r}")
+    noncentral = abs(effect) / (sd * math.sqrt(1 / n_ref + 1 / n_alt))
+    critical = t.isf(alpha / 2, df)
+    if noncentral > critical + 30:  # where the distribution's series gives out, and the power is 1
+        return 1.0
+    return float(nct.sf(critical, df, noncentral) + nct.cdf(-critical, df, noncentral))
+
+
+def n_needed(effect: float, sd: float, wanted: float = 0.8, alpha: float = 0.05) -> int | None:
+    """The least number of samples a group with that power; None where ten million are too few."""
+    if not math.isfinite(effect) or effect == 0:
+        return None
+    few, many = 1, 2
+    while t_test_power(effect, sd, many, many, alpha) < wanted:
+        few, many = many, 2 * many
+        if many > MOST:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        if t_test_power(effect, sd, middle, middle, alpha) < wanted:
+            few = middle
+        else:
+            many = middle
+    return many
+
+
+def detectable_effect(sd: float, n_ref: int, n_alt: int, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """The least true difference that these groups see with that power."""
+    unit = sd * math.sqrt(1 / n_ref + 1 / n_alt)
+
+    def lack(size: float) -> float:
+        return t_test_power(size * unit, sd, n_ref, n_alt, alpha) - wanted
+
+    high = 1.0
+    while lack(high) < 0:
+        high *= 2
+    return unit * brentq(lack, 0, high, xtol=1e-9)
