@@ -2,23 +2,136 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
-from medxpertqa import construct_cli
+from medxpertqa import cli_shared, construct_cli, eval_cli, results_cli
+from medxpertqa.errors import MedXpertQAError
 from medxpertqa.parsing import PARSERS, parse_answer
 
 app = typer.Typer(
+    name="medxpertqa",
     help="MedXpertQA: expert-level medical questions, evaluated and built.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
+@app.command()
+def info(
+    subset: cli_shared.Subset = None,
+    data: cli_shared.Data = None,
+    allow_revision: cli_shared.AllowRevision = False,
+) -> None:
+    """Say what there is: sets, protocols, parsers, extras; with a set or a file, what its questions are."""
+    from medxpertqa.reporting.inventory import installation_tables, statistics_tables
+    from medxpertqa.reporting.terminal import show_tables
+
+    if subset is None and data is None:
+        show_tables(installation_tables())
+        return
+    from medxpertqa.attributes import dataset_statistics
+    from medxpertqa.hub import load_questions
+
+    questions = load_questions(subset or "text", data, allow_revision=allow_revision)
+    show_tables(statistics_tables(dataset_statistics(questions)))
+
+
+@app.command()
+def download(
+    subsets: Annotated[
+        Optional[list[str]],  # noqa: UP045  # typer reads it at run time
+        typer.Option("--subset", help="text, mm, text/dev or mm/dev; repeatable; by default all four."),
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="The images of mm too, 517 MB.")] = False,
+    allow_revision: cli_shared.AllowRevision = False,
+) -> None:
+    """Fetch the questions from the hub into its cache, and check that they are the pinned revision's."""
+    from medxpertqa.hub import load_questions
+
+    for name in subsets or ("text", "mm", "text/dev", "mm/dev"):
+        n = len(load_questions(name, allow_revision=allow_revision))
+        typer.echo(f"{name:<9}{n:>6,} questions")
+    if images:
+        from medxpertqa.images import ImageStore
+
+        typer.echo(f"images   {len(ImageStore.from_hub()):>6,} images")
+
+
+app.command("eval")(eval_cli.eval_)
+app.command()(results_cli.score)
+app.command()(results_cli.compare)
+app.command()(results_cli.report)
+app.command()(results_cli.share)
+app.add_typer(eval_cli.batch, name="batch")
 app.add_typer(construct_cli.app, name="build")
+
+
+@app.command("paper-check")
+def paper_check(
+    hub: Annotated[bool, typer.Option("--hub", help="Count the questions of the hub, too.")] = False,
+    data: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Count the questions of a file (Text or MM), too; repeatable."),
+    ] = None,
+    as_json: cli_shared.AsJson = None,
+) -> None:
+    """Check the paper's tables and statements: whole counts behind every row, and what they can show."""
+    from medxpertqa.hub import load_questions
+    from medxpertqa.paper import check_claims, check_questions_of, check_tables
+    from medxpertqa.paper.showing import paper_as_json, paper_tables
+    from medxpertqa.reporting.terminal import show_tables
+
+    sets = [load_questions(name) for name in ("text", "mm")] if hub else []
+    sets += [load_questions(path=path) for path in data or ()]
+    rows, verdicts = check_tables(), check_claims()
+    counts = [number for questions in sets for number in check_questions_of(questions)]
+    if as_json:
+        cli_shared.write_json(paper_as_json(rows, verdicts, counts), as_json)
+    else:
+        show_tables(paper_tables(rows, verdicts, counts))
+
+
+@app.command()
+def leakage(
+    questions: Annotated[Path, typer.Argument(help="A file of questions, with label_rationale if known.")],
+    model: Annotated[str, typer.Option(help="A model of transformers: a hub id or a folder.")],
+    out: Annotated[Path, typer.Option(help="JSON lines, a question each; the same again goes on.")],
+    rewritten: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The same questions rewritten: is the model less certain of them?"),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of the model's own answer.", min=1)] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+) -> None:
+    """Look for questions that a model has seen: its certainty, and how it continues their texts."""
+    from medxpertqa.hub import load_questions
+    from medxpertqa.memory import CausalMemory, audit_questions
+    from medxpertqa.reporting.inventory import leakage_tables
+    from medxpertqa.reporting.terminal import show_tables
+
+    first = load_questions(path=questions)
+    second = load_questions(path=rewritten) if rewritten else None
+    memory = CausalMemory.from_pretrained(model, device)
+    with cli_shared.interruptible():
+        audit = audit_questions(memory, first, out, rewritten=second, max_tokens=max_tokens)
+    show_tables(leakage_tables(audit))
+
+
+@app.command("lm-eval-path")
+def lm_eval_path() -> None:
+    """Print the folder of the tasks for lm-eval, for its --include_path."""
+    from medxpertqa.adapters.lm_eval import task_folder
+
+    typer.echo(task_folder())
 
 
 @app.command()
@@ -32,10 +145,52 @@ def parse(
         typer.echo(f"{parser:<14}{answer.letter or '-'}  {answer.rule}")
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is shown as its message alone."""
+# The extra that brings a package, where it is not `reproduce`.
+EXTRAS = {
+    "filelock": "eval",
+    "inspect_ai": "eval",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "openai": "eval",
+    "PIL": "images",
+    "pyarrow": "data",
+    "sklearn": "embed",
+    "torch": "leakage",
+    "transformers": "leakage",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone."""
+    warnings.showwarning = lambda message, *_, **__: cli_shared.tell(f"medxpertqa: {message}")
     try:
-        app()
-    except ValueError as error:
-        typer.echo(f"medxpertqa: {error}", err=True)
-        sys.exit(2)
+        app(arguments)
+    except MedXpertQAError as error:
+        _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("medxpertqa", ""):
+            raise
+        extra = EXTRAS.get(package, "reproduce")
+        _end(f"this needs {package}, which is not installed: pip install 'medxpertqa[{extra}]'", 2)
+    except ImportError as error:  # of a missing extra; its message names the `pip install`
+        _end(str(error), 2)
+    except OSError as error:
+        _end_of_os(error)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's errors for people
+        if exit_code is None:
+            raise
+        _end(str(error), exit_code)
+
+
+def _end_of_os(error: OSError) -> None:
+    """A path that is wrong is the user's mistake; a full disk stops the work, which can go on."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        _end(f"{error}; mend it, then the same command goes on where it stopped", 1)
+    _end(str(error), 2)
+
+
+def _end(message: str, code: int) -> None:
+    cli_shared.tell(f"medxpertqa: {message}")
+    sys.exit(code)

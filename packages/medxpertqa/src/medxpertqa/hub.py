@@ -104,6 +104,13 @@ def download(file: str, *, revision: str = REVISION) -> Path:
         ) from error
 
 
+def cached(file: str, *, revision: str = REVISION) -> bool:
+    """Whether a file of the hub data set is in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(REPOSITORY, file, revision=revision, repo_type="dataset"), str)
+
+
 def question_digest(questions: Iterable[Question]) -> str:
     """SHA-256 over id, question string, label and image names, in the order of ids; not over attributes."""
     rows = sorted([q.id, q.to_prompt_string(), q.label, *q.images] for q in questions)

@@ -78,6 +78,13 @@ class ImageStore:
             return self._file(name).is_file()
         return name in self._members
 
+    def __len__(self) -> int:
+        if self._given is not None:
+            return len(self._given)
+        if self._folder is not None:
+            return sum(file.is_file() for file in self._folder.iterdir())
+        return len(self._members)
+
     def read(self, name: str) -> bytes:
         """The bytes of an image. Raises `DataError` if there is none of that name, or it cannot be read."""
         if name not in self:

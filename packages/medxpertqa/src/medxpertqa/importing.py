@@ -6,10 +6,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medxpertqa.engine.sources import shared_images
 from medxpertqa.errors import DataError
+from medxpertqa.images import ImageStore
 from medxpertqa.parsing import TriggerName
 from medxpertqa.protocols import PROTOCOLS, get_protocol
 from medxpertqa.questions import Question
@@ -20,14 +23,20 @@ _SAMPLES = re.compile(r"samples_(medxpertqa_(?:text|mm)_(?:cot|ll))_.*\.jsonl")
 """How lm-eval names the samples that `--log_samples` keeps."""
 
 
-def load_results(path: str | os.PathLike[str], *, questions: Iterable[Question] | None = None) -> Results:
+def load_results(
+    path: str | os.PathLike[str],
+    *,
+    questions: Iterable[Question] | None = None,
+    images: ImageStore | None = None,
+) -> Results:
     """Load the results of one run, from whatever wrote them.
 
     A folder: logs of `evaluate` or of `inspect eval`, a batch, an output folder of EvalScope or OpenCompass,
     or one with a file of results or of lm-eval samples. A file: results of schema 1, a bundle of `share`
     (with `questions`, which have the labels), the official *_output.jsonl, lm-eval samples, reviews of
     EvalScope, predictions of OpenCompass, or JSON lines with id, response, label, n_options. With
-    `questions`, those are joined by id: they must be the ones asked, and give attributes and option texts.
+    `questions`, those are joined by id: they must be the ones asked, and give attributes and option texts;
+    with `images` too, questions that share one are a cluster of the error bars.
 
     Raises `DataError` that names the path and what was expected.
     """
@@ -39,13 +48,19 @@ def load_results(path: str | os.PathLike[str], *, questions: Iterable[Question] 
             raise DataError(
                 f"{place} is a shared bundle, which has no labels; give the questions with --subset"
             )
-        return read_shared(_rows(place), questions, str(place))
+        return read_shared(_rows(place), list(questions), str(place))
     results = _folder(place) if place.is_dir() else _file(place)
     if questions is None:
         return results
-    again = score_records(
-        results.records, results.parser, questions=questions, trigger=_trigger(results.protocol)
-    )
+    asked = list(questions)
+    clusters = shared_images(asked, images)
+    records = [
+        replace(record, attributes={**record.attributes, "cluster": clusters[record.id]})
+        if record.id in clusters
+        else record
+        for record in results.records
+    ]
+    again = score_records(records, results.parser, questions=asked, trigger=_trigger(results.protocol))
     about = ("name", "protocol", "dataset", "digest", "source", "n_expected")
     return Results(
         again.records, again.answers, again.parser, **{key: getattr(results, key) for key in about}

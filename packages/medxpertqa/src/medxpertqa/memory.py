@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from medxpertqa.errors import DataError, MissingExtraError
-from medxpertqa.leakage import log10_inverse_probability, ngram_audit, perplexity, start_points
+from medxpertqa.leakage import (
+    Change,
+    edit_similarity,
+    log10_inverse_probability,
+    ngram_audit,
+    paired_change,
+    perplexity,
+    rouge_l,
+    start_points,
+)
 from medxpertqa.questions import Question
 
 
@@ -122,3 +135,107 @@ class CausalMemory:
             for logits, token in zip(out.logits, written, strict=True)
         ]
         return written, log_probabilities
+
+
+@dataclass(frozen=True)
+class QuestionAudit:
+    """A question under a model: its text, the model's own answer, and that answer beside an explanation."""
+
+    id: str
+    text: TextAudit
+    output: OutputAudit
+    rouge_l: float | None
+    edit_similarity: float | None
+
+
+@dataclass(frozen=True)
+class LeakageAudit:
+    """All questions, and what rewriting changed (`changes` is empty without rewritten questions)."""
+
+    rows: list[QuestionAudit]
+    changes: dict[str, Change]
+
+
+def audit_questions(
+    memory: CausalMemory,
+    questions: Sequence[Question],
+    out: str | os.PathLike[str],
+    *,
+    rewritten: Sequence[Question] | None = None,
+    max_tokens: int = 256,
+) -> LeakageAudit:
+    """Audit every question, and its rewritten form if there is one; a line of `out` (JSON lines) a question.
+
+    What `out` has is not done again: keep it to one model. `rewritten` must have the same ids. Raises
+    `DataError` if it has not, and for a text longer than the model's context.
+    """
+    other = {question.id: question for question in rewritten or ()}
+    lacking = [question.id for question in questions if rewritten is not None and question.id not in other]
+    if lacking:
+        raise DataError(f"{lacking[0]} is not among the rewritten questions")
+    path = Path(out)
+    done = _audited(path)
+    with path.open("a", encoding="utf-8") as file:
+        for kind, question in [("original", q) for q in questions] + [
+            ("rewritten", other[q.id]) for q in questions if other
+        ]:
+            if (kind, question.id) in done:
+                continue
+            row = _audit(memory, question, max_tokens)
+            done[kind, question.id] = row
+            file.write(json.dumps({"kind": kind, **asdict(row)}) + "\n")
+            file.flush()
+    rows = [done["original", question.id] for question in questions]
+    again = [done["rewritten", question.id] for question in questions if other]
+    changes = {}
+    if again:
+        measures: dict[str, Callable[[QuestionAudit], float]] = {
+            "perplexity of the question": lambda row: row.text.perplexity,
+            "n-grams continued exactly": lambda row: row.text.ngram_accuracy,
+            "log10 of 1/P(own answer)": lambda row: row.output.log10_inverse_probability,
+        }
+        for name, measure in measures.items():
+            pairs = [(measure(a), measure(b)) for a, b in zip(rows, again, strict=True)]
+            whole = [pair for pair in pairs if all(math.isfinite(value) for value in pair)]
+            if len(whole) > 1:
+                changes[name] = paired_change([a for a, _ in whole], [b for _, b in whole])
+    return LeakageAudit(rows, changes)
+
+
+def _audit(memory: CausalMemory, question: Question, max_tokens: int) -> QuestionAudit:
+    try:
+        text = memory.audit_text(question.to_prompt_string())
+        output = memory.audit_output(question, max_tokens)
+    except DataError as error:
+        raise DataError(f"{question.id}: {error}") from None
+    explained = question.explanation
+    return QuestionAudit(
+        question.id,
+        text,
+        output,
+        rouge_l(output.output, explained) if explained else None,
+        edit_similarity(output.output, explained) if explained else None,
+    )
+
+
+def _audited(path: Path) -> dict[tuple[str, str], QuestionAudit]:
+    """What an earlier call wrote; the half line of a killed one is cut off."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    found = {}
+    for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            text, output = TextAudit(**row["text"]), OutputAudit(**row["output"])
+            found[row["kind"], row["id"]] = QuestionAudit(
+                row["id"], text, output, row["rouge_l"], row["edit_similarity"]
+            )
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{path}, line {number} is no line of a leakage audit; use another file"
+            ) from None
+    return found

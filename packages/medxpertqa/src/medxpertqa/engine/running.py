@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,9 +36,13 @@ _TRANSPORT = ("max_retries", "timeout", "attempt_timeout", "max_connections", "a
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will ask for; `cost` in US dollars if replies are as long as allowed (None: unknown)."""
+    """What a run will ask for; `cost` in US dollars if replies are as long as allowed (None: unknown).
+
+    `n_questions` counts epochs and orders of the options each; `n_done` of them have a reply already.
+    """
 
     n_questions: int
+    n_done: int
     n_calls: int
     input_tokens: int
     max_output_tokens: int
@@ -136,17 +141,19 @@ class EvalRun:
 
     def estimate(self) -> Estimate:
         """Count the calls and guess the tokens, four characters each and images not counted; asks nobody."""
+        from medxpertqa.engine import logs
         from medxpertqa.engine.endpoint import price_of
 
-        turns, price = self.rules.n_turns, price_of(self._open_model())
-        n_calls = len(self.asked) * self.epochs * turns
+        turns, price, folder = self.rules.n_turns, price_of(self._open_model()), Path(self.log_dir)
+        done = logs.finished(folder) if folder.is_dir() else set()
+        left = [key for key, epoch in self._wanted() if (key, epoch) not in done]
         longest_reply = request_settings(self.rules, self.altered)["max_tokens"]
-        first = sum(_length(self.rules, asked.question) for asked in self.asked.values()) // 4
-        replies = n_calls * longest_reply
-        read_again = (first + len(self.asked) * longest_reply) * (turns - 1)
-        n_in = (first + read_again) * self.epochs
-        cost = None if price is None else (n_in * price[0] + replies * price[1]) / 1e6
-        return Estimate(len(self.asked), n_calls, n_in, replies, cost)
+        first = sum(_length(self.rules, self.asked[key].question) for key in left) // 4
+        n_in = first + (first + len(left) * longest_reply) * (turns - 1)
+        n_out = len(left) * turns * longest_reply
+        cost = None if price is None else (n_in * price[0] + n_out * price[1]) / 1e6
+        n = len(self.asked) * self.epochs
+        return Estimate(n, n - len(left), len(left) * turns, n_in, n_out, cost)
 
     def execute(self) -> Results:
         """Ask what has no reply yet, and return all results of the folder."""
@@ -166,8 +173,7 @@ class EvalRun:
             raise MedXpertQAError(f"{folder} holds a batch; use another --log-dir")
         with sole_user(folder):
             description.check(folder)
-            wanted = {(key, epoch) for key in self.asked for epoch in range(1, self.epochs + 1)}
-            missing = wanted - logs.finished(folder)
+            missing = set(self._wanted()) - logs.finished(folder)
             self.check_images()
             description.write(folder)
             if missing:
@@ -178,6 +184,10 @@ class EvalRun:
                 if not logs.finished(folder) and brake.reason:
                     raise MedXpertQAError(f"no question was answered: {brake.reason}")
             return logs.read_logs(folder)
+
+    def _wanted(self) -> list[tuple[str, int]]:
+        """The (key, epoch) of all that is to be asked."""
+        return [(key, epoch) for key in self.asked for epoch in range(1, self.epochs + 1)]
 
     def check_images(self) -> None:
         """Raise `DataError` for an image that is missing, is none, or is too large for the provider."""
@@ -200,6 +210,7 @@ class EvalRun:
             if error.name not in ("inspect_ai", "openai"):
                 raise
             raise MissingExtraError("evaluate", "eval") from None
+        _check_settings(self.settings)
         if self.price is not None:
             set_price(model, self.price)
         return model
@@ -306,6 +317,17 @@ def request_settings(protocol: Protocol, altered: Mapping[str, Any] | None = Non
     names = {"max_completion_tokens": "max_tokens"}
     settings = {names.get(key, key): value for key, value in protocol.generate_config.items()}
     return {key: value for key, value in (settings | dict(altered or {})).items() if value is not None}
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """inspect-ai itself passes over a setting that it does not know."""
+    from inspect_ai.model import GenerateConfig
+
+    unknown = sorted(settings.keys() - GenerateConfig.model_fields.keys())
+    if unknown:
+        near = get_close_matches(unknown[0], GenerateConfig.model_fields, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise MedXpertQAError(f"inspect-ai has no setting {unknown[0]}{meant}")
 
 
 def _length(protocol: Protocol, question: Question) -> int:

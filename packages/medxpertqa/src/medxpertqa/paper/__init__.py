@@ -2,16 +2,22 @@
 
 from medxpertqa.paper.audit import Repair, Row, check_tables
 from medxpertqa.paper.claims import Verdict, check_claims
+from medxpertqa.paper.published_accuracy import Agreement, agreement
+from medxpertqa.paper.question_counts import CountedNumber, check_questions_of
 from medxpertqa.paper.tables import CONSTRUCTION, HUMAN, MODELS, Published
 
 __all__ = [
     "CONSTRUCTION",
     "HUMAN",
     "MODELS",
+    "Agreement",
+    "CountedNumber",
     "Published",
     "Repair",
     "Row",
     "Verdict",
+    "agreement",
     "check_claims",
+    "check_questions_of",
     "check_tables",
 ]

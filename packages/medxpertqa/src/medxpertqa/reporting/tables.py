@@ -14,7 +14,7 @@ from typing import Any
 
 from medxpertqa.errors import MedXpertQAWarning
 from medxpertqa.results import Results
-from medxpertqa.stats import Interval
+from medxpertqa.stats import Difference, Interval
 from medxpertqa.summaries import Cell, Comparison, Summary, compare_all
 
 FOOTER = (
@@ -178,7 +178,25 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _mapped(by: Mapping[str, Mapping[str, Cell]], made: Any) -> dict[str, Any]:
+def comparison_as_json(pair: Comparison, adjusted: float) -> dict[str, Any]:
+    """What `compare --json` prints of a pair: shares, counts and p-values; `adjusted` is Holm's."""
+
+    def difference(found: Difference) -> dict[str, Any]:
+        return {"difference": found.difference, "ci": list(found.ci), "p_value": found.p_value}
+
+    return {
+        "names": list(pair.names),
+        "n": pair.n,
+        **difference(pair),
+        "p_value_holm": adjusted,
+        "mid_p": pair.mid_p,
+        "only_a": pair.only_a,
+        "only_b": pair.only_b,
+        "by": _mapped(pair.by, difference),
+    }
+
+
+def _mapped(by: Mapping[str, Mapping[str, Any]], made: Any) -> dict[str, Any]:
     return {key: {value: made(cell) for value, cell in cells.items()} for key, cells in by.items()}
 
 
@@ -203,7 +221,11 @@ def _overview(summaries: Sequence[Summary]) -> Table:
         for name, summary in zip(labels(summaries), summaries, strict=True)
     )
     return Table(
-        "Accuracy", head, rows, "Percent. A reply that could not be had counts as wrong, as officially."
+        "Accuracy",
+        head,
+        rows,
+        "Percent. A reply that could not be had counts as wrong, as officially. Intervals are Wilson's, or a "
+        "cluster bootstrap's where questions share an image or were asked several times.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -12,8 +13,17 @@ from medxpertqa.reporting.tables import FOOTER, Table
 
 
 def show(tables: Iterable[Table], remarks: Iterable[str] = (), console: Console | None = None) -> None:
-    """Print tables, remarks and the footer; all text as it is, never as markup."""
-    console = console or Console()
+    """Print the tables of runs, remarks and the footer; all text as it is, never as markup."""
+    console = console or _console()
+    show_tables(tables, console)
+    for remark in remarks:
+        console.print(Text(f"Note: {remark}"))
+    console.print(Text(FOOTER, style="dim"))
+
+
+def show_tables(tables: Iterable[Table], console: Console | None = None) -> None:
+    """Print tables alone."""
+    console = console or _console()
     for table in tables:
         shown = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
         for place, name in enumerate(table.head):
@@ -24,6 +34,8 @@ def show(tables: Iterable[Table], remarks: Iterable[str] = (), console: Console 
         if table.note:
             console.print(Text(table.note, style="dim"))
         console.print()
-    for remark in remarks:
-        console.print(Text(f"Note: {remark}"))
-    console.print(Text(FOOTER, style="dim"))
+
+
+def _console() -> Console:
+    """Standard output; wide where it is no terminal, so that no cell is broken."""
+    return Console(width=None if sys.stdout.isatty() else 240)

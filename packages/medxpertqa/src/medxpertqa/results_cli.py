@@ -1,0 +1,124 @@
+"""The verbs over runs that have been made, by whichever harness: score, compare, report, share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from medxpertqa import cli_shared, eval_cli
+from medxpertqa.errors import DataError, MedXpertQAError
+
+_Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A folder of logs or of a batch, a file of results, or what the official code, lm-eval, "
+        "EvalScope or OpenCompass wrote.",
+    ),
+]
+_Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="As for `score`.")]
+
+
+def score(
+    run: _Run,
+    subset: cli_shared.Subset = None,
+    data: cli_shared.Data = None,
+    images: cli_shared.ImagesFrom = None,
+    parser: Annotated[
+        Optional[str],  # noqa: UP045  # typer reads it at run time
+        typer.Option(help="The parser that counts; by default the protocol's. Both are always shown."),
+    ] = None,
+    errors: cli_shared.ErrorsAs = "wrong",
+    as_json: cli_shared.AsJson = None,
+) -> None:
+    """Show a run's accuracy with intervals, by cell and by parser, and everything that went wrong.
+
+    With the questions (--subset, --data) replies are parsed anew. Exits with 1 if the run is not complete.
+    """
+    from medxpertqa.reporting.tables import as_json as summary_as_json
+    from medxpertqa.reporting.tables import report_tables
+    from medxpertqa.reporting.terminal import show
+    from medxpertqa.summaries import summarize
+
+    results = cli_shared.load_run(run, subset, data, images)
+    summary = summarize(results, parser, errors=errors)
+    if as_json:
+        cli_shared.write_json(summary_as_json(summary), as_json)
+    else:
+        show(*report_tables([results], [summary]))
+    if not summary.complete:
+        eval_cli.tell_errors(results)
+        raise typer.Exit(1)
+
+
+def compare(
+    runs: _Runs,
+    subset: cli_shared.Subset = None,
+    data: cli_shared.Data = None,
+    as_json: cli_shared.AsJson = None,
+) -> None:
+    """Compare runs on the questions they share: paired differences, McNemar's test, adjusted by Holm."""
+    from medxpertqa.reporting.tables import comparison_as_json, comparison_table, difference_tables
+    from medxpertqa.reporting.terminal import show
+    from medxpertqa.summaries import compare_all
+
+    if len(runs) < 2:
+        raise MedXpertQAError("give at least two runs to compare")
+    pairs = compare_all([cli_shared.load_run(run, subset, data) for run in runs])
+    if as_json:
+        cli_shared.write_json([comparison_as_json(pair, adjusted) for pair, adjusted in pairs], as_json)
+        return
+    show([comparison_table(pairs), *(difference_tables(pairs[0][0]) if len(pairs) == 1 else [])])
+
+
+def report(
+    runs: _Runs,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its heading.")] = "MedXpertQA",
+    subset: cli_shared.Subset = None,
+    data: cli_shared.Data = None,
+    errors: cli_shared.ErrorsAs = "wrong",
+) -> None:
+    """Write one page of HTML over runs: tables and plots, without text of questions; it needs no network."""
+    from medxpertqa.reporting.document import report as write_report
+
+    loaded = [cli_shared.load_run(run, subset, data) for run in runs]
+    typer.echo(write_report(loaded, out, title=title, errors=errors))
+
+
+def share(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="As for `score`; with --scan a file or folder.")],
+    out: Annotated[Path, typer.Option(help="The bundle.")] = Path("shared.jsonl"),
+    scan: Annotated[
+        bool, typer.Option("--scan", help="Write nothing; search RUN for text of the questions.")
+    ] = False,
+    subset: cli_shared.Subset = None,
+    data: cli_shared.Data = None,
+) -> None:
+    """Write what of a run may be published: ids, attributes and letters; no text and no labels.
+
+    With --scan: search a file, a folder or a wheel for text of the questions (--subset, --data) before it is
+    published; exits with 1 if there is any.
+    """
+    from medxpertqa.sharing import find_leaks
+    from medxpertqa.sharing import share as write_bundle
+
+    if not scan:
+        typer.echo(write_bundle(cli_shared.load_run(run, subset, data), out))
+        return
+    if subset is None and data is None:
+        raise DataError("--scan needs the questions to search for; give --subset or --data")
+    from medxpertqa.hub import load_questions
+
+    leaks = find_leaks(run, load_questions(subset or "text", data))
+    for leak in leaks:
+        typer.echo(f"{leak.file}: {leak.id}")
+    cli_shared.tell(
+        f"medxpertqa: {len(leaks)} places with text of a question"
+        if leaks
+        else "medxpertqa: no text of a question found"
+    )
+    if leaks:
+        raise typer.Exit(1)
