@@ -1,6 +1,17 @@
 """Statistics for proteins: each function takes numbers and gives numbers, and knows of no run."""
 
 from proteus_omics.stats.batch import remove_batch_effect
+from proteus_omics.stats.coexpression import (
+    Modules,
+    bicor,
+    eigengenes,
+    find_modules,
+    pearson,
+    scale_free_fit,
+    signed_adjacency,
+    soft_power,
+    topological_overlap,
+)
 from proteus_omics.stats.cox import CoxFit, cox_fit, schoenfeld_test
 from proteus_omics.stats.designs import design_matrix, level_contrasts
 from proteus_omics.stats.ebayes import Diagnostics, ModeratedFit
@@ -19,22 +30,31 @@ __all__ = [
     "Imputed",
     "LinearFit",
     "ModeratedFit",
+    "Modules",
     "Prior",
     "bh",
+    "bicor",
     "count_cells",
     "cox_fit",
     "design_matrix",
     "detectable_effect",
     "detection_test",
+    "eigengenes",
     "enough_valid",
+    "find_modules",
     "impute",
     "level_contrasts",
     "lm_fit",
     "n_needed",
     "normalize",
+    "pearson",
     "ratio_to_reference",
     "remove_batch_effect",
+    "scale_free_fit",
     "schoenfeld_test",
+    "signed_adjacency",
+    "soft_power",
     "t_test_power",
+    "topological_overlap",
     "transform_proportions",
 ]
