@@ -108,7 +108,9 @@ def _latest(folder: Path) -> dict[tuple[str, int], tuple[Record, Answers]]:
 
 def _samples(folder: Path) -> Iterator[EvalSample]:
     for log in _logs(folder):
-        yield from log.samples or ()
+        for sample in log.samples or ():
+            if not (sample.error and sample.error.message.startswith("CancelledError")):  # Ctrl-C: not asked
+                yield sample
 
 
 def _logs(folder: Path, *, header_only: bool = False) -> Iterator[EvalLog]:
@@ -122,16 +124,17 @@ def _logs(folder: Path, *, header_only: bool = False) -> Iterator[EvalLog]:
 
 def _record(sample: EvalSample) -> Record:
     about: dict[str, Any] = sample.metadata
+    said = _scored(sample)
     usage = list(sample.model_usage.values())
     costs = [entry.total_cost for entry in usage]
     return Record(
         id=about["id"],
         label=str(sample.target),
         n_options=about["n_options"],
-        response=(sample.store.get("replies") or [""])[-1],
+        response=(said.get("replies") or [""])[-1],
         status="error" if sample.error else "ok",
         error=_message(sample.error.message) if sample.error else "",
-        stop_reason=worst_stop(sample.store.get("stop_reasons") or []),
+        stop_reason=worst_stop(said.get("stop_reasons") or []),
         epoch=sample.epoch,
         order=tuple(about["order"]),
         attributes=about["attributes"],
@@ -144,11 +147,17 @@ def _record(sample: EvalSample) -> Record:
     )
 
 
-def _answers(sample: EvalSample) -> Answers:
+def _scored(sample: EvalSample) -> dict[str, Any]:
+    """What our scorer wrote about a sample: answers, replies, stop_reasons; nothing of one that failed."""
     for score in (sample.scores or {}).values():
         if score.metadata and "answers" in score.metadata:
-            return {parser: ParsedAnswer(**found) for parser, found in score.metadata["answers"].items()}
+            return score.metadata
     return {}
+
+
+def _answers(sample: EvalSample) -> Answers:
+    found = _scored(sample).get("answers", {})
+    return {parser: ParsedAnswer(**answer) for parser, answer in found.items()}
 
 
 def _message(text: str) -> str:

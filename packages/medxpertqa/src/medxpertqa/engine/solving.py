@@ -159,14 +159,15 @@ def letter_scorer(exam: Exam) -> Scorer:
     def make() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
             asked = exam.asked[str(state.sample_id)]
-            replies = state.store.get("replies") or [""]
-            found = answers(replies[-1], asked, exam.protocol)
+            # of a sample that inspect-ai recovers after a kill it has the scores, and not the store
+            said = {key: state.store.get(key) or [] for key in ("replies", "stop_reasons")}
+            found = answers((said["replies"] or [""])[-1], asked, exam.protocol)
             official = found[exam.protocol.parser]
             return Score(
                 value=CORRECT if official["letter"] == target.text else INCORRECT,
                 answer=official["letter"] or "",
                 explanation=official["rule"],
-                metadata={"answers": found},
+                metadata={"answers": found, **said},
             )
 
         return score

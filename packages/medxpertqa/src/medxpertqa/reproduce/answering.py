@@ -102,7 +102,7 @@ def expected_keys(settings: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...
 
 def start(settings: Mapping[str, Any], folder: Path, base_url: str) -> subprocess.Popen[str]:
     """Start `evaluate` in a process of its own."""
-    request = json.dumps({**settings, "folder": str(folder), "base_url": base_url})
+    request = json.dumps({"settings": dict(settings), "folder": str(folder), "base_url": base_url})
     process = subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
@@ -148,11 +148,13 @@ def killed_at_half(
     try:
         while server.finished(turns) < count / 2:
             if process.poll() is not None:
-                raise RuntimeError(f"evaluate ended early: {process.communicate()[1][-1500:]}")
+                break
             time.sleep(0.02)
     finally:
         process.kill()
-        process.communicate()
+        _, said = process.communicate()
+    if process.returncode > 0:
+        raise RuntimeError(f"evaluate ended with code {process.returncode}: {said[-1500:]}")
     server.wait_until_idle()
     return server.snapshot()
 
@@ -203,16 +205,15 @@ def told(results: Results, expected: Sequence[tuple[str, tuple[int, ...]]]) -> d
     }
 
 
-def main() -> None:
-    """Ask what the JSON on standard input says; the parent may kill this process at any time."""
+def put(settings: Mapping[str, Any], folder: str, base_url: str) -> None:
+    """Ask the questions of a run that have no reply in the folder yet."""
     from medxpertqa.engine.running import evaluate
 
-    settings = json.load(sys.stdin)
     evaluate(
         asked_of(settings),
         model=f"openai-api/local/{NAME}",
-        base_url=settings["base_url"],
-        log_dir=settings["folder"],
+        base_url=base_url,
+        log_dir=folder,
         protocol=settings["protocol"],
         shard=settings.get("shard", ""),
         permute=settings.get("permute", 1),
@@ -220,6 +221,11 @@ def main() -> None:
         max_tokens=settings["max_tokens"],
         max_connections=CONNECTIONS,
     )
+
+
+def main() -> None:
+    """Ask what the JSON on standard input says; the parent may kill this process at any time."""
+    put(**json.load(sys.stdin))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""E2: the published tables solved in whole answers, and the paper's statements against the list of section 1.3.
+"""E2: the published tables solved in whole answers, and the paper's statements against the listed verdicts.
 
-`LISTED` is the specification's, written before this package had a line; a number agrees if it has the listed
+`LISTED` is section 1.3 of the specification, older than this package; a number agrees if it has the listed
 digits.
 """
 

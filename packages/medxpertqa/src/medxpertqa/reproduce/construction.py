@@ -22,10 +22,9 @@ from medxpertqa.datasets import bank
 from medxpertqa.parsing import parse_answer
 from medxpertqa.protocols import get_protocol
 from medxpertqa.questions import Question
-from medxpertqa.reproduce.claims import BANKS, MODEL
-from medxpertqa.reproduce.server import NAME, Complete, backend, first_question, llama_cpp, transformers_chat
+from medxpertqa.reproduce.claims import BANKS
+from medxpertqa.reproduce.server import NAME, Complete, first_question, open_model
 from tenfold import Trial, TrialContext
-from tenfold.data import get
 
 THRESHOLD = 0.8
 UNRATED = 0.1678
@@ -109,8 +108,7 @@ def pipeline_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Thin the bank twice: with the paper's thresholds, then from the ledger alone with stricter ones."""
     config = ConstructionConfig(**trial.settings)
     questions = [question for name in BANKS for question in bank(name)]  # type: ignore[arg-type]
-    serve = llama_cpp if backend() == "llama.cpp" else transformers_chat
-    voter, path = Voter(serve(get(MODEL), 1)), context.checkpoint_dir / "ledger.jsonl"
+    voter, path = Voter(open_model()), context.checkpoint_dir / "ledger.jsonl"
     funnel = thin(questions, voter, path, config, FIRST, context)
     calls = voter.calls
     again = thin(questions, voter, path, config, STRICTER, context)

@@ -18,6 +18,7 @@ from medxpertqa.reproduce.figures import figures
 from medxpertqa.reproduce.leaking import LeakConfig, leak_trial
 from medxpertqa.reproduce.measuring import data_trial
 from medxpertqa.reproduce.metrics import answers_metrics
+from medxpertqa.reproduce.open_models import ModelsConfig, model_metrics
 from medxpertqa.reproduce.parity import parity_metrics
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
 
@@ -30,6 +31,7 @@ class ExperimentConfig(BaseModel):
     answers: AnswersConfig | None = None
     construction: ConstructionConfig | None = None
     leak: LeakConfig | None = None
+    models: ModelsConfig | None = None
 
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
@@ -39,6 +41,8 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     found = run.map(part_trial, trials)
     metrics: dict[str, Any] = parity_metrics() | audit_metrics()
     metrics |= answers_metrics({trial.arm: found[trial] for trial in trials if trial.stage == "answers"})
+    if config.models is not None:
+        metrics |= model_metrics(config.models, run)
     for trial in trials:
         if trial.stage != "answers":
             metrics |= {key: value for key, value in found[trial].items() if isinstance(value, int | float)}

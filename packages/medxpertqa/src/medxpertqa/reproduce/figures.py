@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from medxpertqa.reproduce.claims import PUBLISHED
-from medxpertqa.reproduce.metrics import cot_rows, right
-from medxpertqa.stats import wilson
+from medxpertqa.paper import MODELS, check_tables
+from medxpertqa.reproduce.metrics import PARSERS, Row, cot_rows, right, rows_of
+from medxpertqa.stats import paired_difference, wilson
 from tenfold import Estimate, Figure, Records
-from tenfold.figures import save, style
+from tenfold.figures import MUTED, save, style
+
+SMALL = 30
+"""A cell with fewer questions says little, and is drawn hollow."""
 
 
 def figures(config: Any, metrics: Mapping[str, Estimate], records: Records, folder: Path) -> list[Figure]:
@@ -21,11 +26,13 @@ def figures(config: Any, metrics: Mapping[str, Estimate], records: Records, fold
     by_stage: dict[str, dict[str, Any]] = {}
     for trial, result in records.results().items():
         by_stage.setdefault(trial.stage, {})[trial.arm] = result
-    rows = cot_rows(by_stage.get("answers", {}))
+    answers = by_stage.get("answers", {})
+    rows = cot_rows(answers)
     with style():
         drawn = [published(folder)]
         if rows:
-            drawn += [cells(rows, folder), letters(rows, folder)]
+            drawn += [cells(rows, rows_of(answers, "ao"), folder), reliability(answers, folder)]
+            drawn.append(letters(rows, folder))
         if "pipeline" in by_stage:
             drawn.append(funnel(by_stage["pipeline"]["pipeline"], folder))
         if "pairs" in by_stage:
@@ -36,47 +43,109 @@ def figures(config: Any, metrics: Mapping[str, Estimate], records: Records, fold
 
 
 def published(folder: Path) -> Figure:
-    """The printed accuracies of the open models with their intervals."""
-    canvas = Canvas(figsize=(7, 3.8))
+    """Every printed accuracy with the interval of the count behind it; a cross where there is no count."""
+    canvas = Canvas(figsize=(7, 5.2))
     axes = canvas.subplots()
-    for place, model in enumerate(PUBLISHED):
-        for color, values in (("C0", model.text), ("C1", model.mm)):
-            if values is not None:
-                value, low, high = values
-                axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=color)
-    axes.set_yticks(range(len(PUBLISHED)), [model.name for model in PUBLISHED])
+    solved = {row.model: row for row in check_tables()}
+    names = [row.model for row in MODELS]
+    for place, row in enumerate(MODELS):
+        counts, sizes = solved[row.model].counts, solved[row.model].sizes
+        for color, start in (("C0", 0), ("C1", 2)):
+            if counts is not None and len(counts) > start:
+                n_right, n = sum(counts[start : start + 2]), sum(sizes[start : start + 2])
+                share(axes, n_right, n, place, color=color)
+        if counts is None:
+            axes.plot(row.percents["text"], place, "x", color="C0")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
     axes.set(xlabel="accuracy, %")
-    caption = "Published accuracies of open models with Wilson's 95% intervals: Text blue, MM orange."
+    caption = (
+        "Published accuracies with Wilson's 95% intervals of the counts behind them: Text blue, MM orange. "
+        "Behind the cross there is no count: the row of LLaMA-3-70B-UltraMedical has no solution."
+    )
     return Figure(save(canvas, folder, "published"), caption)
 
 
-def cells(rows: Sequence[Mapping[str, Any]], folder: Path) -> Figure:
-    """Accuracy by medical task and body system."""
-    canvas = Canvas(figsize=(7, 4.6))
-    axes = canvas.subplots()
+def share(axes: Axes, n_right: int, n: int, place: float, color: str = "C0") -> None:
+    """A share in % with Wilson's interval; hollow if it is of few."""
+    low, high = (100 * end for end in wilson(n_right, n))
+    mean = 100 * n_right / n
+    ends = [[max(mean - low, 0)], [max(high - mean, 0)]]
+    face = "white" if n < SMALL else color
+    axes.errorbar(mean, place, xerr=ends, fmt="o", color=color, markerfacecolor=face)
+
+
+def cells(cot: Sequence[Row], ao: Sequence[Row], folder: Path) -> Figure:
+    """Accuracy by medical task and body system, and beside it the paired difference of two protocols."""
+    canvas = Canvas(figsize=(9, 5))
+    left, right_axes = canvas.subplots(1, 2, sharey=True)
     names: list[str] = []
+    other = dict(zip((row["id"] for row in ao), right(ao, "official"), strict=True))
     for key in ("medical_task", "body_system"):
-        for value in sorted({row["attributes"][key] for row in rows}):
-            chosen = [row for row in rows if row["attributes"][key] == value]
-            correct, n = sum(right(chosen, "official")), len(chosen)
-            low, high = (100 * end for end in wilson(correct, n))
-            mean = 100 * correct / n
-            axes.errorbar(
-                mean, len(names), xerr=[[max(mean - low, 0)], [max(high - mean, 0)]], fmt="o", color="C0"
-            )
-            names.append(f"{value} ({n})")
-    axes.axvline(10, color="black", linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="accuracy, %")
-    caption = "SmolLM2-135M on Text, official-cot, with Wilson's 95% intervals; dotted: chance."
+        for value in sorted({row["attributes"][key] for row in cot}):
+            chosen = [row for row in cot if row["attributes"][key] == value]
+            n_right = right(chosen, "official")
+            share(left, sum(n_right), len(chosen), len(names))
+            paired = [
+                (a, other[row["id"]]) for a, row in zip(n_right, chosen, strict=True) if row["id"] in other
+            ]
+            if len(paired) > 1:
+                gap(right_axes, np.array(paired, dtype=float), len(names))
+            names.append(f"{value} ({len(chosen)})")
+    left.axvline(10, color=MUTED, linewidth=0.8, linestyle=":")
+    right_axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=":")
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set(xlabel="accuracy, %")
+    right_axes.set(xlabel="official-cot minus official-ao, points")
+    caption = (
+        "SmolLM2-135M on Text, official-cot, with Wilson's 95% intervals (dotted: chance), and its paired "
+        f"difference from the answer-only protocol (bootstrap). Hollow: fewer than {SMALL} questions."
+    )
     return Figure(save(canvas, folder, "cells"), caption)
 
 
-def letters(rows: Sequence[Mapping[str, Any]], folder: Path) -> Figure:
+def gap(axes: Axes, paired: np.ndarray, place: float) -> None:
+    """First minus second column of (n, 2) in points, with its interval; hollow if it is of few."""
+    found = paired_difference(paired[:, 0], paired[:, 1])
+    mean, low, high = (100 * x for x in (found.difference, found.ci.low, found.ci.high))
+    face = "white" if len(paired) < SMALL else "C2"
+    ends = [[max(mean - low, 0)], [max(high - mean, 0)]]
+    axes.errorbar(mean, place, xerr=ends, fmt="o", color="C2", markerfacecolor=face)
+
+
+def reliability(answers: Mapping[str, Mapping[str, Any]], folder: Path) -> Figure:
+    """In how many replies each parser finds a letter, and in how many both find the same."""
+    runs = {
+        "official-cot": cot_rows(answers),
+        "official-ao": rows_of(answers, "ao"),
+        "MM, no images": rows_of(answers, "blind"),
+        "four orders": rows_of(answers, "permuted"),
+    }
+    runs = {name: rows for name, rows in runs.items() if rows}
+    canvas = Canvas(figsize=(7, 1.4 + 0.5 * len(runs)))
+    axes = canvas.subplots()
+    for place, rows in enumerate(runs.values()):
+        for shift, parser in enumerate(PARSERS):
+            found = sum(row["letters"][parser] is not None for row in rows)
+            share(axes, found, len(rows), place + 0.2 * (shift - 1), color=f"C{shift}")
+        same = sum(row["letters"][PARSERS[0]] == row["letters"][PARSERS[1]] for row in rows)
+        share(axes, same, len(rows), place + 0.2, color="C2")
+    axes.set_yticks(range(len(runs)), [f"{name} ({len(rows)})" for name, rows in runs.items()])
+    axes.invert_yaxis()
+    axes.set(xlabel="replies, %", xlim=(-2, 102))
+    caption = (
+        "How reliable reading is: replies in which the official parser (blue) and the robust one (orange) "
+        "find a letter, and in which both say the same (green), with Wilson's 95% intervals."
+    )
+    return Figure(save(canvas, folder, "reliability"), caption)
+
+
+def letters(rows: Sequence[Row], folder: Path) -> Figure:
     """Predicted letters by both parsers beside the labels."""
     canvas = Canvas(figsize=(7, 3.2))
     axes = canvas.subplots()
-    shown: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+    shown: list[tuple[str, Callable[[Row], str]]] = [
         ("label", lambda row: row["label"]),
         ("official", lambda row: row["letters"]["official"] or "none"),
         ("robust", lambda row: row["letters"]["robust"] or "none"),
@@ -101,7 +170,8 @@ def funnel(found: Mapping[str, Any], folder: Path) -> Figure:
     ):
         stages = found[key]
         places = [place + 0.38 * shift for place in range(len(stages))]
-        axes.barh(places, [stage["count"] for stage in stages], 0.36, label=label)
+        bars = axes.barh(places, [stage["count"] for stage in stages], 0.36, label=label)
+        axes.bar_label(bars, padding=3, fontsize=9)
     axes.set_yticks(range(len(found["funnel"])), [stage["stage"] for stage in found["funnel"]])
     axes.invert_yaxis()
     axes.set(xlabel="questions")

@@ -120,6 +120,6 @@ def tune(model: Any, tokenizer: Any, texts: Sequence[str], config: LeakConfig, c
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            context.log(step, loss=float(loss))
+            context.log(step, loss=loss.item())
             step += 1
     model.eval()

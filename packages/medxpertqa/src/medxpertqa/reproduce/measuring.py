@@ -44,7 +44,7 @@ def data_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
         found |= {
             "measured": measured,
             "data_entries": len(PRINTED),
-            "data_differences": sum(measured[name] != value for name, value in PRINTED.items()),
+            "data_differences": sum(measured.get(name) != value for name, value in PRINTED.items()),
             "share_skeletal": round(statistics.pooled_percent("body_system")["Skeletal"], 2),
             "test_images": statistics.total_images,
         }
@@ -65,7 +65,7 @@ def measure(statistics: DatasetStatistics) -> dict[str, float]:
     shares = statistics.pooled_percent("medical_task")
     measured |= {f"{task} %": round(share, 2) for task, share in shares.items()}
     measured["images"] = statistics.total_images
-    for count, questions in sorted(statistics.n_images["MM"].items()):
+    for count, questions in sorted(statistics.n_images.get("MM", {}).items()):
         measured["1 image" if count == 1 else f"{count} images"] = questions
     return measured
 

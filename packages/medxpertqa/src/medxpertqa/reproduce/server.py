@@ -137,10 +137,14 @@ def first_question(payload: Mapping[str, Any]) -> str:
 @contextmanager
 def model_server(threads: int = 1) -> Iterator[ChatServer]:
     """Serve the model by `backend()`; raises `DataUnavailableError` if its weights are not to be had."""
-    folder = get(MODEL)
-    serve = llama_cpp if backend() == "llama.cpp" else transformers_chat
-    with ChatServer(serve(folder, threads)) as server:
+    with ChatServer(open_model(threads)) as server:
         yield server
+
+
+def open_model(threads: int = 1) -> Complete:
+    """The model itself, by `backend()`; raises as `model_server`."""
+    serve = llama_cpp if backend() == "llama.cpp" else transformers_chat
+    return serve(get(MODEL), threads)
 
 
 def backend() -> str:
