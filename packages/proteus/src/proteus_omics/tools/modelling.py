@@ -1,0 +1,180 @@
+"""From a matrix and a design to the fitted model that several tools ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from proteus_omics import stats
+from proteus_omics.design import Design
+from proteus_omics.errors import NoReplicatesError, ToolError
+from proteus_omics.stats import Diagnostics, LinearFit, ModeratedFit
+from proteus_omics.stats.power import detectable_effect
+from proteus_omics.tools.matrices import frame
+from proteus_omics.tools.registry import ToolContext, ToolParams
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+LEAST_PROTEINS = 10
+CONTROLS = ("control", "ctrl", "healthy", "normal", "ref", "reference", "wt")
+
+
+class ModelParams(ToolParams):
+    """Settings of a moderated linear model.
+
+    `auto` decides by diagnostics of the residual variances, never by what turns out significant. `covariates`
+    and `batch` are columns beside those of the design.
+    """
+
+    trend: bool | Literal["auto"] = "auto"
+    robust: bool | Literal["auto"] = "auto"
+    legacy: bool | None = None
+    covariates: tuple[str, ...] = Field(default=(), max_length=20)
+    batch: str | None = None
+
+    def extended(self, design: Design) -> Design:
+        """The design with the columns that these parameters add."""
+        extra = [name for name in self.covariates if name not in design.covariates]
+        return Design(
+            **design.model_dump(exclude={"covariates", "batch"}),
+            covariates=(*design.covariates, *extra),
+            batch=design.batch or self.batch,
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """Proteins over the samples that have all columns of the design."""
+
+    values: pd.DataFrame
+    """Samples x proteins, transformed."""
+    matrix: pd.DataFrame
+    """Samples x terms."""
+    labels: pd.Series
+    """Level of the condition of each sample."""
+    reference: str
+    contrasts: dict[str, dict[str, float]]
+    adjusted_for: tuple[str, ...]
+
+    @property
+    def fit(self) -> LinearFit:
+        """Least squares, protein by protein."""
+        return stats.lm_fit(self.values, self.matrix)
+
+    def level(self, contrast: str) -> str:
+        """The level that the contrast compares with the reference."""
+        return next(name for name in self.contrasts[contrast] if name != self.reference)
+
+    def moderated(self, params: ModelParams) -> tuple[ModeratedFit, Diagnostics, bool, bool]:
+        """The moderated fit, its diagnostics, and the settings (trend, robust) that were taken.
+
+        Raises `ToolError` where fewer than ten proteins can be tested.
+        """
+        fit = self.fit.contrasts(self.contrasts)
+        testable = int(((fit.fit.df_residual > 0) & np.isfinite(fit.estimate).any(axis=1)).sum())
+        if testable < LEAST_PROTEINS:
+            raise ToolError(
+                f"{testable} proteins can be tested, and the common prior needs {LEAST_PROTEINS}: loosen the "
+                "filter of missing values"
+            )
+        found = fit.diagnose()
+        trend = found.trend if params.trend == "auto" else params.trend
+        robust = found.robust if params.robust == "auto" else params.robust
+        return fit.ebayes(trend=trend, robust=robust, legacy=params.legacy), found, trend, robust
+
+
+def reference_level(levels: Iterable[str], design: Design) -> str:
+    """The design's reference, else a level named as a control, else the one that sorts first."""
+    levels = sorted(levels)
+    if design.reference is not None:
+        return design.reference
+    named = [level for control in CONTROLS for level in levels if level.lower() == control]
+    return named[0] if named else levels[0]
+
+
+def model_of(
+    data: AnnData, context: ToolContext, params: ModelParams, values: pd.DataFrame | None = None
+) -> Model:
+    """The model of each level of the condition against the reference (`values` default to the matrix).
+
+    Levels with one sample are in the model but in no contrast. Raises `ToolError` without a condition,
+    `NoReplicatesError` where no level can be compared.
+    """
+    design = params.extended(context.design)
+    if design.condition is None:
+        raise ToolError("differences need a condition: name its column in the design")
+    values = frame(data) if values is None else values
+    matrix = stats.design_matrix(data.obs, design)
+    labels = data.obs.loc[matrix.index, design.condition].astype(str)
+    sizes = labels.value_counts()
+    reference = reference_level(sizes.index, design)
+    all_contrasts = stats.level_contrasts(sorted(sizes.index), reference)
+    kept = {
+        name: terms
+        for name, terms in all_contrasts.items()
+        if all(sizes[level] >= 2 for level in terms)  # one sample says nothing of its group's variance
+    }
+    if not kept:
+        raise NoReplicatesError(
+            f"no level of {design.condition} has two samples beside two of {reference}: "
+            + ", ".join(f"{level} {size}" for level, size in sizes.items())
+        )
+    terms = (design.batch, *design.covariates, _pairing(design, matrix))
+    adjusted = tuple(name for name in terms if name is not None)
+    return Model(values.loc[matrix.index], matrix, labels, reference, kept, adjusted)
+
+
+def valid_counts(model: Model, contrast: str) -> pd.DataFrame:
+    """Protein to `n_ref, n_alt`: in how many samples of either group it was measured."""
+    measured = model.values.notna()
+    return pd.DataFrame(
+        {
+            "n_ref": measured[model.labels == model.reference].sum(),
+            "n_alt": measured[model.labels == model.level(contrast)].sum(),
+        }
+    )
+
+
+def model_row(
+    model: Model,
+    found: tuple[ModeratedFit, Diagnostics, bool, bool],
+    contrast: str,
+    table: pd.DataFrame,
+    alpha: float,
+) -> dict[str, object]:
+    """What a reader has to know of the model behind one contrast's rows of `table`."""
+    fit, diagnostics, trend, robust = found
+    hits = table[table["q_value"] < alpha]
+    n_ref = int((model.labels == model.reference).sum())
+    n_alt = int((model.labels == model.level(contrast)).sum())
+    return {
+        "contrast": contrast,
+        "n_tested": int(table["p_value"].notna().sum()),
+        "n_hits": len(hits),
+        "n_up": int((hits["log2fc"] > 0).sum()),
+        "n_down": int((hits["log2fc"] < 0).sum()),
+        "n_ref": n_ref,
+        "n_alt": n_alt,
+        "trend": trend,
+        "robust": robust,
+        "prior": fit.prior.kind,
+        "df_prior": float(np.median(fit.prior.df)),
+        "s2_prior": float(np.median(fit.prior.s2)),
+        "trend_p": diagnostics.trend_p,
+        "outlying": diagnostics.outlying,
+        "detectable_log2fc": detectable_effect(
+            float(np.sqrt(np.nanmedian(fit.s2_post))), n_ref, n_alt, alpha=alpha
+        ),
+        "adjusted_for": ", ".join(model.adjusted_for),
+    }
+
+
+def _pairing(design: Design, matrix: pd.DataFrame) -> str | None:
+    subject = design.subject
+    return subject if any(str(term).startswith(f"{subject}=") for term in matrix) else None
