@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 RANK_TOLERANCE = 1e-7  # of a singular value of Q_m, which are at most 1; R's `lm.fit` has the same
 WELL_CONDITIONED = 1e-6  # a smallest eigenvalue of N below this one is looked at again, by the SVD of Q_m
+SVD_CHUNK = 1_000_000  # values of Q_m that are held at once
 
 
 @dataclass(frozen=True)
@@ -215,13 +216,16 @@ def _normal_matrices(q: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Fl
     inverse[full] = np.linalg.inv(normal[full])
     row_space[:] = np.eye(p)
     rank = np.full(len(normal), p)
-    for at in np.flatnonzero(~full):
-        _, singular, rows = np.linalg.svd(q[measured[:, at]], full_matrices=False)
-        keep = singular > RANK_TOLERANCE
-        rows = rows[keep]
-        inverse[at] = (rows.T / singular[keep] ** 2) @ rows
-        row_space[at] = rows.T @ rows
-        rank[at] = keep.sum()
+    singular = np.flatnonzero(~full)
+    size = max(1, SVD_CHUNK // q.size)
+    for chunk in (singular[at : at + size] for at in range(0, len(singular), size)):
+        _, values, rows = np.linalg.svd(measured.T[chunk, :, None] * q, full_matrices=False)
+        keep = values > RANK_TOLERANCE
+        weight = np.where(keep, 1 / np.where(keep, values, 1.0) ** 2, 0.0)
+        columns = rows.transpose(0, 2, 1)
+        inverse[chunk] = (columns * weight[:, None]) @ rows
+        row_space[chunk] = (columns * keep[:, None]) @ rows
+        rank[chunk] = keep.sum(axis=1)
     return inverse, row_space, rank
 
 
