@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import sys
 
 import pytest
 import torch
@@ -187,6 +188,25 @@ def test_autocast_multiplies_in_its_dtype_and_gives_float32_gradients():
     expected = linear_log_probs(hidden.detach().bfloat16(), weight.detach().bfloat16(), targets)
     torch.testing.assert_close(values.detach(), expected, rtol=0, atol=0)
     assert hidden.grad.dtype == weight.grad.dtype == torch.float32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_kernels_of_a_gpu_give_the_same(autocast, monkeypatch):
+    import implicit_prm_triton
+
+    inputs, targets = (lambda *x: (x[:2], x[2]))(*head(count=6, dtype=torch.float32))
+    found = []
+    for kernels in (None, implicit_prm_triton):
+        monkeypatch.setattr(logprobs, "_kernels", lambda hidden, kernels=kernels: kernels)
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            values = linear_log_probs(*leaves, targets, chunk_size=4)
+        values.sum().backward()
+        found.append((values.detach(), *(leaf.grad for leaf in leaves)))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=5e-2 if autocast else 1e-5)
 
 
 # Whole models

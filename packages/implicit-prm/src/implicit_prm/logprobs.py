@@ -226,6 +226,7 @@ def linear_log_probs(
     for float64). The products are taken in the dtype of the tensors, or in autocast's, and the softmax in
     float32. No [N, V] tensor is kept: the backward pass computes the logits of a chunk again, which costs a
     third more products than keeping them. Gradients go to `hidden`, `weight` and `bias`, once differentiable.
+    On a GPU the kernels of `implicit-prm-triton` do it where they are installed.
 
     Raises `ImplicitPRMError` for shapes that do not fit and for `chunk_size` below 1.
     """
@@ -239,8 +240,27 @@ def linear_log_probs(
         raise ImplicitPRMError(f"targets {tuple(targets.shape)} must be [{len(hidden)}], one a row of hidden")
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    kernels = _kernels(hidden)
+    if kernels is not None and torch.float64 not in (hidden.dtype, weight.dtype):
+        common = dtype or torch.promote_types(hidden.dtype, weight.dtype)
+        narrow = [None if x is None else x.to(common) for x in (hidden, weight, bias)]
+        found: Tensor = kernels.linear_log_probs(
+            narrow[0], narrow[1], targets, narrow[2], chunk_size=chunk_size
+        )
+        return found
     result: Tensor = LinearLogProb.apply(hidden, weight, bias, targets, chunk_size, dtype)
     return result
+
+
+def _kernels(hidden: Tensor) -> Any:
+    """The package of kernels, where there is one for the device of `hidden`."""
+    if not hidden.is_cuda:
+        return None
+    try:
+        import implicit_prm_triton
+    except ImportError:
+        return None
+    return implicit_prm_triton
 
 
 class LinearLogProb(torch.autograd.Function):
