@@ -151,6 +151,12 @@ def test_the_same_call_again_asks_only_what_failed(first):
     assert first["again"] == first["complete"] == read_logs(first["folder"])
 
 
+def test_a_busy_endpoint_and_a_dropped_connection_are_asked_again_and_answered_once(first):
+    for name in ("Text-3", "MM-2"):
+        assert sum(about(payload, name) for payload in first["requests"]) == 3  # two turns, one of them twice
+        assert sum(record.id == name for record in first["complete"].records) == 1
+
+
 def test_letters_are_those_of_both_parsers(first):
     results = first["complete"]
     found = {

@@ -174,11 +174,12 @@ class EvalRun:
         with sole_user(folder):
             description.check(folder)
             missing = set(self._wanted()) - logs.finished(folder)
-            self.check_images()
-            description.write(folder)
             if missing:
+                self.check_images()
                 longest = max(_length(self.rules, asked.question) for asked in self.asked.values())
                 check_endpoint(model, longest, request_settings(self.rules, self.altered)["max_tokens"])
+            description.write(folder)  # not earlier: a check that failed leaves the folder free
+            if missing:
                 brake = Brake(self.cost_limit, logs.spent(folder))
                 self._ask(model, self.exam(brake))
                 if not logs.finished(folder) and brake.reason:
@@ -226,7 +227,7 @@ class EvalRun:
         from medxpertqa.engine.tasks import exam_task
 
         transport: dict[str, Any] = {key: self.settings[key] for key in _TRANSPORT if key in self.settings}
-        eval_set(
+        _, found = eval_set(
             exam_task(exam, self.dataset.replace("/", "-"), self.altered),
             log_dir=str(self.log_dir),
             model=model,
@@ -243,6 +244,8 @@ class EvalRun:
             ctl_server=False,
             **{"max_retries": RETRIES, **transport},
         )
+        if not found:  # inspect-ai keeps Ctrl-C to itself, and returns no logs
+            raise KeyboardInterrupt
 
 
 def evaluate(
@@ -284,7 +287,7 @@ def evaluate(
 
     Raises `MedXpertQAError` for settings, a model, a key or an endpoint that cannot work, and for a log
     folder with another run in it or in use; `DataError` for the questions and for images that are missing or
-    damaged; `MissingExtraError`.
+    damaged; `MissingExtraError`. After Ctrl-C `KeyboardInterrupt` is raised, with all replies kept.
     """
     return EvalRun(
         questions,

@@ -55,15 +55,18 @@ class StubServer:
     """Answers /chat/completions by `answer(payload)` after `delay` seconds; a context manager.
 
     `requests` keeps the payloads in the order in which they came, `keys` the Authorization headers. The
-    server runs in a thread of its own on a free port of 127.0.0.1; `base_url` ends in /v1.
+    server runs in a thread of its own on a free port of 127.0.0.1; `base_url` ends in /v1. `context` is what
+    it says its model can read, in vLLM's words.
     """
 
-    def __init__(self, answer: Answer | None = None, *, delay: float = 0.0, port: int = 0) -> None:
+    def __init__(
+        self, answer: Answer | None = None, *, delay: float = 0.0, port: int = 0, context: int | None = None
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.most_at_once = 0
         self._answer: Answer = answer or (lambda payload: "The answer is (A).")
-        self._delay, self._port = delay, port
+        self._delay, self._port, self._context = delay, port, context
         self._at_once, self._numbers = 0, itertools.count()
         self._loop = asyncio.new_event_loop()
         self._connections: set[asyncio.Task[Any]] = set()
@@ -113,7 +116,8 @@ class StubServer:
         headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if not first.split()[1].endswith("/chat/completions"):
-            return await _send(writer, 200, {"object": "list", "data": [{"id": "stub", "object": "model"}]})
+            served = {"id": "stub", "object": "model", "max_model_len": self._context}
+            return await _send(writer, 200, {"object": "list", "data": [served]})
         payload = json.loads(body)
         self.requests.append(payload)
         self.keys.append(headers.get("authorization", ""))
