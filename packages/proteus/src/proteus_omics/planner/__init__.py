@@ -1,0 +1,1 @@
+"""Planners: rules, or a language model."""
