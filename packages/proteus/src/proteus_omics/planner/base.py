@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from proteus_omics.models import DatasetProfile, HypothesisDraft, Model, Objective, Step, Workflow
+from proteus_omics.models import (
+    Budget,
+    DatasetProfile,
+    Finding,
+    HypothesisDraft,
+    Model,
+    Objective,
+    Step,
+    Workflow,
+)
 
 if TYPE_CHECKING:
     from proteus_omics.hypotheses.references import Tables
@@ -75,4 +85,57 @@ class Planner(Protocol):
 
     def follow_up(self, objective: Objective, results: Results) -> Sequence[Objective]:
         """New questions that the results raise."""
+        ...
+
+
+CassetteMode: TypeAlias = Literal["record", "replay", "auto", "off"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has asked of an endpoint."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What the engine gives a planner that asks an endpoint, before its first call of a session."""
+
+    profile: DatasetProfile
+    tools: Mapping[str, Tool]
+    budget: Budget
+    seed: int = 0
+    emit: Callable[[str, Mapping[str, Any]], None] = lambda event, payload: None
+    """Writes an event: `llm_request` and `llm_response` are the planner's own."""
+    cassette: tuple[str | Path, CassetteMode] | None = None
+    spent: Spent = Spent()
+    """What earlier sessions of a resumed run asked, from its events."""
+
+
+@runtime_checkable
+class EndpointPlanner(Planner, Protocol):
+    """A planner that asks an endpoint. Its calls raise `BudgetError` once the budget is spent,
+    `EndpointError` where the endpoint fails and there is no fallback, `CassetteMiss` in replay."""
+
+    @property
+    def broken(self) -> str:
+        """Why the endpoint is not asked any more in this run, empty while it is: exit code 5."""
+        ...
+
+    @property
+    def spent(self) -> Spent:
+        """What was asked so far, earlier sessions included."""
+        ...
+
+    def connect(self, connection: Connection) -> None:
+        """Get ready for a run."""
+        ...
+
+    def revise(
+        self, objective: Objective, draft: HypothesisDraft, findings: Sequence[Finding], results: Results
+    ) -> HypothesisDraft | None:
+        """The draft without what the guard found, or None to keep it; asked at most twice (section 2.8)."""
         ...
