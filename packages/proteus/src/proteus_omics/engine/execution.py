@@ -1,0 +1,184 @@
+"""Running a step once: inputs, tool, outputs on disk; a step that was finished before is not run again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from proteus_omics.engine.budget import Meter
+from proteus_omics.engine.store import Store
+from proteus_omics.errors import ToolError
+from proteus_omics.hypotheses.references import Table, Tables
+from proteus_omics.models import Result, Step, content_id
+from proteus_omics.planner.base import ArtifactInfo
+from proteus_omics.tools.registry import ArtifactKind, Tool, ToolContext, get_tool
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from proteus_omics.tools.registry import Artifact
+
+INPUT = "input"
+"""The id of the data."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An artifact on disk."""
+
+    info: ArtifactInfo
+    path: str
+    sha256: str
+    table_id: str = ""
+
+
+class Executor:
+    """Runs steps, and knows what they left."""
+
+    def __init__(
+        self, store: Store, data: AnnData, data_sha256: str, context: ToolContext, meter: Meter
+    ) -> None:
+        self.store = store
+        self.context = context
+        self.meter = meter
+        self.results: list[Result] = []
+        self.artifacts: dict[str, Kept] = {
+            INPUT: Kept(ArtifactInfo(INPUT, "matrix", "matrix", INPUT), "data/input.h5ad", data_sha256)
+        }
+        self._loaded: dict[str, Any] = {INPUT: data}
+        self._finished = {
+            event["key"]: event for event in store.events() if event["event"] == "step_finished"
+        }
+        self._done: dict[str, Step] = {}
+
+    # ---- what is there
+
+    @property
+    def infos(self) -> dict[str, ArtifactInfo]:
+        """What a planner may know of the artifacts."""
+        return {id: kept.info for id, kept in self.artifacts.items()}
+
+    def tables(self, steps: frozenset[str] | None = None) -> Tables:
+        """Result tables by their ids: all, or those of some steps."""
+        chosen = [one for one in self.results if steps is None or one.produced_by in steps]
+        return Tables({one.table_id: self._table(one) for one in chosen})
+
+    def _table(self, result: Result) -> Table:
+        id = next(id for id, kept in self.artifacts.items() if kept.table_id == result.table_id)
+        return Table(result.table_id, self.load(id), result.key_columns, result.columns)
+
+    def load(self, id: str) -> Any:
+        """An artifact by its id; of figures the path."""
+        if id not in self._loaded:
+            kept = self.artifacts[id]
+            self._loaded[id] = self.store.load(kept.info.kind, kept.path, kept.sha256)
+        return self._loaded[id]
+
+    # ---- running
+
+    def key(self, step: Step, tool: Tool) -> str:
+        """What a step's outputs depend on, hashed: the same key, the same outputs (section 2.12)."""
+        inputs = {name: self.artifacts[id].sha256 for name, id in step.inputs.items()}
+        knowledge = self.context.knowledge.sha256 if self.context.knowledge is not None else ""
+        known = (self.context.design.model_dump(), self.context.alpha, self.context.seed, knowledge)
+        params = tool.parse(step.params).model_dump(mode="json")
+        return content_id("key", tool.name, tool.version, params, inputs, known)
+
+    def run(self, step: Step) -> tuple[Step, str]:
+        """The step as it ended, and its brief. Raises `ToolError` where the tool cannot do its work."""
+        if step.id in self._done:
+            return self._done[step.id], self.brief(self._done[step.id])
+        tool = get_tool(step.tool)
+        missing = [id for id in step.inputs.values() if id not in self.artifacts]
+        if missing:
+            raise ToolError(f"{step.tool}: the step that makes {missing[0]} left nothing")
+        key = self.key(step, tool)
+        before = self._finished.get(key)
+        if before is not None and all(
+            self.store.intact(one["path"], one["sha256"]) for one in before["outputs"].values()
+        ):
+            seconds, outputs = before["seconds"], before["outputs"]
+        else:
+            seconds, outputs = self._run_tool(step, tool, key)
+        for name, one in outputs.items():
+            self._register(step, tool, name, one)
+        done = step.model_copy(
+            update={
+                "status": "done",
+                "seconds": seconds,
+                "outputs": tuple(f"{step.id}.{name}" for name in outputs),
+            }
+        )
+        self._done[step.id] = done
+        return done, self.brief(done)
+
+    def _run_tool(self, step: Step, tool: Tool, key: str) -> tuple[float, dict[str, dict[str, Any]]]:
+        self.meter.take_step()
+        self.store.append(
+            "step_started", step=step.id, tool=tool.name, params=step.params, inputs=step.inputs
+        )
+        began = time.monotonic()
+        params = tool.parse(step.params)
+        found = tool({name: self.load(id) for name, id in step.inputs.items()}, params, self.context)
+        seconds = round(time.monotonic() - began, 3)
+        outputs = {
+            name: self._save(step, tool, name, artifact)
+            for name, artifact in found.items()
+            if artifact is not None
+        }
+        self.store.append(
+            "step_finished", step=step.id, tool=tool.name, key=key, seconds=seconds, outputs=outputs
+        )
+        return seconds, outputs
+
+    def _save(self, step: Step, tool: Tool, name: str, artifact: Artifact) -> dict[str, Any]:
+        kind = tool.outputs[name].kind
+        path, sha256 = self.store.save(kind, f"{step.id}__{name}", artifact)
+        if kind == "table":
+            self.store.write_text(
+                path.replace(".parquet", ".tsv"),
+                artifact.to_csv(sep="\t", index=False),
+            )
+        return {"kind": kind, "path": path, "sha256": sha256}
+
+    def _register(self, step: Step, tool: Tool, name: str, one: Mapping[str, Any]) -> None:
+        id = f"{step.id}.{name}"
+        kind: ArtifactKind = one["kind"]
+        if kind != "table":
+            self.artifacts[id] = Kept(ArtifactInfo(id, kind, name, tool.name), one["path"], one["sha256"])
+            return
+        declared = tool.outputs[name]
+        table_id = self._free(name)
+        data: pd.DataFrame = self.store.load("table", one["path"], one["sha256"])  # type: ignore[assignment]
+        self._loaded[id] = data
+        info = ArtifactInfo(id, kind, name, tool.name, tuple(map(str, data.columns)), len(data))
+        self.artifacts[id] = Kept(info, one["path"], one["sha256"], table_id)
+        self.results.append(
+            Result(
+                table_id=table_id,
+                kind=tool.name,
+                key_columns=declared.key_columns,
+                columns={column: role for column, role in declared.columns.items() if column in data},
+                n_rows=len(data),
+                path=one["path"],
+                sha256=one["sha256"],
+                produced_by=step.id,
+            )
+        )
+
+    def _free(self, name: str) -> str:
+        taken = {result.table_id for result in self.results}
+        number = 2
+        found = name
+        while found in taken:
+            found, number = f"{name}_{number}", number + 1
+        return found
+
+    def brief(self, step: Step) -> str:
+        """The tool's summary of a finished step: at most 40 lines."""
+        outputs = {id.rpartition(".")[2]: self.load(id) for id in step.outputs}
+        return "\n".join(get_tool(step.tool).summary(outputs).splitlines()[:40])
