@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -141,7 +141,7 @@ class Executor:
         if kind == "table":
             self.store.write_text(
                 path.replace(".parquet", ".tsv"),
-                artifact.to_csv(sep="\t", index=False),
+                cast(pd.DataFrame, artifact).to_csv(sep="\t", index=False),
             )
         return {"kind": kind, "path": path, "sha256": sha256}
 
@@ -153,7 +153,7 @@ class Executor:
             return
         declared = tool.outputs[name]
         table_id = self._free(name)
-        data: pd.DataFrame = self.store.load("table", one["path"], one["sha256"])  # type: ignore[assignment]
+        data: pd.DataFrame = self.store.load("table", one["path"], one["sha256"])
         self._loaded[id] = data
         info = ArtifactInfo(id, kind, name, tool.name, tuple(map(str, data.columns)), len(data))
         self.artifacts[id] = Kept(info, one["path"], one["sha256"], table_id)

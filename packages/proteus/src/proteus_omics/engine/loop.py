@@ -1,4 +1,4 @@
-"""The loop: objectives, their workflows, their steps, and what each level learns from the one below (section 2.2)."""
+"""The loop: objectives, workflows, steps; each level learns from the one below (section 2.2)."""
 
 from __future__ import annotations
 
@@ -148,7 +148,8 @@ class Loop:
                 if name not in tool.inputs:
                     return f"{tool.name} has no input {name!r}; it has {', '.join(tool.inputs)}"
                 if known.get(id) != tool.inputs[name]:
-                    return f"{tool.name}: {name} is a {tool.inputs[name]}, and {id!r} is {known.get(id) or 'not there'}"
+                    found = known.get(id, "not there")
+                    return f"{tool.name}: {name} is a {tool.inputs[name]}, and {id!r} is {found}"
             known |= {f"{step.id}.{name}": output.kind for name, output in tool.outputs.items()}
         return ""
 
