@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -19,6 +19,7 @@ from proteus_omics.models import (
 )
 
 if TYPE_CHECKING:
+    from proteus_omics.design import Design
     from proteus_omics.hypotheses.references import Tables
     from proteus_omics.tools.registry import ArtifactKind, Tool
 
@@ -99,6 +100,12 @@ class Spent:
     input_tokens: int = 0
     output_tokens: int = 0
 
+    @classmethod
+    def of(cls, events: Iterable[Mapping[str, Any]]) -> Spent:
+        """The sum over the `llm_response` events of a run."""
+        answers = [event for event in events if event["event"] == "llm_response"]
+        return cls(*(sum(event[name] for event in answers) for name in cls.__dataclass_fields__))
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -107,6 +114,8 @@ class Connection:
     profile: DatasetProfile
     tools: Mapping[str, Tool]
     budget: Budget
+    design: Design | None = None
+    alpha: float = 0.05
     seed: int = 0
     emit: Callable[[str, Mapping[str, Any]], None] = lambda event, payload: None
     """Writes an event: `llm_request` and `llm_response` are the planner's own."""
