@@ -72,6 +72,18 @@ class DatasetProfile(Model):
     candidates: dict[str, tuple[str, ...]] = {}
     """Role (condition, batch, subject, time, event, covariates) to the columns that could play it."""
     warnings: tuple[str, ...] = ()
+    design: dict[str, Any] = {}
+    """Role to the column that the run's design gives it, and the reference level."""
+    levels: dict[str, int] = {}
+    """Samples (not cells) at each level of the condition."""
+    n_samples: int = 0
+    """Samples: rows of a bulk table, values of the sample column else."""
+    n_events: int | None = None
+    has_genes: bool = True
+    knowledge: tuple[str, ...] = ()
+    """Collections of gene sets, and `interactions`."""
+    explore: bool = False
+    normalization: Literal["none", "median", "quantile", "mad", "reference"] = "median"
 
 
 class Objective(Model):

@@ -27,7 +27,7 @@ from proteus_omics.models import (
     content_id,
 )
 from proteus_omics.planner.base import Results
-from proteus_omics.tools.registry import Tool, all_tools, get_tool
+from proteus_omics.tools.registry import Tool, all_tools
 
 MOST_REPAIRS = 2
 MOST_GENERATIONS = 3
@@ -215,15 +215,3 @@ class Loop:
 def _question(params: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked, without how: settings of a tool are no part of a question."""
     return {name: value for name, value in params.items() if name not in ("trend", "robust", "method")}
-
-
-def step_of(tool: str, inputs: Mapping[str, str], seed: int = 0, **params: Any) -> Step:
-    """A step with the id that its content gives it."""
-    known = get_tool(tool)
-    return Step(
-        id=content_id("step", tool, known.version, params, dict(inputs), seed),
-        tool=tool,
-        params=params,
-        inputs=dict(inputs),
-        outputs=tuple(known.outputs),
-    )
