@@ -199,7 +199,8 @@ def composition(results: Results) -> list[HypothesisDraft]:
             word = "more" if row.difference > 0 else "less"
             text = (
                 f"{row.population} is {word} frequent in {alt} than in {ref} "
-                f"(share {{{{{cell}:share_alt|.3f}}}} and {{{{{cell}:share_ref|.3f}}}}, q = {{{{{cell}:q_value|.2g}}}})."
+                f"(share {{{{{cell}:share_alt|.3f}}}} and {{{{{cell}:share_ref|.3f}}}}, "
+                f"q = {{{{{cell}:q_value|.2g}}}})."
             )
             prediction = _prediction(str(row.population), row.difference > 0, contrast, CELL_ASSAY, None)
             entities = (str(row.population),)
