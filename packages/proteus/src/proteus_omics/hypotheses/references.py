@@ -51,7 +51,7 @@ class Table:
     @property
     def of_samples(self) -> bool:
         """Whether its rows are samples."""
-        return SAMPLE_LEVEL in self.keys
+        return SAMPLE_LEVEL in self.keys or SAMPLE_LEVEL in self.data.columns
 
     @cached_property
     def names(self) -> list[str]:

@@ -18,7 +18,7 @@ from proteus_omics.models import Ref
 
 PLACE = re.compile(r"\{\{(.+?)\}\}")
 FORMAT = re.compile(r"\.\d+[efg%]|,|d")
-COUNT = re.compile(r"count\(\s*([\w.\-]+)\s*,\s*q\s*<\s*([\d.eE\-]+)\s*(?:,\s*(up|down)\s*)?\)")
+COUNT = re.compile(r"count\(\s*(.+?)\s*,\s*q\s*<\s*([\d.eE\-]+)\s*(?:,\s*(up|down)\s*)?\)")
 DEFAULT_FORMAT = ".3g"
 
 

@@ -1,0 +1,51 @@
+"""Text and Parquet tables as the programs write them, whole lines or none."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+
+from proteus_omics.errors import DataError, FormatError
+
+EXCEL_CELL = 32_767
+"""The longest text that a cell of Excel holds; longer ones were cut."""
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """A table with all columns as they are: Parquet, or text with tabs, commas or semicolons, gzip or plain.
+
+    Raises `DataError` where there is no file or nothing in it, `FormatError` where it is no table.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    if path.name.endswith(".parquet"):
+        return pd.read_parquet(path)
+    text = _text(path)
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    first = text.partition("\n")[0]
+    separator = max("\t,;", key=first.count)
+    if first.count(separator) == 0:
+        raise FormatError(f"{path} has one column: a table with tabs, commas or semicolons is needed")
+    try:
+        return pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
+    except (pd.errors.ParserError, ValueError) as error:
+        raise FormatError(f"{path} is no table: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+        if zipfile.is_zipfile(io.BytesIO(raw)):
+            raise FormatError(f"{path} is an Excel or ZIP file: save the sheet as tab-separated text")
+        return raw.decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path} is cut short: {error}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no UTF-8 text: {error}") from error
