@@ -19,7 +19,6 @@ from proteus_omics.models import (
 )
 
 if TYPE_CHECKING:
-    from proteus_omics.design import Design
     from proteus_omics.hypotheses.references import Tables
     from proteus_omics.tools.registry import ArtifactKind, Tool
 
@@ -114,7 +113,6 @@ class Connection:
     profile: DatasetProfile
     tools: Mapping[str, Tool]
     budget: Budget
-    design: Design | None = None
     alpha: float = 0.05
     seed: int = 0
     emit: Callable[[str, Mapping[str, Any]], None] = lambda event, payload: None

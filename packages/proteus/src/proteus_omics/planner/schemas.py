@@ -20,23 +20,23 @@ MAX_OBJECTIVES = 8
 MAX_STEPS = 12
 MAX_DRAFTS = 6
 
-KINDS: dict[str, tuple[int, tuple[Modality, ...], str]] = {
-    "quality": (100, ("bulk", "single_cell", "cytometry"), "identifications, missing values, batches"),
-    "populations": (95, ("single_cell", "cytometry"), "which cell populations there are"),
-    "differential": (90, ("bulk",), "proteins that differ between the levels of the condition"),
-    "state_de": (90, ("single_cell", "cytometry"), "markers that change within populations, per sample"),
-    "survival": (85, ("bulk",), "proteins associated with time to an event"),
-    "effect_consistency": (80, ("bulk",), "whether differences hold without single samples"),
-    "pathways": (70, ("bulk",), "gene sets that shift together"),
-    "composition": (65, ("single_cell", "cytometry"), "shares of populations that differ"),
-    "modules": (60, ("bulk",), "proteins that vary together, and with what"),
-    "traits": (55, ("bulk",), "proteins that go with numeric columns of the sample sheet"),
-    "network": (50, ("bulk",), "whether hits interact more than chance"),
-    "marker_correlation": (45, ("cytometry",), "markers that go together within populations"),
-    "subgroups": (40, ("bulk",), "groups of samples that the sample sheet does not name"),
-    "trajectory": (30, ("single_cell", "cytometry"), "an order of cells; only where the design has a root"),
+KINDS: dict[str, tuple[tuple[Modality, ...], str]] = {
+    "quality": (("bulk", "single_cell", "cytometry"), "identifications, missing values, batches"),
+    "populations": (("single_cell", "cytometry"), "which cell populations there are"),
+    "differential": (("bulk",), "proteins that differ between the levels of the condition"),
+    "state_de": (("single_cell", "cytometry"), "markers that change within populations, per sample"),
+    "survival": (("bulk",), "proteins associated with time to an event"),
+    "effect_consistency": (("bulk",), "whether differences hold without single samples"),
+    "pathways": (("bulk",), "gene sets that shift together"),
+    "composition": (("single_cell", "cytometry"), "shares of populations that differ"),
+    "modules": (("bulk",), "proteins that vary together, and with what"),
+    "traits": (("bulk",), "proteins that go with numeric columns of the sample sheet"),
+    "network": (("bulk",), "whether hits interact more than chance"),
+    "marker_correlation": (("cytometry",), "markers that go together within populations"),
+    "subgroups": (("bulk",), "groups of samples that the sample sheet does not name"),
+    "trajectory": (("single_cell", "cytometry"), "an order of cells; only where the design has a root"),
 }
-"""Kinds of objectives: priority (section 2.3), modalities, what they ask."""
+"""Kinds of objectives: their modalities, and what they ask (section 2.3)."""
 
 
 class Answer(BaseModel):
@@ -145,7 +145,7 @@ class JudgeScore(Answer):
 
 def kinds_for(modality: Modality) -> list[str]:
     """The kinds of objectives that fit a modality, by priority."""
-    return [kind for kind, (_, modalities, _) in KINDS.items() if modality in modalities]
+    return [kind for kind, (modalities, _) in KINDS.items() if modality in modalities]
 
 
 def objective_proposal(kinds: Iterable[str]) -> type[ObjectiveProposal]:
@@ -154,7 +154,7 @@ def objective_proposal(kinds: Iterable[str]) -> type[ObjectiveProposal]:
     return create_model(
         "ObjectiveProposal",
         __base__=ObjectiveProposal,
-        objectives=(list[item], Field(max_length=MAX_OBJECTIVES)),  # type: ignore[valid-type]
+        objectives=(_list(item), Field(max_length=MAX_OBJECTIVES)),
     )
 
 
@@ -163,7 +163,7 @@ def workflow_proposal(tools: Sequence[str]) -> type[WorkflowProposal]:
     return create_model(
         "WorkflowProposal",
         __base__=WorkflowProposal,
-        steps=(list[_step(tools)], Field(min_length=1, max_length=MAX_STEPS)),  # type: ignore[misc]
+        steps=(_list(_step(tools)), Field(min_length=1, max_length=MAX_STEPS)),
     )
 
 
@@ -172,12 +172,16 @@ def step_decision(tools: Sequence[str]) -> type[StepDecision]:
     return create_model(
         "StepDecision",
         __base__=StepDecision,
-        steps=(list[_step(tools)], Field(max_length=MAX_STEPS)),  # type: ignore[misc]
+        steps=(_list(_step(tools)), Field(max_length=MAX_STEPS)),
     )
 
 
 def _step(tools: Sequence[str]) -> type[ProposedStep]:
     return create_model("ProposedStep", __base__=ProposedStep, tool=(_enumeration(tools), ...))
+
+
+def _list(item: type[Answer]) -> Any:
+    return list[item]  # type: ignore[valid-type]
 
 
 def _enumeration(values: Iterable[str]) -> Any:
