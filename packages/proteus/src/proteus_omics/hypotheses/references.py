@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from proteus_omics.errors import DataError
@@ -75,6 +76,16 @@ class Table:
         for at, name in enumerate(self.names):
             found[name] = at
         return found
+
+    @cached_property
+    def _positions(self) -> dict[str, Mapping[str, np.ndarray]]:
+        return {}
+
+    def positions(self, column: str) -> Mapping[str, np.ndarray]:
+        """Each text of a column to the rows that have it; made once."""
+        if column not in self._positions:
+            self._positions[column] = self.data.groupby(self.data[column].astype(str), sort=False).indices
+        return self._positions[column]
 
     def row(self, name: str) -> int:
         """The row of that name. Raises `KeyError` that says why there is none, or none alone."""

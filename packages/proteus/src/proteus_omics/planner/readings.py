@@ -77,7 +77,7 @@ def _detections(results: Results) -> list[HypothesisDraft]:
             text = (
                 f"{entity} is detected {word} often in {alt} ({{{{{cell}:detected_alt|d}}}} of "
                 f"{{{{{cell}:n_alt|d}}}} samples) than in {ref} ({{{{{cell}:detected_ref|d}}}} of "
-                f"{{{{{cell}:n_ref|d}}}} samples; q = {{{{{cell}:q_value|.2g}}}})."
+                f"{{{{{cell}:n_ref|d}}}} samples), q = {{{{{cell}:q_value|.2g}}}}."
             )
             prediction = _prediction(entity, row.difference > 0, contrast, BULK_ASSAY, None)
             caveat = ("Detection is no abundance: it also depends on what else is in the sample.",)
