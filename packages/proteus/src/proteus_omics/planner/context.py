@@ -151,19 +151,28 @@ def newest(briefs: Sequence[str]) -> list[str]:
     return ["\n\n".join(briefs[start:]) for start in range(len(briefs))] or [""]
 
 
+def row_text(table: Table, at: int) -> str:
+    """A row: its name and the cells that have a role, numbers with four digits."""
+    cells = [f"{column}={_cell(table.data[column].iloc[at])}" for column in ("gene", *_shown(table))
+             if column in table.data.columns and column not in table.keys]  # fmt: skip
+    return f"{CONTROL.sub(' ', table.names[at])}  {' '.join(cells)}"
+
+
+def _shown(table: Table) -> list[str]:
+    return [
+        str(column) for column in table.data.columns if column in table.roles and column not in table.keys
+    ]
+
+
 def _table(table: Table, rows: int, alpha: float) -> str:
     by_role: dict[str, str] = {role: column for column, role in table.roles.items()}
-    shown = [column for column in table.data.columns if column in table.roles and column not in table.keys]
-    gene = ["gene"] if "gene" in table.data.columns and "gene" not in table.keys else []
-    roles = ", ".join(f"{column} ({table.roles[column]})" for column in shown)
+    roles = ", ".join(f"{column} ({table.roles[column]})" for column in _shown(table))
     lines = [f"table {table.id}, {len(table.data)} rows, row = {'|'.join(table.keys)}; columns: {roles}"]
     for contrast, positions in _groups(table):
         part = table.data.iloc[positions]
         if "q" in by_role:
             lines.append(f"{contrast}: {_counts(part, by_role, alpha)}".lstrip(": "))
-        for at in _top(part, positions, by_role)[:rows]:
-            cells = [f"{column}={_cell(table.data[column].iloc[at])}" for column in (*gene, *shown)]
-            lines.append(f"  {CONTROL.sub(' ', table.names[at])}  {' '.join(cells)}")
+        lines += [f"  {row_text(table, at)}" for at in _top(part, positions, by_role)[:rows]]
     return "\n".join(lines)
 
 

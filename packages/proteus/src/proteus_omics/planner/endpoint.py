@@ -74,6 +74,8 @@ class Endpoint:
         context_tokens: int = 16_384,
         max_tokens: int = 4_096,
     ) -> None:
+        if not model:
+            raise EndpointError("no model: name one that the endpoint serves (model=, --model)")
         if max_tokens >= context_tokens:
             raise EndpointError(
                 f"max_tokens ({max_tokens}) leaves no room for a request: it must be below context_tokens "

@@ -62,8 +62,6 @@ class LLMPlanner:
         context_tokens: int = 16_384,
         max_tokens: int = 4_096,
     ) -> None:
-        if not model:
-            raise EndpointError("no model: name one that the endpoint serves (model=, --model)")
         self.endpoint = Endpoint(
             model,
             base_url,
