@@ -190,3 +190,20 @@ def test_contrasts_are_named_level_vs_reference():
         level_contrasts("ab", "x")
     with pytest.raises(DesignError, match="no column nothing; it has group, sex, age, patient"):
         design_matrix(SHEET, Design(condition="nothing"))
+
+
+def test_paired_designs_with_lost_subjects_and_nearly_singular_masks_are_those_of_one_protein_alone():
+    group = np.tile([0, 1], 8)
+    subject = np.repeat(np.arange(8), 2)[:, None] == np.arange(1, 8)
+    noise = np.random.default_rng(0).normal(size=16)
+    nearly = np.where(np.arange(16) == 3, 1.0, 1e-4 * noise)[:, None]  # without sample 3 it is 1e-4
+    x = np.column_stack([group == 0, group == 1, subject, nearly]).astype(float)
+    y = table(16, 60, 0.3, seed=2)
+    y[3] = np.nan
+    fit = lm_fit(y, x).contrasts({"d": {"x2": 1, "x1": -1}})
+    c = np.eye(10)[1] - np.eye(10)[0]
+    slow = np.array([slow_fit(column, x * np.r_[np.ones(9), 1e4], c) for column in y.T])
+    np.testing.assert_allclose(fit.estimate[:, 0], slow[:, 0], atol=1e-6)
+    np.testing.assert_allclose(fit.stdev_unscaled[:, 0], slow[:, 1], rtol=1e-6)
+    np.testing.assert_array_equal(fit.fit.df_residual, slow[:, 3])
+    assert np.isfinite(slow[:, 0]).sum() > 30

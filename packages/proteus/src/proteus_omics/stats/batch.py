@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from proteus_omics.errors import DesignError
-from proteus_omics.stats.linear import lm_fit
+from proteus_omics.stats.linear import _outside, lm_fit
 
 Floats = NDArray[np.float64]
 
@@ -39,10 +39,11 @@ def remove_batch_effect(
     with np.errstate(invalid="ignore"):
         shares = (measured.T @ dummies.to_numpy()) / measured.sum(axis=0)[:, None]  # G x L
     away = levels[None] - (shares @ levels)[:, None]  # G x L x p: each batch from the protein's mean
-    c = solve_triangular(fit._r, away.reshape(-1, terms).T, trans="T", check_finite=False).T.reshape(
-        away.shape
-    )
-    effect = np.einsum("glp,gp->gl", c, fit._beta)
-    outside = np.linalg.norm(c - c @ fit._row_space[fit._pattern], axis=2)
-    effect[outside > 1e-6 * np.maximum(np.linalg.norm(c, axis=2), 1e-300)] = np.nan
+    effect = np.empty(away.shape[:2])
+    for proteins, pattern, _, row_space in fit._patterns.solved():
+        weights = away[proteins].reshape(-1, terms).T  # those of unmeasured proteins are NaN
+        c = solve_triangular(fit._r, weights, trans="T", check_finite=False).T.reshape(away[proteins].shape)
+        part = np.einsum("glp,gp->gl", c, fit._beta[proteins])
+        part[_outside(c.transpose(0, 2, 1), row_space[pattern])] = np.nan
+        effect[proteins] = part
     return x - effect.T[dummies.to_numpy().argmax(axis=1)]

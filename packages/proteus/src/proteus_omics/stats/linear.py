@@ -6,9 +6,10 @@ matrix N = Q_m' Q_m, the identity where nothing is missing; all of them come fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,10 +20,13 @@ from proteus_omics.errors import DataError, DesignError, MetadataError
 from proteus_omics.stats.ebayes import Diagnostics, ModeratedFit, diagnose, moderate
 
 Floats = NDArray[np.float64]
+Solution: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]
 
 RANK_TOLERANCE = 1e-7  # of a singular value of Q_m, which are at most 1; R's `lm.fit` has the same
-WELL_CONDITIONED = 1e-6  # a smallest eigenvalue of N below this one is looked at again, by the SVD of Q_m
-SVD_CHUNK = 1_000_000  # values of Q_m that are held at once
+WELL_CONDITIONED = 1e-6  # an eigenvalue of N above this one has its digits
+NO_VALUE = 1e-13  # one below this is 0, but for rounding
+CHUNK = 1_000_000  # values of all Q_m that are held at once
+KEEP = 2_000_000  # values of all N that are kept
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,9 @@ class LinearFit:
     """G: d_g = |m| - rank(X_m)."""
     sigma2: Floats
     """G: s_g^2, NaN where d_g = 0."""
-    _beta: Floats  # G x p, in the basis Q; the shortest solution where the design is not of full rank
-    _pattern: NDArray[np.int64]  # G: which set of measured samples
-    _inverse: Floats  # patterns x p x p: pseudo-inverse of N
-    _row_space: Floats  # patterns x p x p: projector on the rows of Q_m
+    _beta: Floats  # G x p, in the basis Q; the shortest solution where Q_m is not of full rank
     _r: Floats  # p x p
+    _patterns: _Patterns
 
     @cached_property
     def coefficients(self) -> pd.DataFrame:
@@ -70,13 +72,14 @@ class LinearFit:
             if not np.any(weights[:, column]) or not np.all(np.isfinite(weights[:, column])):
                 raise DesignError(f"contrast {name!r} needs finite weights that are not all 0")
         c = solve_triangular(self._r, weights, trans="T")
-        spread = self._inverse @ c  # patterns x p x k
-        u = np.einsum("pk,gpk->gk", c, spread)
-        outside = np.linalg.norm(c - self._row_space @ c, axis=1) > 1e-6 * np.linalg.norm(c, axis=0)
-        u[outside] = np.nan
         estimate = self._beta @ c
-        estimate[outside[self._pattern]] = np.nan
-        return ContrastFit(self, tuple(contrasts), estimate, np.sqrt(u)[self._pattern], c)
+        u = np.empty_like(estimate)
+        for proteins, pattern, inverse, row_space in self._patterns.solved():
+            part = np.einsum("pk,gpk->gk", c, inverse @ c)
+            part[_outside(c, row_space)] = np.nan
+            u[proteins] = part[pattern]
+        estimate[np.isnan(u)] = np.nan
+        return ContrastFit(self, tuple(contrasts), estimate, np.sqrt(u), c)
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,13 @@ class ContrastFit:
 
     def correlation(self, observed: bool = True) -> Floats:
         """Correlations of the estimates: a k x k matrix a protein, or one of the full design."""
+        c, patterns = self._weights, self.fit._patterns
         if not observed:
-            return _correlation((self._weights.T @ self._weights)[None])[0]
-        covariance = np.einsum("pk,gpq,ql->gkl", self._weights, self.fit._inverse, self._weights)
-        return _correlation(covariance)[self.fit._pattern]
+            return _correlation((c.T @ c)[None])[0]
+        result = np.empty((len(self.estimate), c.shape[1], c.shape[1]))
+        for proteins, pattern, inverse, _ in patterns.solved():
+            result[proteins] = _correlation(np.einsum("pk,gpq,ql->gkl", c, inverse, c))[pattern]
+        return result
 
 
 def lm_fit(Y: pd.DataFrame | ArrayLike, X: pd.DataFrame | ArrayLike) -> LinearFit:
@@ -131,29 +137,92 @@ def lm_fit(Y: pd.DataFrame | ArrayLike, X: pd.DataFrame | ArrayLike) -> LinearFi
         raise DataError(f"{int(np.isinf(y).sum())} values are infinite; a logarithm of 0 is a missing value")
     q, r = _orthonormal(x, [str(term) for term in terms])
     measured = ~np.isnan(y)
-    first, pattern = _patterns(measured)
-    inverse, row_space, rank = _normal_matrices(q, measured[:, first])
-
+    patterns = _Patterns.of(q, measured)
     n_valid = measured.sum(axis=0)
-    residual = np.where(measured, y, 0.0)
-    with np.errstate(invalid="ignore"):
-        ave_expr = residual.sum(axis=0) / np.where(n_valid, n_valid, np.nan)
+    y = np.where(measured, y, 0.0)
+    ave_expr = y.sum(axis=0) / np.where(n_valid, n_valid, np.nan)
     beta = np.zeros((y.shape[1], q.shape[1]))
-    complete = len(first) == 1 and bool(measured.all())
-    for _ in range(2):  # the second round takes the digits back that large means cost
-        step = residual.T @ q
-        if not complete:
-            step = np.matmul(inverse[pattern], step[:, :, None])[:, :, 0]
-        beta += step
-        fitted = q @ step.T
-        fitted *= measured
-        residual -= fitted
-    df = (n_valid - rank[pattern]).astype(float)
-    sigma2 = np.einsum("ng,ng->g", residual, residual) / np.where(df > 0, df, np.nan)
-    return LinearFit(
-        proteins, tuple(str(t) for t in terms), ave_expr, n_valid, df, sigma2, beta, pattern, inverse,
-        row_space, r,
-    )  # fmt: skip
+    squares, rank = np.empty(y.shape[1]), np.empty(y.shape[1])
+    for chosen, pattern, inverse, row_space in patterns.solved():
+        residual, known = y[:, chosen], measured[:, chosen]
+        for _ in range(2):  # the second round takes the digits back that large means cost
+            step = np.matmul(inverse[pattern], (residual.T @ q)[:, :, None])[:, :, 0]
+            beta[chosen] += step
+            residual -= (q @ step.T) * known
+        squares[chosen] = np.einsum("ng,ng->g", residual, residual)
+        rank[chosen] = np.rint(np.trace(row_space, axis1=1, axis2=2))[pattern]
+    df = n_valid - rank
+    sigma2 = squares / np.where(df > 0, df, np.nan)
+    return LinearFit(proteins, tuple(map(str, terms)), ave_expr, n_valid, df, sigma2, beta, r, patterns)
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """The sets of measured samples, and the matrix N of each."""
+
+    q: Floats
+    measured: NDArray[np.bool_]
+    """n x patterns."""
+    proteins: NDArray[np.int64]
+    """G: proteins in the order of their patterns."""
+    start: NDArray[np.int64]
+    """Where in `proteins` each pattern begins, and where the last one ends."""
+
+    @classmethod
+    def of(cls, q: Floats, measured: NDArray[np.bool_]) -> _Patterns:
+        packed = np.ascontiguousarray(np.packbits(measured, axis=0).T)
+        keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(which, kind="stable")
+        start = np.searchsorted(which[order], np.arange(len(first) + 1))
+        return cls(q, measured[:, first], order, start)
+
+    def solved(self) -> Iterable[Solution]:
+        """In chunks: proteins, the pattern of each, the pseudo-inverses of N, the projectors on their rows.
+
+        They are kept where they are small; with a term for each of many subjects they would take gigabytes.
+        """
+        small = self.measured.shape[1] * self.q.shape[1] ** 2 <= KEEP
+        return self._kept if small else self._chunks()
+
+    @cached_property
+    def _kept(self) -> list[Solution]:
+        return list(self._chunks())
+
+    def _chunks(self) -> Iterator[Solution]:
+        size = max(1, CHUNK // self.q.size)
+        for low in range(0, self.measured.shape[1], size):
+            high = min(low + size, self.measured.shape[1])
+            counts = np.diff(self.start[low : high + 1])
+            chosen = self.proteins[self.start[low] : self.start[high]]
+            yield chosen, np.repeat(np.arange(high - low), counts), *self._invert(slice(low, high))
+
+    def _invert(self, chunk: slice) -> tuple[Floats, Floats]:
+        measured = self.measured.T[chunk]
+        p = self.q.shape[1]
+        upper = np.triu_indices(p)
+        products = measured.astype(float) @ (self.q[:, upper[0]] * self.q[:, upper[1]])
+        normal = np.empty((len(measured), p, p))
+        normal[:, upper[0], upper[1]] = products
+        normal[:, upper[1], upper[0]] = products
+        full = np.linalg.eigvalsh(normal)[:, 0] > WELL_CONDITIONED
+        inverse, row_space = np.empty_like(normal), np.tile(np.eye(p), (len(measured), 1, 1))
+        inverse[full] = np.linalg.inv(normal[full])
+        if not full.all():
+            inverse[~full], row_space[~full] = self._pseudo_inverse(normal[~full], measured[~full])
+        return inverse, row_space
+
+    def _pseudo_inverse(self, normal: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        values, vectors = np.linalg.eigh(normal)
+        unclear = ((values > NO_VALUE) & (values < WELL_CONDITIONED)).any(axis=1)
+        keep = values > NO_VALUE
+        if unclear.any():  # squared, small singular values drown: take them from Q_m itself
+            _, singular, rows = np.linalg.svd(measured[unclear, :, None] * self.q, full_matrices=False)
+            values[unclear], vectors[unclear] = singular**2, rows.transpose(0, 2, 1)
+            keep[unclear] = singular > RANK_TOLERANCE
+        weight = np.where(keep, 1 / np.where(keep, values, 1.0), 0.0)
+        rows = vectors.transpose(0, 2, 1)
+        return (vectors * weight[:, None]) @ rows, (vectors * keep[:, None]) @ rows
 
 
 def _matrix(values: pd.DataFrame | ArrayLike, name: str) -> tuple[Floats, pd.Index]:
@@ -195,38 +264,9 @@ def _orthonormal(x: Floats, terms: Sequence[str]) -> tuple[Floats, Floats]:
     return q, r
 
 
-def _patterns(measured: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns that are the first of their kind, and which kind each column is."""
-    packed = np.ascontiguousarray(np.packbits(measured, axis=0).T)
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, first, pattern = np.unique(keys, return_index=True, return_inverse=True)
-    return first, pattern
-
-
-def _normal_matrices(q: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Of each pattern (a column of `measured`) the pseudo-inverse of N, the row projector and the rank."""
-    p = q.shape[1]
-    upper = np.triu_indices(p)
-    normal = np.empty((measured.shape[1], p, p))
-    products = measured.T.astype(float) @ (q[:, upper[0]] * q[:, upper[1]])
-    normal[:, upper[0], upper[1]] = products
-    normal[:, upper[1], upper[0]] = products
-    full = np.linalg.eigvalsh(normal)[:, 0] > WELL_CONDITIONED
-    inverse, row_space = np.empty_like(normal), np.empty_like(normal)
-    inverse[full] = np.linalg.inv(normal[full])
-    row_space[:] = np.eye(p)
-    rank = np.full(len(normal), p)
-    singular = np.flatnonzero(~full)
-    size = max(1, SVD_CHUNK // q.size)
-    for chunk in (singular[at : at + size] for at in range(0, len(singular), size)):
-        _, values, rows = np.linalg.svd(measured.T[chunk, :, None] * q, full_matrices=False)
-        keep = values > RANK_TOLERANCE
-        weight = np.where(keep, 1 / np.where(keep, values, 1.0) ** 2, 0.0)
-        columns = rows.transpose(0, 2, 1)
-        inverse[chunk] = (columns * weight[:, None]) @ rows
-        row_space[chunk] = (columns * keep[:, None]) @ rows
-        rank[chunk] = keep.sum(axis=1)
-    return inverse, row_space, rank
+def _outside(c: Floats, row_space: Floats) -> NDArray[np.bool_]:
+    """... x k: is a column of c (... x p x k) not in the row space, and so cannot be estimated?"""
+    return np.linalg.norm(c - row_space @ c, axis=-2) > 1e-6 * np.linalg.norm(c, axis=-2)
 
 
 def _correlation(covariance: Floats) -> Floats:
