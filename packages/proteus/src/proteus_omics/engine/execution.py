@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
 from proteus_omics.engine.budget import Meter
-from proteus_omics.engine.store import Store
+from proteus_omics.engine.store import Store, write_whole
 from proteus_omics.errors import ToolError
 from proteus_omics.hypotheses.references import Table, Tables
 from proteus_omics.models import Result, Step, content_id
@@ -78,6 +80,36 @@ class Executor:
             self._loaded[id] = self.store.load(kept.info.kind, kept.path, kept.sha256)
         return self._loaded[id]
 
+    def adopt(self, other: Store) -> None:
+        """Take another run's finished steps by their keys; their files are copied when they are used."""
+        for event in other.events():
+            if event["event"] == "step_finished" and event["key"] not in self._finished:
+                kept = {
+                    name: one | {"from": str(other.folder)} for name, one in event["outputs"].items()
+                    if other.intact(one["path"], one["sha256"])
+                }  # fmt: skip
+                if len(kept) == len(event["outputs"]):
+                    self._finished[event["key"]] = event | {"outputs": kept}
+
+    def figures(self) -> list[dict[str, str]]:
+        """Path, name and tool of every figure, in the order in which they were made."""
+        return [
+            {"path": kept.path, "name": kept.info.name, "tool": kept.info.produced_by}
+            for kept in self.artifacts.values()
+            if kept.info.kind == "figure"
+        ]
+
+    def used_imputation(self, table_id: str) -> bool:
+        """Whether a step before the table's put values in place of missing ones."""
+        made = next((one.produced_by for one in self.results if one.table_id == table_id), None)
+        open_ = [] if made is None else [made]
+        while open_:
+            step = self._done[open_.pop()]
+            if step.tool == "impute":
+                return True
+            open_ += [id.rpartition(".")[0] for id in step.inputs.values() if id != INPUT]
+        return False
+
     # ---- running
 
     def key(self, step: Step, tool: Tool) -> str:
@@ -98,9 +130,7 @@ class Executor:
             raise ToolError(f"{step.tool}: the step that makes {missing[0]} left nothing")
         key = self.key(step, tool)
         before = self._finished.get(key)
-        if before is not None and all(
-            self.store.intact(one["path"], one["sha256"]) for one in before["outputs"].values()
-        ):
+        if before is not None and self._at_hand(before["outputs"]):
             seconds, outputs = before["seconds"], before["outputs"]
         else:
             seconds, outputs = self._run_tool(step, tool, key)
@@ -115,6 +145,14 @@ class Executor:
         )
         self._done[step.id] = done
         return done, self.brief(done)
+
+    def _at_hand(self, outputs: Mapping[str, dict[str, Any]]) -> bool:
+        """Whether all outputs are there and whole; those of another run are copied first."""
+        for one in outputs.values():
+            source, place = one.get("from"), self.store.folder / one["path"]
+            if source is not None and not place.exists():
+                write_whole(place, lambda path, file=Path(source) / one["path"]: shutil.copyfile(file, path))
+        return all(self.store.intact(one["path"], one["sha256"]) for one in outputs.values())
 
     def _run_tool(self, step: Step, tool: Tool, key: str) -> tuple[float, dict[str, dict[str, Any]]]:
         self.meter.take_step()

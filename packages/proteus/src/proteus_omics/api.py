@@ -1,0 +1,413 @@
+"""`run`, `resume`, `verify`, `validate`, `compare`: what a user calls (section 3)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from proteus_omics.design import Design
+from proteus_omics.engine.budget import Meter
+from proteus_omics.engine.execution import Executor
+from proteus_omics.engine.ledger import Ledger
+from proteus_omics.engine.lock import writing
+from proteus_omics.engine.loop import Loop, Outcome
+from proteus_omics.engine.recording import RecordedPlanner
+from proteus_omics.engine.store import EVENTS, Store, file_hash
+from proteus_omics.errors import BudgetError, ResumeError
+from proteus_omics.hypotheses.assembly import assemble
+from proteus_omics.hypotheses.references import Table, Tables
+from proteus_omics.models import Budget, DatasetProfile, Hypothesis, Objective, Ref, Result
+from proteus_omics.planner.base import Connection, EndpointPlanner, Planner, Results, Spent
+from proteus_omics.planner.rules import RulesPlanner
+from proteus_omics.profiling import Normalization, profile_dataset
+from proteus_omics.tools.registry import ToolContext, all_tools
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from proteus_omics.knowledge import Knowledge
+
+RECORD = "run.json"
+HYPOTHESES = "hypotheses.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read when it is asked."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id: of its input and settings."""
+        return str(self.record["id"])
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """`run.json`."""
+        path = self.folder / RECORD
+        if not path.is_file():
+            raise ResumeError(f"{self.folder} is no run: it has no {RECORD}")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @cached_property
+    def hypotheses(self) -> list[Hypothesis]:
+        """In rank order, flagged ones last."""
+        content = json.loads((self.folder / HYPOTHESES).read_text(encoding="utf-8"))
+        return [Hypothesis.model_validate(one) for one in content["hypotheses"]]
+
+    @property
+    def results(self) -> list[Result]:
+        """What is known of the tables."""
+        return [Result.model_validate(one) for one in self.record["results"]]
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Questions in the order in which they were worked on."""
+        return [Objective.model_validate(one) for one in self.record["objectives"]]
+
+    @property
+    def profile(self) -> DatasetProfile:
+        """What the planner was told of the data."""
+        return DatasetProfile.model_validate(self.record["profile"])
+
+    @cached_property
+    def index(self) -> Tables:
+        """Result tables with the meaning of their columns. Raises `ResumeError` for a damaged one."""
+        store = Store(self.folder)
+        found = {}
+        for one in self.results:
+            data = store.load("table", one.path, one.sha256)
+            found[one.table_id] = Table(one.table_id, data, one.key_columns, one.columns)
+        return Tables(found)
+
+    @cached_property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Result tables by id: `de`, `gsea`, `modules`, `cox`, `state_de`, ..."""
+        return {id: table.data for id, table in self.index.items()}
+
+    def entities(self) -> list[str]:
+        """Every entity that a hypothesis is about, in rank order."""
+        return list(dict.fromkeys(name for one in self.hypotheses for name in one.entities))
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / REPORT
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 where the budget was spent, or 5 where an endpoint failed."""
+        return int(self.record["exit_code"])
+
+
+def run(
+    adata: AnnData,
+    *,
+    design: Design | None = None,
+    out: str | Path,
+    planner: str | Planner = "rules",
+    knowledge: str | Path | Knowledge | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    alpha: float = 0.05,
+    scale: str | None = None,
+    modality: str | None = None,
+    normalization: Normalization | Literal["auto"] = "auto",
+    explore: bool = False,
+    test: bool = True,
+    resume: Literal["auto", "never"] = "auto",
+    cassette: tuple[str | Path, Literal["record", "replay", "auto", "off"]] | None = None,
+    cache: str | Path | None = None,
+) -> Run:
+    """Plan, analyse, interpret and check; everything is left in the folder `out`.
+
+    A folder with a run of the same data and settings is gone on with (`resume="never"` refuses it). `scale`
+    and `modality` declare what the reader could only guess; `normalization="none"` is for values that are
+    normalised already. `cache` is another run's folder whose finished steps are taken where their inputs and
+    settings are the same. `test=False` gives fold changes where groups have one sample.
+
+    Raises `DataError`, `DesignError` and their kinds before any statistics, `ResumeError` for a folder of
+    another run. A spent budget and a failed endpoint are no errors: see `Run.exit_code`.
+    """
+    design = design or Design()
+    adata = _declared(adata, scale, modality)
+    known = _knowledge(knowledge)
+    profile = profile_dataset(
+        adata, design, knowledge=known, explore=explore, normalization=normalization, test=test
+    )
+    chosen = _planner(planner)
+    settings = {
+        "design": design.model_dump(mode="json"),
+        "planner": chosen.name,
+        "seed": seed,
+        "alpha": alpha,
+        "normalization": profile.normalization,
+        "explore": explore,
+        "test": test,
+        "knowledge": None if knowledge is None or not isinstance(knowledge, (str, Path)) else str(knowledge),
+        "knowledge_sha256": "" if known is None else known.sha256,
+    }
+    folder = Path(out)
+    with writing(folder) as stale:
+        store = Store(folder)
+        store.mend()
+        data, sha256 = _input(store, adata)
+        _begin(store, settings, sha256, resume, stale)
+        context = ToolContext(design=design, alpha=alpha, seed=seed, knowledge=known)
+        session = _Session(store, chosen, profile, context, budget or Budget(), settings, cassette)
+        return session.work(data, sha256, cache)
+
+
+def resume(folder: str | Path, *, budget: Budget | None = None, planner: Planner | None = None) -> Run:
+    """Go on with a run that was killed or whose budget was spent; finished steps are not run again.
+
+    Raises `ResumeError` if the folder is no run, or another process works on it.
+    """
+    import anndata
+
+    folder = Path(folder)
+    started = _started(folder)
+    settings = started["settings"]
+    path = folder / "data" / "input.h5ad"
+    if not path.is_file() or file_hash(path) != started["input_sha256"]:
+        raise ResumeError(f"{path} is missing or is not the data that the run began with")
+    if planner is None and settings["planner"] != "rules":
+        raise ResumeError(f"the run's planner is {settings['planner']!r}: give it again")
+    return run(
+        anndata.read_h5ad(path),
+        design=Design(**settings["design"]),
+        out=folder,
+        planner=planner or "rules",
+        knowledge=settings["knowledge"],
+        budget=budget,
+        seed=settings["seed"],
+        alpha=settings["alpha"],
+        normalization=settings["normalization"],
+        explore=settings["explore"],
+        test=settings["test"],
+    )
+
+
+class _Session:
+    """One sitting at a run."""
+
+    def __init__(
+        self,
+        store: Store,
+        planner: Planner,
+        profile: DatasetProfile,
+        context: ToolContext,
+        budget: Budget,
+        settings: dict[str, Any],
+        cassette: Any,
+    ) -> None:
+        self.store = store
+        self.planner = planner
+        self.profile = profile
+        self.context = context
+        self.budget = budget
+        self.settings = settings
+        if isinstance(planner, EndpointPlanner):
+            planner.connect(
+                Connection(
+                    profile=profile,
+                    tools=all_tools(),
+                    budget=budget,
+                    seed=context.seed,
+                    emit=self._emit,
+                    cassette=cassette,
+                    spent=_spent(store),
+                )
+            )
+
+    def _emit(self, event: str, payload: Mapping[str, Any]) -> None:
+        self.store.append(event, **payload)
+
+    def work(self, data: AnnData, sha256: str, cache: str | Path | None) -> Run:
+        recorded = RecordedPlanner(self.planner, self.store)
+        executor = Executor(self.store, data, sha256, self.context, Meter(self.budget))
+        if cache is not None:
+            executor.adopt(Store(cache))
+        ledger = Ledger()
+        outcome = Loop(recorded, executor, self.profile, self.budget, ledger).run()
+        tables = executor.tables()
+        results = Results(tables.aggregate(), tables.aggregate())
+        hypotheses = assemble(
+            outcome.drafts,
+            tables,
+            lambda objective, draft, findings: _revised(recorded, objective, draft, findings, results),
+            alpha=self.context.alpha,
+            knowledge=self.context.knowledge,
+            caveat=lambda ref: list(_caveats(ref, ledger, executor)),
+        )
+        return self._finish(outcome, executor, ledger, hypotheses, sha256)
+
+    def _finish(
+        self,
+        outcome: Outcome,
+        executor: Executor,
+        ledger: Ledger,
+        hypotheses: Sequence[Hypothesis],
+        sha256: str,
+    ) -> Run:
+        broken = self.planner.broken if isinstance(self.planner, EndpointPlanner) else ""
+        code = 4 if isinstance(outcome.stopped, BudgetError) else 5 if outcome.stopped or broken else 0
+        id = _run_id(self.settings, sha256)
+        for one in hypotheses:
+            self.store.append("guard", hypothesis=one.id, status=one.status)
+        self.store.write_json("ledger.json", ledger.to_json())
+        self.store.write_json(
+            HYPOTHESES, {"run": id, "hypotheses": [one.model_dump(mode="json") for one in hypotheses]}
+        )
+        self.store.write_json(
+            RECORD,
+            {
+                "id": id,
+                "version": version("proteus-omics"),
+                "settings": self.settings,
+                "input_sha256": sha256,
+                "profile": self.profile.model_dump(mode="json"),
+                "objectives": [one.model_dump(mode="json") for one in outcome.objectives],
+                "workflows": [one.model_dump(mode="json") for one in outcome.workflows],
+                "results": [one.model_dump(mode="json") for one in executor.results],
+                "figures": executor.figures(),
+                "exit_code": code,
+                "stopped": str(outcome.stopped or broken),
+                "environment": environment(),
+            },
+        )
+        self.store.append("run_finished", exit_code=code, stopped=str(outcome.stopped or broken))
+        found = Run(self.store.folder)
+        from proteus_omics.report import write_report
+
+        write_report(found)
+        return found
+
+
+def _revised(
+    planner: RecordedPlanner, objective: Objective, draft: Any, findings: Any, results: Results
+) -> Any:
+    with contextlib.suppress(BudgetError):  # a text that is not revised is kept, and flagged
+        return planner.revise(objective, draft, findings, results)
+    return None
+
+
+def _caveats(ref: Ref, ledger: Ledger, executor: Executor) -> Iterator[str]:
+    again = ledger.caveat(ref.table)
+    if again:
+        yield again
+    if executor.used_imputation(ref.table):
+        yield "imputed values went into this result"
+
+
+def _declared(adata: AnnData, scale: str | None, modality: str | None) -> AnnData:
+    if scale is None and modality is None:
+        return adata
+    result = adata.copy()
+    record = dict(result.uns.get("proteus", {}))
+    result.uns["proteus"] = record | {
+        name: value for name, value in (("scale", scale), ("modality", modality)) if value is not None
+    }
+    return result
+
+
+def _knowledge(source: str | Path | Knowledge | None) -> Knowledge | None:
+    if source is None or not isinstance(source, (str, Path)):
+        return source
+    from proteus_omics.knowledge import Knowledge
+
+    return Knowledge.load(source)
+
+
+def _planner(planner: str | Planner) -> Planner:
+    if not isinstance(planner, str):
+        return planner
+    if planner != "rules":
+        raise ValueError(
+            f"planner is {planner!r}; it is 'rules' or a planner such as LLMPlanner(base_url, model)"
+        )
+    return RulesPlanner()
+
+
+def _input(store: Store, adata: AnnData) -> tuple[AnnData, str]:
+    """Keep the data once; a run that goes on reads what it began with."""
+    import anndata
+
+    path = store.folder / "data" / "input.h5ad"
+    before = next((event for event in store.events() if event["event"] == "run_started"), None)
+    if before is not None and path.is_file() and file_hash(path) == before["input_sha256"]:
+        kept = anndata.read_h5ad(path)
+        if _same(kept, adata):
+            return kept, before["input_sha256"]
+    if before is not None:
+        raise ResumeError(f"{store.folder} is a run of other data: give another folder")
+    _, sha256 = store.save("matrix", "input", adata)
+    return adata, sha256
+
+
+def _same(a: AnnData, b: AnnData) -> bool:
+    import numpy as np
+
+    return (
+        a.shape == b.shape
+        and list(a.obs_names) == list(b.obs_names)
+        and list(a.var_names) == list(b.var_names)
+        and bool(np.array_equal(np.asarray(a.X), np.asarray(b.X), equal_nan=True))
+    )
+
+
+def _begin(store: Store, settings: dict[str, Any], sha256: str, resume: str, stale: bool) -> None:
+    before = next((event for event in store.events() if event["event"] == "run_started"), None)
+    if before is None:
+        store.append("run_started", settings=settings, input_sha256=sha256, version=version("proteus-omics"))
+        return
+    if resume == "never":
+        raise ResumeError(f"{store.folder} has a run already: give another folder")
+    if before["settings"] != settings:
+        changed = sorted(name for name in settings if settings[name] != before["settings"].get(name))
+        raise ResumeError(
+            f"{store.folder} is a run with other settings ({', '.join(changed)}): give another folder"
+        )
+    store.append("run_resumed", killed=stale)
+
+
+def _started(folder: Path) -> dict[str, Any]:
+    if not (folder / EVENTS).is_file():
+        raise ResumeError(f"{folder} is no run: it has no {EVENTS}")
+    found = next((event for event in Store(folder).events() if event["event"] == "run_started"), None)
+    if found is None:
+        raise ResumeError(f"{folder} is no run: it never began")
+    return found
+
+
+def _run_id(settings: dict[str, Any], sha256: str) -> str:
+    from proteus_omics.models import content_id
+
+    return content_id("run", {name: value for name, value in settings.items() if name != "knowledge"}, sha256)
+
+
+def _spent(store: Store) -> Spent:
+    requests = inputs = outputs = 0
+    for event in store.events():
+        if event["event"] == "llm_response":
+            requests += 1
+            inputs += int(event.get("input_tokens", 0))
+            outputs += int(event.get("output_tokens", 0))
+    return Spent(requests, inputs, outputs)
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("anndata", "numpy", "pandas", "scipy", "scikit-learn", "proteus-omics")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
