@@ -88,6 +88,17 @@ def test_spike_in_prior_and_treat_equal_limma(hye):
     same(fit.treat(0.5), golden("limma3.54.1_hye_treat0.5"))
 
 
+def test_spike_in_finds_what_was_mixed(hye):
+    human = hye.fit.proteins.str.endswith("_HUMAN")
+    for table, hits, wrong in ((hye.ebayes().top_table(), 1513, 70), (hye.ebayes().treat(0.5), 1271, 9)):
+        found = table[table["q_value"] < 0.05]
+        named = found["protein"].isin(hye.fit.proteins[human])
+        assert (len(found), named.sum()) == (hits, wrong)
+        mixed = {"ECOLI": -1, "YEAST": 1}
+        species = found["protein"][~named].str.split("_").str[-1]
+        assert (np.sign(found["log2fc"][~named]) == species.map(mixed)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "df"),
     [
