@@ -158,6 +158,15 @@ def row_text(table: Table, at: int) -> str:
     return f"{CONTROL.sub(' ', table.names[at])}  {' '.join(cells)}"
 
 
+def top_rows(table: Table, contains: str = "") -> list[str]:
+    """The rows whose name or gene has `contains` in it, by contrast the smallest p first."""
+    by_role: dict[str, str] = {role: column for column, role in table.roles.items()}
+    found = []
+    for _, positions in _groups(table):
+        found += [row_text(table, at) for at in _top(table.data.iloc[positions], positions, by_role)]
+    return [row for row in found if contains.lower() in row.lower()]
+
+
 def _shown(table: Table) -> list[str]:
     return [
         str(column) for column in table.data.columns if column in table.roles and column not in table.keys
