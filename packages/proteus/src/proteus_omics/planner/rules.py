@@ -33,6 +33,7 @@ PRIORITY = {
     "subgroups": 40,
     "trajectory": 30,
 }
+INTERACTIONS = "interactions"
 MANY_HITS = 10
 LEAST_FOR_MODULES = 15
 LEAST_FOR_SUBGROUPS = 20
@@ -84,7 +85,8 @@ class RulesPlanner:
     def _bulk(self, profile: DatasetProfile) -> Sequence[Objective]:
         compare = bool(profile.design.get("condition")) and _replicated(profile)
         batches = () if profile.design.get("batch") else profile.candidates.get("batch", ())
-        found = [make("quality", {"compare": compare, "batches": list(batches)})]
+        asked = {"compare": compare, "batches": list(batches), "knowledge": list(profile.knowledge)}
+        found = [make("quality", asked)]
         if profile.n_obs >= LEAST_FOR_MODULES:
             found.append(make("modules"))
         if (
@@ -137,12 +139,14 @@ class RulesPlanner:
         parents = (asked.id,)
         if asked.kind == "differential":
             hits = readings.hit_count(results.own.frame("de"))
-            kinds = ["pathways"]
-            if hits:
-                kinds.append("effect_consistency")
+            known = asked.params.get("knowledge", ())
+            sets = [name for name in known if name != INTERACTIONS]
+            found = [make("effect_consistency", asked.params, parents)] if hits else []
+            found.append(make("pathways", asked.params, parents, "" if sets else "no gene sets were given"))
             if hits >= MANY_HITS:
-                kinds.append("network")
-            return [make(kind, asked.params, parents) for kind in kinds]
+                reason = "" if INTERACTIONS in known else "no interactions were given"
+                found.append(make("network", asked.params, parents, reason))
+            return found
         return []
 
     def _after_quality(self, quality: Objective, results: Results) -> Sequence[Objective]:
@@ -152,7 +156,8 @@ class RulesPlanner:
             best = association.sort_values("r2", ascending=False, kind="stable").iloc[0]
             named = best["column"] in quality.params.get("batches", ())
             batch = str(best["column"]) if named and best["r2"] > BATCH_SHARE else None
-        params = {} if batch is None else {"batch": batch}
+        params = {"knowledge": list(quality.params.get("knowledge", ()))}
+        params |= {} if batch is None else {"batch": batch}
         return [make("differential", params, (quality.id,))] if quality.params.get("compare") else []
 
 

@@ -46,7 +46,12 @@ def quality(profile: DatasetProfile, params: Mapping[str, Any]) -> list[Step]:
 
 def _compared(profile: DatasetProfile, params: Mapping[str, Any]) -> list[Step]:
     steps = _prepared(profile)
-    return [*steps, step_of("de_limma", _matrix(steps), **params)]
+    return [*steps, step_of("de_limma", _matrix(steps), **_model(params))]
+
+
+def _model(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an objective's parameters is a setting of the model."""
+    return {"batch": params["batch"]} if "batch" in params else {}
 
 
 def differential(profile: DatasetProfile, params: Mapping[str, Any]) -> list[Step]:
@@ -64,7 +69,11 @@ def effect_consistency(profile: DatasetProfile, params: Mapping[str, Any]) -> li
     """Every hit again without each sample, and on resampled ones."""
     steps = _compared(profile, params)
     inputs = _matrix(steps) | {"de": output(steps[-1], "de")}
-    return [*steps, step_of("leave_one_out", inputs, **params), step_of("bootstrap_sign", inputs, **params)]
+    return [
+        *steps,
+        step_of("leave_one_out", inputs, **_model(params)),
+        step_of("bootstrap_sign", inputs, **_model(params)),
+    ]
 
 
 def pathways(profile: DatasetProfile, params: Mapping[str, Any]) -> list[Step]:
