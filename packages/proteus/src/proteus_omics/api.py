@@ -227,7 +227,8 @@ class _Session:
                     seed=context.seed,
                     emit=self._emit,
                     cassette=cassette,
-                    spent=_spent(store),
+                    alpha=context.alpha,
+                    spent=Spent.of(store.events()),
                 )
             )
 
@@ -395,16 +396,6 @@ def _run_id(settings: dict[str, Any], sha256: str) -> str:
     from proteus_omics.models import content_id
 
     return content_id("run", {name: value for name, value in settings.items() if name != "knowledge"}, sha256)
-
-
-def _spent(store: Store) -> Spent:
-    requests = inputs = outputs = 0
-    for event in store.events():
-        if event["event"] == "llm_response":
-            requests += 1
-            inputs += int(event.get("input_tokens", 0))
-            outputs += int(event.get("output_tokens", 0))
-    return Spent(requests, inputs, outputs)
 
 
 def environment() -> dict[str, str]:
