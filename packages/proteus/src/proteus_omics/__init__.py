@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proteus_omics import stats
     from proteus_omics.api import Run, resume, run
     from proteus_omics.auditing import audit
+    from proteus_omics.checking import compare, validate, verify
     from proteus_omics.design import Design
     from proteus_omics.hypotheses import guard
     from proteus_omics.io import read
@@ -37,6 +38,7 @@ __all__ = [
     "RulesPlanner",
     "Run",
     "audit",
+    "compare",
     "errors",
     "guard",
     "profile_dataset",
@@ -45,6 +47,8 @@ __all__ = [
     "run",
     "stats",
     "tool",
+    "validate",
+    "verify",
 ]
 
 # Public name -> the module it lives in: one line a name.
@@ -57,11 +61,14 @@ _HOME = {
     "RulesPlanner": "planner.rules",
     "Run": "api",
     "audit": "auditing",
+    "compare": "checking",
     "profile_dataset": "profiling",
     "read": "io",
     "resume": "api",
     "run": "api",
     "tool": "tools.registry",
+    "validate": "checking",
+    "verify": "checking",
 }
 _MODULES = {"guard": "hypotheses.guard", "stats": "stats"}
 

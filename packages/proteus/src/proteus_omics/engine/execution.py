@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -151,7 +152,7 @@ class Executor:
         for one in outputs.values():
             source, place = one.get("from"), self.store.folder / one["path"]
             if source is not None and not place.exists():
-                write_whole(place, lambda path, file=Path(source) / one["path"]: shutil.copyfile(file, path))
+                write_whole(place, partial(shutil.copyfile, Path(source) / one["path"]))
         return all(self.store.intact(one["path"], one["sha256"]) for one in outputs.values())
 
     def _run_tool(self, step: Step, tool: Tool, key: str) -> tuple[float, dict[str, dict[str, Any]]]:

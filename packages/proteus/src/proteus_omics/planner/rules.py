@@ -156,7 +156,7 @@ class RulesPlanner:
             best = association.sort_values("r2", ascending=False, kind="stable").iloc[0]
             named = best["column"] in quality.params.get("batches", ())
             batch = str(best["column"]) if named and best["r2"] > BATCH_SHARE else None
-        params = {"knowledge": list(quality.params.get("knowledge", ()))}
+        params: dict[str, Any] = {"knowledge": list(quality.params.get("knowledge", ()))}
         params |= {} if batch is None else {"batch": batch}
         return [make("differential", params, (quality.id,))] if quality.params.get("compare") else []
 

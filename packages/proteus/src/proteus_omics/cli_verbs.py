@@ -1,0 +1,200 @@
+"""Verbs of the command that look at runs, tools and knowledge, and what verbs share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from proteus_omics.design import Design
+
+if TYPE_CHECKING:
+    from proteus_omics.api import Run
+
+Text = Optional[str]  # noqa: UP045  # typer reads it at run time
+Out = Annotated[Path, typer.Option(help="The run's folder.")]
+Quantity = Annotated[str, typer.Option(help="auto: LFQ or MaxLFQ, then iBAQ, then raw intensity.")]
+Scale = Annotated[Text, typer.Option(help="linear, log2 or ratio, where the guess is wrong.")]
+Condition = Annotated[Text, typer.Option(help="The column whose levels are compared.")]
+Reference = Annotated[Text, typer.Option(help="The level that all are compared with.")]
+Batch = Annotated[Text, typer.Option(help="A column of batches; it goes into the model.")]
+Subject = Annotated[Text, typer.Option(help="A column of subjects; paired samples are compared within them.")]
+Sample = Annotated[Text, typer.Option(help="Of cells: the column of their sample.")]
+Time = Annotated[Text, typer.Option(help="A column of times of follow-up.")]
+Event = Annotated[Text, typer.Option(help="A column of events, 0 or 1.")]
+Covariates = Annotated[Optional[list[str]], typer.Option(help="A column to adjust for; repeatable.")]  # noqa: UP045
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+BaseUrl = Annotated[Text, typer.Option(help="An OpenAI-compatible endpoint, ending in /v1.")]
+Model = Annotated[Text, typer.Option(help="Its model.")]
+ApiKey = Annotated[str, typer.Option("--api-key-env", help="The environment variable that holds the key.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+knowledge_app = typer.Typer(
+    help="Gene sets and interactions, fetched to a folder of yours.", no_args_is_help=True
+)
+
+
+def design_of(
+    condition: str | None,
+    reference: str | None,
+    batch: str | None,
+    subject: str | None,
+    sample: str | None,
+    time: str | None,
+    event: str | None,
+    covariates: list[str] | None,
+) -> Design:
+    """The design of the options."""
+    return Design(
+        condition=condition,
+        reference=reference,
+        batch=batch,
+        subject=subject,
+        sample=sample,
+        time=time,
+        event=event,
+        covariates=tuple(covariates or ()),
+    )
+
+
+def planner_of(name: str, base_url: str | None, model: str | None, api_key_env: str) -> Any:
+    """The planner of that name; a language model falls back to the rules."""
+    if name == "rules":
+        return "rules"
+    if name != "llm":
+        raise typer.BadParameter(f"--planner is {name!r}; it is rules or llm")
+    if base_url is None or model is None:
+        raise typer.BadParameter("--planner llm needs --base-url and --model")
+    from proteus_omics.planner.llm import LLMPlanner
+    from proteus_omics.planner.rules import RulesPlanner
+
+    return LLMPlanner(base_url, model, fallback=RulesPlanner(), api_key_env=api_key_env)
+
+
+def show_run(run: Run) -> None:
+    """The first hypotheses and where the page is; exits with the run's code."""
+    ranked = [one for one in run.hypotheses if one.rank is not None]
+    for one in ranked[:10]:
+        typer.echo(f"{one.rank:>3}. {one.statement}")
+    flagged = len(run.hypotheses) - len(ranked)
+    typer.echo(f"{len(ranked)} verified hypotheses, {flagged} flagged; {run.report}")
+    if run.exit_code:
+        typer.echo(f"proteus-omics: {run.record['stopped']}", err=True)
+        sys.exit(run.exit_code)
+
+
+def verify(run: RunFolder) -> None:
+    """Hash every file, check every statement and look up every reference again."""
+    from proteus_omics.checking import verify as verify_run
+
+    found = verify_run(run)
+    typer.echo(
+        f"{found.files} files, {found.statements} statements, {found.references} references: all as recorded"
+    )
+
+
+def report(run: RunFolder) -> None:
+    """Write the page of a run anew."""
+    from proteus_omics.api import Run as RunOf
+    from proteus_omics.report import write_report
+
+    write_report(RunOf(run))
+    typer.echo(str(run / "report.html"))
+
+
+def score(
+    run: RunFolder,
+    base_url: BaseUrl = None,
+    model: Model = None,
+    api_key_env: ApiKey = "OPENAI_API_KEY",
+) -> None:
+    """Let a language model judge the hypotheses of a run: five metrics, three passes."""
+    from proteus_omics.api import Run as RunOf
+    from proteus_omics.hypotheses.judging import judge_run
+
+    if base_url is None or model is None:
+        raise typer.BadParameter("score needs --base-url and --model")
+    typer.echo(str(judge_run(RunOf(run), base_url, model, api_key_env=api_key_env)))
+
+
+def inspect_input(
+    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A table of proteins, AnnData, or cells.")],
+    metadata: Annotated[Optional[Path], typer.Option(help="The sample sheet.")] = None,  # noqa: UP045
+    sample_id: Annotated[Text, typer.Option(help="Its column that names the samples.")] = None,
+    panel: Annotated[Optional[Path], typer.Option(help="Of cells: the markers.")] = None,  # noqa: UP045
+    quantity: Quantity = "auto",
+    condition: Condition = None,
+    reference: Reference = None,
+    batch: Batch = None,
+    subject: Subject = None,
+    sample: Sample = None,
+) -> None:
+    """Describe a table and audit a design, without any statistics."""
+    from proteus_omics.io import read
+    from proteus_omics.profiling import profile_dataset
+
+    adata = read(input, metadata=metadata, sample_id=sample_id, quantity=quantity, panel=panel)
+    design = design_of(condition, reference, batch, subject, sample, None, None, None)
+    typer.echo(profile_dataset(adata, design).model_dump_json(indent=1))
+
+
+def tools(name: Annotated[Text, typer.Argument(help="One of them, with its parameters.")] = None) -> None:
+    """List the tools that a planner chooses among."""
+    from proteus_omics.tools.registry import all_tools, get_tool
+
+    if name is None:
+        for one in all_tools().values():
+            typer.echo(f"{one.name:<24}{one.description}")
+        return
+    one = get_tool(name)
+    typer.echo(f"{one.name}: {one.description}\nby {one.library}; {one.citation}")
+    for field, info in one.params.model_fields.items():
+        typer.echo(f"  {field} = {info.default!r}")
+    typer.echo("inputs: " + ", ".join(f"{key} ({kind})" for key, kind in one.inputs.items()))
+    typer.echo("outputs: " + ", ".join(f"{key} ({output.kind})" for key, output in one.outputs.items()))
+
+
+def batch(
+    manifest: Annotated[
+        Path, typer.Argument(help="A CSV, a row a run: input, out, metadata, condition, ...")
+    ],
+    workers: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+) -> None:
+    """Run many data sets; each is a folder of its own that is gone on with."""
+    from proteus_omics.batches import run_batch
+
+    failed = 0
+    for row in run_batch(manifest, workers):
+        failed += row["exit_code"] != 0
+        typer.echo(f"{row['exit_code']}  {row['out']}  {row['message']}")
+    if failed:
+        sys.exit(1)
+
+
+@knowledge_app.command("list")
+def knowledge_list(
+    folder: Annotated[Path, typer.Argument(help="The folder; also what could be installed is told.")] = Path(
+        "knowledge"
+    ),
+) -> None:
+    """What a folder has, and what can be installed, with licences."""
+    from proteus_omics.knowledge.sources import SOURCES, installed
+
+    for file, entry in installed(folder).items():
+        typer.echo(f"{file}  {entry['licence']}  sha256 {entry['sha256'][:12]}")
+    for name, source in SOURCES.items():
+        typer.echo(f"{name}: {', '.join(source.files)}  {source.licence}")
+
+
+@knowledge_app.command("install")
+def knowledge_install(
+    source: Annotated[str, typer.Argument(help="A name of `knowledge list`.")],
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("knowledge"),
+) -> None:
+    """Fetch gene sets or interactions from their official place."""
+    from proteus_omics.knowledge.sources import install
+
+    for file, digest in install(source, folder).items():
+        typer.echo(f"{folder / file}  sha256 {digest}")
