@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from proteus_omics.checking import compare, validate, verify
     from proteus_omics.design import Design
     from proteus_omics.hypotheses import guard
+    from proteus_omics.hypotheses.llm_judge import LLMJudge
     from proteus_omics.io import read
     from proteus_omics.knowledge import Knowledge
     from proteus_omics.models import Budget, Hypothesis
     from proteus_omics.planner.llm import LLMPlanner
     from proteus_omics.planner.rules import RulesPlanner
     from proteus_omics.profiling import profile_dataset
+    from proteus_omics.sessions import Session
     from proteus_omics.tools.registry import tool
 
 __all__ = [
@@ -31,12 +33,14 @@ __all__ = [
     "Design",
     "Hypothesis",
     "Knowledge",
+    "LLMJudge",
     "LLMPlanner",
     "MissingExtraError",
     "ProteusError",
     "ProteusWarning",
     "RulesPlanner",
     "Run",
+    "Session",
     "audit",
     "compare",
     "errors",
@@ -57,9 +61,11 @@ _HOME = {
     "Design": "design",
     "Hypothesis": "models",
     "Knowledge": "knowledge",
+    "LLMJudge": "hypotheses.llm_judge",
     "LLMPlanner": "planner.llm",
     "RulesPlanner": "planner.rules",
     "Run": "api",
+    "Session": "sessions",
     "audit": "auditing",
     "compare": "checking",
     "profile_dataset": "profiling",
