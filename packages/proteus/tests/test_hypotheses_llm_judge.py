@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from proteus_omics.errors import ProteusWarning
-from proteus_omics.hypotheses.llm_judge import METRICS, LLMJudge
+from proteus_omics.hypotheses.llm_judge import METRICS, LLMJudge, judge_run
 from proteus_omics.hypotheses.references import Tables
 from proteus_omics.models import Hypothesis, Ref
 
@@ -95,3 +97,16 @@ def test_a_judge_of_its_own_work_is_told() -> None:
     made, _ = judge(3, 3, 3)
     with pytest.warns(ProteusWarning, match="its own hypotheses"):
         made.score([hypothesis("h1")], TABLES, author="llm:m")
+
+
+def test_a_judged_run_keeps_the_table_under_the_judges_name(tmp_path: Path) -> None:
+    made, _ = judge(*[3] * 3)
+    run = SimpleNamespace(
+        folder=tmp_path,
+        record={"settings": {"planner": "rules"}},
+        hypotheses=[hypothesis("h1", 1)],
+        index=TABLES,
+    )
+    path = judge_run(run, None, made.endpoint.model)  # type: ignore[arg-type]
+    assert path == tmp_path / "judge_m.csv"
+    assert list(pd.read_csv(path)["hypothesis"]) == ["h1"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from proteus_omics import cli_verbs
+from proteus_omics import cli_serving, cli_verbs
 from proteus_omics.cli_verbs import (
     ApiKey,
     BaseUrl,
@@ -44,6 +44,7 @@ app.add_typer(cli_verbs.knowledge_app, name="knowledge")
 for verb in (cli_verbs.verify, cli_verbs.tools, cli_verbs.batch, cli_verbs.report, cli_verbs.score):
     app.command()(verb)
 app.command(name="inspect")(cli_verbs.inspect_input)
+app.command(name="serve")(cli_serving.serve_input)
 
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="A table of proteins, AnnData, or cells.")]
 Metadata = Annotated[Optional[Path], typer.Option(help="The sample sheet, a row a sample.")]  # noqa: UP045

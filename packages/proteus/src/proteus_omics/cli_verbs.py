@@ -112,7 +112,7 @@ def score(
 ) -> None:
     """Let a language model judge the hypotheses of a run: five metrics, three passes."""
     from proteus_omics.api import Run as RunOf
-    from proteus_omics.hypotheses.judging import judge_run
+    from proteus_omics.hypotheses.llm_judge import judge_run
 
     if base_url is None or model is None:
         raise typer.BadParameter("score needs --base-url and --model")

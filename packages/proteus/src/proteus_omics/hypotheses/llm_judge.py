@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from proteus_omics.errors import ProteusWarning
+from proteus_omics.errors import EndpointError, ProteusWarning
 from proteus_omics.models import Budget, Hypothesis
 from proteus_omics.planner.base import CassetteMode, Spent
 from proteus_omics.planner.context import Section, row_text
@@ -21,6 +22,7 @@ from proteus_omics.planner.schemas import JudgeScore
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
+    from proteus_omics.api import Run
     from proteus_omics.hypotheses.references import Tables
 
 METRICS = ("reliability", "coherence", "literature", "novelty", "evaluability")
@@ -122,3 +124,25 @@ class LLMJudge:
             row[f"{metric}_high"] = max(values, default=float("nan"))
         row["comment"] = found[0].comment if found else ""
         return row
+
+
+def judge_run(
+    run: Run,
+    base_url: str | None,
+    model: str | Model,
+    *,
+    api_key_env: str = "OPENAI_API_KEY",
+    seed: int = 0,
+) -> Path:
+    """Judge a run's hypotheses; the path of a table in its folder, with the judge's name in it.
+
+    Raises `EndpointError` where the model does not answer; what it judged before is in the table.
+    """
+    judge = LLMJudge(base_url, model, api_key_env=api_key_env)
+    author = str(run.record["settings"]["planner"])
+    found = judge.score(run.hypotheses, run.index, seed=seed, author=author)
+    path = run.folder / f"judge_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge.endpoint.name)}.csv"
+    found.to_csv(path, index=False)
+    if judge.broken:
+        raise EndpointError(f"{judge.broken}; {path} has what was judged before")
+    return path
