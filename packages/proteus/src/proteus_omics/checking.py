@@ -66,8 +66,8 @@ def validate(run: Run, cohort: AnnData, *, design: Design, alpha: float = 0.05) 
     """Every prediction of a difference, tested once in another cohort, one-sided.
 
     A row a prediction that the cohort can test: `hypothesis, entity, contrast, direction, log2fc,
-    p_one_sided, same_direction, replicated` (same direction and p < alpha). `attrs["replication_rate"]` is the
-    share. Raises `DataError` if none can be tested.
+    p_one_sided, same_direction, replicated` (same direction and p < alpha). `attrs["replication_rate"]` is
+    the share. Raises `DataError` if none can be tested.
     """
     context = ToolContext(design=design, alpha=alpha)
     tool = get_tool("de_limma")
