@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _NIU = (
-    "Niu et al.: Plasma proteome profiling discovers novel proteins associated with non-alcoholic fatty liver "
-    "disease. Mol Syst Biol 15:e8793, 2019. PXD011839"
+    "Niu et al.: Plasma proteome profiling discovers novel proteins associated with non-alcoholic fatty "
+    "liver disease. Mol Syst Biol 15:e8793, 2019. PXD011839"
 )
+_GROUPS = "nafld_niu2019_proteinGroups.txt.gz"
 _ALPHASTATS = "alphastats==0.7.2"
 _EXAMPLE = "alphastats/gui/example_data"
 
@@ -37,7 +38,7 @@ NAFLD = Dataset(
     name="nafld-niu2019",
     description="plasma proteomes of 48 people: healthy, fatty liver, diabetes, cirrhosis",
     files={
-        "nafld_niu2019_proteinGroups.txt.gz": "780713720cfd643793f70ea6882367d5b94efac5637c13bc36395b3d82b3a266",
+        _GROUPS: "780713720cfd643793f70ea6882367d5b94efac5637c13bc36395b3d82b3a266",
         "nafld_niu2019_samples.csv": "543387e3232b0d624782110d67043a78f7ec796de1a64afca3dd31deabffe03a",
     },
     folder="proteus",
@@ -68,7 +69,7 @@ UBILENGTH = Dataset(
 )
 CYTOF = Dataset(
     name="cytof-bcrxl",
-    description="mass cytometry of 5,428 blood cells, four people, B cell receptors cross-linked or not",
+    description="mass cytometry of 5,428 blood cells, four people, B cell receptors linked or not",
     files={
         "cytof_bcrxl_pbmc.csv.gz": "5f6ad8be88c5ed4ae3ffde2db623b19fb38472de55b9cf34c2d5b8bdc1a076c8",
         "cytof_bcrxl_panel.csv": "4266ce612b0922da478133875043497a5df61e34954bc555dc91fbffafc20fcf",
@@ -108,9 +109,7 @@ def nafld() -> AnnData:
     """The plasma proteomes, from the folder of data or out of the alphastats wheel of PyPI."""
     folder = NAFLD.path()
     if folder is not None:
-        return read(
-            folder / "nafld_niu2019_proteinGroups.txt.gz", metadata=folder / "nafld_niu2019_samples.csv"
-        )
+        return read(folder / _GROUPS, metadata=folder / "nafld_niu2019_samples.csv")
     folder = NAFLD_ON_PYPI.get()
     return read(folder / "proteinGroups.txt", metadata=tidy_sheet(folder / "metadata.xlsx"))
 

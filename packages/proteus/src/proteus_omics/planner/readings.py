@@ -18,7 +18,7 @@ from proteus_omics.stats.power import n_needed
 Reading: TypeAlias = Callable[[Results], list[HypothesisDraft]]
 
 ALPHA = 0.05
-MOST = 40
+MOST = 100
 """Statements of one kind and contrast: the smallest q first, then the largest effects."""
 BULK_ASSAY = "targeted mass spectrometry (PRM) or an immunoassay"
 CELL_ASSAY = "flow or mass cytometry"
