@@ -54,7 +54,7 @@ SENTENCES = [
     ("The gene set COAGULATION is lower in cirrhosis (NES -1.68, q = 0.010).", "verified"),
     ("The gene set GO:0006955 is higher in cirrhosis (NES -1.68).", "contradicted"),
     ("TP53 is increased.", "unsupported"),
-    ("PIGR has a half life of 4.5 days in cirrhosis and is increased.", "contradicted"),
+    ("PIGR has a half life of 4.5 days in cirrhosis and is increased.", "unsupported"),
     ("PIGR is increased and causes cirrhosis.", "unsupported"),
     ("PIGR, increased here, is a receptor.", "unsupported"),
     ("The samples were measured with care.", "no_claims"),
@@ -76,11 +76,11 @@ def test_a_verified_number_names_its_cell() -> None:
 def test_digits_of_names_and_thresholds_are_no_numbers() -> None:
     text = "C6, GO:0006955 and log2 values at q < 0.05 with a 95 % CI: 1,234 of 2.1 x 10^-6 and \u22123.5"
     covered = [(0, 2), (4, 14)]
-    assert [one.value for one in numbers(text, covered, 0.05)] == [1234, 2.1e-6, -3.5]
+    assert [one.value for one in numbers(text, covered)] == [0.05, 1234, 2.1e-6, -3.5]
 
 
 def test_a_value_may_be_rounded_half_up_or_half_even() -> None:
-    (number,) = numbers("1.22", [], 0.05)
+    (number,) = numbers("1.22", [])
     assert [states(number, value) for value in (1.215, 1.225, 1.2249, 1.2251, 1.21)] == [
         True,
         True,

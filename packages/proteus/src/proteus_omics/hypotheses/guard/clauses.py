@@ -1,131 +1,61 @@
-"""Clauses, and what their words claim: direction, contrast, significance, extremes (section 2.8)."""
+"""Clauses: a number or a direction is of the names beside it (section 2.8, rule 3)."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
-from proteus_omics.hypotheses.guard.vocabulary import Mention, Vocabulary
-
-SPLIT = re.compile(
-    r";|(?<=[a-z0-9)%])[.!?](?=\s+[^a-z]|\s*$)|,?\s+\b(?:while|whereas|although|but)\b", re.IGNORECASE
-)
-UP = r"increas\w*|elevat\w*|higher|up-?regulat\w*|raised|rises?|more|gain\w*|positiv\w*|shorter|\bup\b"
-DOWN = r"decreas\w*|reduc\w*|lower(?:ed)?|down-?regulat\w*|falls?|less|fewer|lost|negativ\w*|longer|\bdown\b"
-DIRECTION = re.compile(rf"\b(?:(?P<up>{UP})|(?P<down>{DOWN}))\b", re.IGNORECASE)
-NEGATION = re.compile(r"\b(?:not|no|neither|never|without)\b[^.;]{0,30}$", re.IGNORECASE)
-SIGNIFICANT = re.compile(
-    r"\b(?P<not>not\s+(?:statistically\s+)?|non-?|in)?significan(?:t|tly|ce)\b", re.IGNORECASE
-)
-EXTREME = re.compile(
-    r"\b(?:the\s+)?(?:most|strongest|largest|greatest)\s+(?P<what>significant\w*|increas\w*|decreas\w*|"
-    r"up-?regulat\w*|down-?regulat\w*|reduc\w*|elevat\w*)",
-    re.IGNORECASE,
-)
-CAUSAL = re.compile(
-    r"\b(?:caus(?:es?|ed|ing)|drives?|driven by|proves?|proven|demonstrates that)\b", re.IGNORECASE
-)
-BACKGROUND = re.compile(
-    r"\b(?:is|are|as)\s+(?:an?|the)\s+(?:\w+\s+){0,3}(?:receptor|kinase|enzyme|transporter|ligand|marker|cytokine|"
-    r"chemokine|factor|protease|inhibitor|subunit|regulator|hormone|antigen|chaperone)\b|\bencodes?\b|"
-    r"\bfunctions? as\b|\bknown to\b|\binvolved in\b|\bplays? a role\b",
-    re.IGNORECASE,
-)
-MISREAD = re.compile(
-    r"\bbatch effects?\b[^.;]{0,20}\bB\b|\bB\b[^.;]{0,30}\bbatch effect|\bt\b\s+is the (?:fold|effect)", re.I
-)
-VERSUS = re.compile(
-    r"\b(?:compared (?:with|to)|than in|than|versus|vs\.?|relative to|against)\b", re.IGNORECASE
-)
+SENTENCE = re.compile(r"(?<!vs)(?<!\bal)[.!?]+(?=\s+\S|\s*$)|\n+")
+CLAUSE = re.compile(r";|,?\s+\b(?:while|whereas|but|although)\b", re.I)
+JOINT = re.compile(r",?\s+and\s+|,\s+")
+Span = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Clause:
-    """A part of a sentence with the names in it."""
-
-    start: int
-    text: str
-    mentions: tuple[Mention, ...]
-    inherited: tuple[Mention, ...] = ()
-    """Names of the clause before, where this one has no entity of its own."""
-
-    def of(self, *kinds: str) -> list[Mention]:
-        """Names of some kinds; without any of its own, those of the clause before."""
-        own = [one for one in self.mentions if one.kind in kinds]
-        return own or [one for one in self.inherited if one.kind in kinds]
+def sentences(text: str, covered: list[Span]) -> Iterator[Span]:
+    """Sentences; a point in a name or a number ends none."""
+    yield from _pieces(text, (0, len(text)), SENTENCE, lambda at: _inside(at, covered), True)
 
 
-@dataclass(frozen=True)
-class Direction:
-    """A direction word: 1 or -1."""
+def clauses(text: str, sentence: Span, asserts: Callable[[Span], bool]) -> Iterator[Span]:
+    """Parts of a sentence at `;`, while, whereas, but; at `and` or a comma where both sides assert something.
 
-    start: int
-    end: int
-    sign: int
-    negated: bool
-    word: str
-
-
-def clauses(text: str, mentions: Sequence[Mention]) -> Iterator[Clause]:
-    """Clauses from left to right. What stands in brackets belongs to its clause."""
-    cuts = [0]
-    covered = [(one.start, one.end) for one in mentions]
-    for match in SPLIT.finditer(text):
-        inside = any(start <= match.start() < end for start, end in covered)
-        if not inside and text[: match.start()].count("(") <= text[: match.start()].count(")"):
-            cuts.append(match.end())
-    cuts.append(len(text))
-    before: tuple[Mention, ...] = ()
-    for start, end in itertools.pairwise(cuts):
-        if not text[start:end].strip():
-            continue
-        own = tuple(one for one in mentions if start <= one.start < end)
-        sentence_begins = start == 0 or text[start - 1] in ".!?"
-        clause = Clause(start, text[start:end], own, () if sentence_begins else before)
-        yield clause
-        before = own or clause.inherited
-
-
-def directions(clause: Clause) -> list[Direction]:
-    """Direction words outside of names."""
-    found = []
-    for match in DIRECTION.finditer(clause.text):
-        at = clause.start + match.start()
-        if any(one.start <= at < one.end for one in clause.mentions):
-            continue
-        sign = 1 if match["up"] else -1
-        negated = bool(NEGATION.search(clause.text[: match.start()]))
-        found.append(Direction(at, clause.start + match.end(), sign, negated, match[0]))
-    return found
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The contrast that a clause is about, and whether it is said the other way round."""
-
-    contrast: str
-    flipped: bool
-
-
-def comparison(clause: Clause, vocabulary: Vocabulary) -> Comparison | None:
-    """The contrast of the levels that a clause names, in the order in which it compares them.
-
-    Of one level its own contrast; the reference named alone turns it round ("lower in healthy"). Without a
-    level the only contrast there is. None where nothing is named and there are several.
+    Nothing within brackets splits: "(log2 fold change 1.8; q = 0.01)" is one claim.
     """
-    levels = list(dict.fromkeys(one.name for one in clause.of("level")))
-    if len(levels) >= 2:
-        first, second = levels[:2]
-        for name, (alt, ref) in vocabulary.contrasts.items():
-            if {first, second} == {alt, ref}:
-                return Comparison(name, flipped=first == ref)
-        return None
-    found = [
-        Comparison(name, flipped=levels == [ref])
-        for name, (alt, ref) in vocabulary.contrasts.items()
-        if not levels or levels[0] in (alt, ref)
-    ]
-    named = [one for one in found if not one.flipped] or found
-    return named[0] if len(named) == 1 else None
+    bracketed = list(_brackets(text, sentence))
+    for clause in _pieces(text, sentence, CLAUSE, lambda at: _inside(at, bracketed), False):
+        start, end = clause
+        for match in JOINT.finditer(text, start, end):
+            if _inside(match.start(), bracketed):
+                continue
+            if asserts((start, match.start())) and asserts((match.end(), end)):
+                yield start, match.start()
+                start = match.end()
+        yield start, end
+
+
+def _pieces(
+    text: str, span: Span, at: re.Pattern[str], skip: Callable[[int], bool], keep: bool
+) -> Iterator[Span]:
+    start = span[0]
+    for match in at.finditer(text, *span):
+        if skip(match.start()):
+            continue
+        end = match.end() if keep else match.start()
+        if text[start:end].strip():
+            yield start, end
+        start = match.end()
+    if text[start : span[1]].strip():
+        yield start, span[1]
+
+
+def _brackets(text: str, span: Span) -> Iterator[Span]:
+    opened: list[int] = []
+    for at in range(*span):
+        if text[at] in "([":
+            opened.append(at)
+        elif text[at] in ")]" and opened:
+            yield opened.pop(), at + 1
+
+
+def _inside(at: int, spans: list[Span]) -> bool:
+    return any(start <= at < end for start, end in spans)
