@@ -15,7 +15,7 @@ from proteus_omics.models import HypothesisKind, Modality
 
 Short: TypeAlias = Annotated[str, Field(max_length=200)]
 Line: TypeAlias = Annotated[str, Field(max_length=600)]
-Value: TypeAlias = str | float | bool | list[str]
+Value: TypeAlias = Short | float | bool | Annotated[list[Short], Field(max_length=20)]
 MAX_OBJECTIVES = 8
 MAX_STEPS = 12
 MAX_DRAFTS = 6
