@@ -18,6 +18,7 @@ _NIU = (
     "Niu et al.: Plasma proteome profiling discovers novel proteins associated with non-alcoholic fatty "
     "liver disease. Mol Syst Biol 15:e8793, 2019. PXD011839"
 )
+_SYMBOLS = "uniprot_human_symbol_2020.tsv.gz"
 _GROUPS = "nafld_niu2019_proteinGroups.txt.gz"
 _ALPHASTATS = "alphastats==0.7.2"
 _EXAMPLE = "alphastats/gui/example_data"
@@ -88,7 +89,7 @@ KNOWLEDGE = Dataset(
         "go_mf_2020-03-23.gmt.gz": "7020b171dee4f2d5f52b90d232f0c067cc5c032de8fe58e9ffdbb85357c2a7a9",
         "hallmark_v7.1.gmt.gz": "34d3adcc4da6f2216370ae795308f2d2f3d9bfa5d62d476518932f1e7fe63b80",
         "irefindex17_human_np2.tsv.gz": "7a4f7b59ba034381109bc9034f108d5290af6723032bf25a1b7732a85522aa42",
-        "uniprot_human_symbol_2020.tsv.gz": "a1354db4b9b79e80aaea23a93f1dc3fc524fa5a56383504028e524180e72701c",
+        _SYMBOLS: "a1354db4b9b79e80aaea23a93f1dc3fc524fa5a56383504028e524180e72701c",
     },
     folder="proteus/knowledge",
     licence="GO, UniProt, MSigDB Hallmark: CC BY 4.0; tables of Genoppi: MIT",
