@@ -41,12 +41,8 @@ def read_matrix(table: pd.DataFrame, samples: Collection[str]) -> Proteins:
     names = {plain(name): name for name in reversed(table.columns)}
     beside = {*IDS, *GENES, *ORGANISMS, *PEPTIDES, "description"}
     columns = [name for name in table.columns if str(name) in known]
-    if not columns:
-        columns = [
-            name
-            for name in table.columns
-            if plain(name) not in beside and pd.to_numeric(table[name], errors="coerce").notna().any()
-        ]
+    if len(columns) < max(1, len(known)):
+        columns = [name for name in table.columns if plain(name) not in beside and _is_number(table[name])]
     if not columns:
         raise FormatError(
             "the table has no column of numbers: proteins x samples, or samples x proteins, is needed"
@@ -70,3 +66,8 @@ def read_matrix(table: pd.DataFrame, samples: Collection[str]) -> Proteins:
         n_peptides=named(PEPTIDES),
         organism=named(ORGANISMS),
     )
+
+
+def _is_number(values: pd.Series) -> bool:
+    """A column of numbers, or of nothing: a sample without a value is told, not left out."""
+    return bool(values.isna().all() or pd.to_numeric(values, errors="coerce").notna().any())

@@ -1,0 +1,92 @@
+"""What the audit refuses, before any statistics, and what a profile may know."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import proteus_omics as po
+from proteus_omics.errors import ConfoundedDesignError, DesignError, NoReplicatesError, ScaleError
+
+
+def data(modality: str = "bulk", scale: str = "log2", **columns: list[object]) -> anndata.AnnData:
+    n = len(next(iter(columns.values())))
+    x = np.random.default_rng(0).normal(25, 1, (n, 12))
+    obs = pd.DataFrame(columns, index=[f"secret{number}" for number in range(n)])
+    adata = anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"P{number}" for number in range(12)]))
+    adata.uns["proteus"] = {"scale": scale, "modality": modality}
+    return adata
+
+
+TWO = ["a", "a", "b", "b"]
+
+
+def refused(**design: object) -> str:
+    adata = data(group=TWO, one=["x"] * 4, plate=["p", "p", "q", "q"], single=list("abcd"), days=[1, 2, 3, 4])
+    with pytest.raises(DesignError) as error:
+        po.audit(adata, po.Design(**design))
+    return str(error.value)
+
+
+def test_errors_name_what_there_is() -> None:
+    assert "'nothing', which is not there; there are group, one" in refused(condition="nothing")
+    assert "has the level x alone" in refused(condition="one")
+    assert "no level of group; there are a, b" in refused(condition="group", reference="c")
+    assert "both time and event" in refused(condition="group", time="days")
+    assert "two roles in the design: days" in refused(time="days", event="days")
+
+
+def test_a_batch_that_is_the_condition_is_shown_as_a_table() -> None:
+    adata = data(group=TWO, plate=["p", "p", "q", "q"])
+    with pytest.raises(ConfoundedDesignError, match=r"plate and group say the same[\s\S]*p +q"):
+        po.audit(adata, po.Design(condition="group", batch="plate"))
+    po.audit(data(group=TWO, plate=["p", "q", "p", "q"]), po.Design(condition="group", batch="plate"))
+
+
+def test_one_sample_a_group_needs_no_test() -> None:
+    adata = data(group=["a", "b", "c"])
+    with pytest.raises(NoReplicatesError, match=r"a 1, b 1, c 1.*--no-test"):
+        po.audit(adata, po.Design(condition="group"))
+    po.audit(adata, po.Design(condition="group"), test=False)
+
+
+def test_cells_are_not_replicates() -> None:
+    adata = data("cytometry", "arcsinh", group=TWO, person=["p1", "p2", "p3", "p4"])
+    with pytest.raises(DesignError, match="cells are not replicates"):
+        po.audit(adata, po.Design(condition="group"))
+    po.audit(adata, po.Design(condition="group", sample="person"))
+    mixed = data("cytometry", "arcsinh", group=TWO, person=["p1", "p1", "p1", "p2"])
+    with pytest.raises(DesignError, match="cells of one sample differ in the design: p1"):
+        po.audit(mixed, po.Design(condition="group", sample="person"))
+
+
+def test_a_declared_scale_is_held_against_the_values() -> None:
+    linear = data(group=TWO)
+    linear.X = 2.0 ** np.asarray(linear.X)
+    with pytest.raises(ScaleError, match="no logarithm does: they are linear"):
+        po.audit(linear, po.Design())
+    negative = data(scale="linear", group=TWO)
+    negative.X = np.asarray(negative.X) - 25
+    with pytest.raises(ScaleError, match="linear intensities are not negative"):
+        po.audit(negative, po.Design())
+
+
+def test_a_profile_holds_no_sample_name_and_no_value() -> None:
+    adata = data(
+        "cytometry", "arcsinh", group=TWO, person=["ann", "bob", "cy", "di"], age=[31.5, 42.5, 53.5, 64.5]
+    )
+    text = po.profile_dataset(adata, po.Design(condition="group", sample="person")).model_dump_json()
+    for secret in ("secret", "ann", "bob", "31.5", "64.5"):
+        assert secret not in text
+    assert '"group"' in text
+
+
+def test_roles_are_proposed_by_name_but_never_a_batch_that_is_the_condition() -> None:
+    adata = data(
+        group=TWO, batch_day=["p", "q", "p", "q"], plate=["p", "p", "q", "q"], age=[1.5, 2.5, 3.5, 4.5]
+    )
+    found = po.profile_dataset(adata, po.Design(condition="group")).candidates
+    assert found["batch"] == ("batch_day",)
+    assert found["covariates"] == ("age",)
