@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from proteus_omics.models import HypothesisKind, Modality
 
-Short: TypeAlias = Annotated[str, Field(max_length=200)]
-Line: TypeAlias = Annotated[str, Field(max_length=600)]
+Short: TypeAlias = Annotated[str, Field(max_length=120)]
+Line: TypeAlias = Annotated[str, Field(max_length=300)]
 Value: TypeAlias = Short | float | bool | Annotated[list[Short], Field(max_length=20)]
 MAX_OBJECTIVES = 8
 MAX_STEPS = 12
@@ -120,7 +120,7 @@ class HypothesisDraft(Answer):
 
     kind: HypothesisKind
     title: Short
-    text: Annotated[str, Field(max_length=1500)]
+    text: Annotated[str, Field(max_length=800)]
     entities: list[Short] = Field(max_length=12)
     predictions: list[Prediction] = Field(max_length=3)
     caveats: list[Line] = Field(max_length=4)
