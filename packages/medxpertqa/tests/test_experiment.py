@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +16,18 @@ from inspect_ai.log import list_eval_logs, read_eval_log, write_eval_log
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from medxpertqa.engine.run_settings import read_run_settings
+from medxpertqa.engine.stub_server import Reply, StubServer
 from medxpertqa.errors import DataError
 from medxpertqa.hub import SETS
-from medxpertqa.paper import check_claims
+from medxpertqa.paper import check_claims, check_tables
 from medxpertqa.questions import Question
 from medxpertqa.reproduce import answering, construction, leaking, measuring, metrics, open_models, scorers
 from medxpertqa.reproduce.auditing import LISTED, same_digits
+from medxpertqa.reproduce.claims import PUBLISHED
 from medxpertqa.reproduce.experiment import EXPERIMENT, ExperimentConfig
 from medxpertqa.reproduce.server import ChatServer
+from medxpertqa.reproduce.vllm_server import sender
 from medxpertqa.synthetic import synthetic_questions
 from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
@@ -44,6 +48,7 @@ TINY = [
     "leak.learning_rate=0.02",
 ]
 EXAM = {"protocol": "official-ao", "subset": "text", "count": 12, "max_tokens": 24, "made_up": True}
+LAUNCH = Path(__file__).parent.parent / "launch"
 BANK = synthetic_questions("text")
 OFFICIAL = """
 import what_is_not_installed
@@ -117,7 +122,7 @@ def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     monkeypatch.setattr(scorers, "OFFICIAL_PARSERS", SimpleNamespace(path=lambda: tmp_path))
     monkeypatch.setattr(answering, "model_server", chat_server)
     monkeypatch.setattr(answering, "ask", ask_here)
-    monkeypatch.setattr(construction, "open_model", lambda: chat)
+    monkeypatch.setattr(construction, "open_model", lambda: nullcontext(chat))
     monkeypatch.setattr(leaking, "load", tiny_model)
     outcome = run_experiment(EXPERIMENT, "laptop", assignments=TINY, results=tmp_path / "results")
     found = {claim.id: claim for claim in outcome.claims.claims}
@@ -186,6 +191,18 @@ def test_a_reply_is_read_where_inspect_has_recovered_a_sample_after_a_kill(logs:
     after = answering.read(folder).records
     assert after == before
     assert {record.response for record in after} == {"The answer is (C)."}
+
+
+def test_a_request_to_vllm_s_address_returns_the_answer_or_what_is_wrong() -> None:
+    payload = {"messages": [{"role": "user", "content": "Which?"}]}
+    replies = iter([Reply("(B)"), Reply("too long", status=400)])
+    with StubServer(lambda request: next(replies)) as stub:
+        send = sender(f"{stub.base_url}/chat/completions")
+        assert send(payload)["choices"][0]["message"]["content"] == "(B)"
+        wrong = send(payload)["error"]
+    assert wrong["code"] == 400
+    assert "too long" in wrong["message"]
+    assert stub.requests == [payload, payload]
 
 
 def test_every_listed_statement_is_one_that_is_tested() -> None:
@@ -265,3 +282,22 @@ def test_a_scale_asks_what_section_6_says(scale: str) -> None:
     assert asked == ((60, 0, 0) if scale == "quick" else (244, 60, 199))
     assert (config.answers.cot_tokens, config.construction.copies) == (96, 40)
     assert (config.leak is None) == (scale == "quick")
+
+
+def test_launch_has_a_run_for_every_open_model_with_the_printed_count() -> None:
+    counts = {row.model: row.counts for row in check_tables()}
+    served = (LAUNCH / "model.sh").read_text()
+    files = {file for subset in ("text", "mm") for file in (LAUNCH / subset).glob("*.toml")}
+    for model in PUBLISHED:
+        assert f"    {model.key}) hub=" in served
+        for subset, place in (("text", 0), ("mm", 2)):
+            file, found = LAUNCH / subset / f"{model.key}.toml", counts[model.name] or ()
+            if not found[place:]:
+                continue
+            files.remove(file)
+            settings = read_run_settings(file, {})
+            assert settings.published is not None
+            assert settings.published.n_correct == sum(found[place : place + 2])
+            assert settings.published.n == SETS[subset].size
+            assert (settings.subset, settings.log_dir) == (subset, Path("logs") / model.key / subset)
+    assert not files

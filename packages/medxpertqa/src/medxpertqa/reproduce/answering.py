@@ -22,7 +22,7 @@ from medxpertqa.protocols import get_protocol
 from medxpertqa.questions import Question
 from medxpertqa.reproduce.exam import exam_questions
 from medxpertqa.reproduce.scorers import compared
-from medxpertqa.reproduce.server import NAME, ChatServer, model_server
+from medxpertqa.reproduce.server import NAME, ChatServer, backend, model_server
 from medxpertqa.results import Results
 from tenfold import Trial, TrialContext
 
@@ -80,7 +80,7 @@ def answers_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
         else:
             ask(settings, folder, server, context, len(expected), turns)
     results = read(folder)
-    found |= told(results, expected)
+    found |= told(results, expected) | {"served_by": backend()}
     return found | compared(folder, results, asked_of(settings), get_protocol(settings["protocol"]))
 
 

@@ -108,10 +108,12 @@ def pipeline_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Thin the bank twice: with the paper's thresholds, then from the ledger alone with stricter ones."""
     config = ConstructionConfig(**trial.settings)
     questions = [question for name in BANKS for question in bank(name)]  # type: ignore[arg-type]
-    voter, path = Voter(open_model()), context.checkpoint_dir / "ledger.jsonl"
-    funnel = thin(questions, voter, path, config, FIRST, context)
-    calls = voter.calls
-    again = thin(questions, voter, path, config, STRICTER, context)
+    path = context.checkpoint_dir / "ledger.jsonl"
+    with open_model() as complete:
+        voter = Voter(complete)
+        funnel = thin(questions, voter, path, config, FIRST, context)
+        calls = voter.calls
+        again = thin(questions, voter, path, config, STRICTER, context)
     return {
         "funnel": funnel,
         "funnel_again": again,

@@ -17,8 +17,8 @@ from medxpertqa.stats import paired_difference, wilson
 from tenfold import Estimate, Figure, Records
 from tenfold.figures import MUTED, save, style
 
-SMALL = 30
-"""A cell with fewer questions says little, and is drawn hollow."""
+SMALL, LEAST = 30, 5
+"""A cell with fewer questions than the first says little, and is drawn hollow; than the second, left out."""
 
 
 def figures(config: Any, metrics: Mapping[str, Estimate], records: Records, folder: Path) -> list[Figure]:
@@ -84,12 +84,14 @@ def cells(cot: Sequence[Row], ao: Sequence[Row], folder: Path) -> Figure:
     for key in ("medical_task", "body_system"):
         for value in sorted({row["attributes"][key] for row in cot}):
             chosen = [row for row in cot if row["attributes"][key] == value]
+            if len(chosen) < LEAST:
+                continue
             n_right = right(chosen, "official")
             share(left, sum(n_right), len(chosen), len(names))
             paired = [
                 (a, other[row["id"]]) for a, row in zip(n_right, chosen, strict=True) if row["id"] in other
             ]
-            if len(paired) > 1:
+            if len(paired) >= LEAST:
                 gap(right_axes, np.array(paired, dtype=float), len(names))
             names.append(f"{value} ({len(chosen)})")
     left.axvline(10, color=MUTED, linewidth=0.8, linestyle=":")
@@ -100,7 +102,8 @@ def cells(cot: Sequence[Row], ao: Sequence[Row], folder: Path) -> Figure:
     right_axes.set(xlabel="official-cot minus official-ao, points")
     caption = (
         "SmolLM2-135M on Text, official-cot, with Wilson's 95% intervals (dotted: chance), and its paired "
-        f"difference from the answer-only protocol (bootstrap). Hollow: fewer than {SMALL} questions."
+        f"difference from the answer-only protocol (bootstrap). Hollow: fewer than {SMALL} questions; "
+        f"cells with fewer than {LEAST} are left out."
     )
     return Figure(save(canvas, folder, "cells"), caption)
 

@@ -1,4 +1,4 @@
-"""SmolLM2-135M behind an OpenAI-compatible address of this machine: by llama.cpp, or else by transformers."""
+"""SmolLM2-135M behind an OpenAI-compatible address of this machine: by vLLM, llama.cpp or transformers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medxpertqa.reproduce.claims import MODEL
+from medxpertqa.reproduce.vllm_server import vllm_chat
 from tenfold.data import get
 
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -137,18 +138,25 @@ def first_question(payload: Mapping[str, Any]) -> str:
 @contextmanager
 def model_server(threads: int = 1) -> Iterator[ChatServer]:
     """Serve the model by `backend()`; raises `DataUnavailableError` if its weights are not to be had."""
-    with ChatServer(open_model(threads)) as server:
+    with open_model(threads) as complete, ChatServer(complete) as server:
         yield server
 
 
-def open_model(threads: int = 1) -> Complete:
+@contextmanager
+def open_model(threads: int = 1) -> Iterator[Complete]:
     """The model itself, by `backend()`; raises as `model_server`."""
-    serve = llama_cpp if backend() == "llama.cpp" else transformers_chat
-    return serve(get(MODEL), threads)
+    folder = get(MODEL)
+    if backend() == "vllm":
+        with vllm_chat(folder, WEIGHTS, NAME, CONTEXT, threads) as complete:
+            yield complete
+    else:
+        yield (llama_cpp if backend() == "llama.cpp" else transformers_chat)(folder, threads)
 
 
 def backend() -> str:
-    """ "llama.cpp" where xllamacpp is installed (wheels for Linux on x86-64), "transformers" elsewhere."""
+    """The first that is installed of "vllm", "llama.cpp" (xllamacpp) and "transformers", which always is."""
+    if find_spec("vllm") is not None:
+        return "vllm"
     return "llama.cpp" if find_spec("xllamacpp") is not None else "transformers"
 
 
