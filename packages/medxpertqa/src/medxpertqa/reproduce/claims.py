@@ -222,8 +222,8 @@ CONSTRUCTION = (
         needs=BANKS,
         unit="pairs",
         note="MMLU repeats questions between clinical knowledge and college medicine. Said after the run: by "
-        "the definition MedMCQA has 64, one of them at exactly 0.8, which rapidfuzz's cutoff of 0.8 loses; the "
-        "63 that was fixed before is one too few, and stays.",
+        "the definition MedMCQA has 64, one of them at exactly 0.8, which rapidfuzz's cutoff of 0.8 loses; "
+        "the 63 that was fixed before is one too few, and stays.",
     ),
     Claim(
         id="E7-copies",
