@@ -1,5 +1,29 @@
 """Tools of the analysis, each typed and registered; importing this registers them."""
 
-from proteus_omics.tools import differential, enrichment, network, preparation, qc, robustness
+from proteus_omics.tools import (
+    differential,
+    enrichment,
+    modules,
+    network,
+    populations,
+    preparation,
+    qc,
+    robustness,
+    states,
+    subgroups,
+    survival,
+)
 
-__all__ = ["differential", "enrichment", "network", "preparation", "qc", "robustness"]
+__all__ = [
+    "differential",
+    "enrichment",
+    "modules",
+    "network",
+    "populations",
+    "preparation",
+    "qc",
+    "robustness",
+    "states",
+    "subgroups",
+    "survival",
+]
