@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pprint
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from proteus_omics.report.methods import done_steps
 
@@ -30,12 +31,8 @@ from proteus_omics.tools.registry import ToolContext, get_tool
 HERE = Path(__file__).resolve().parent
 DESIGN = {design}
 ALPHA, SEED = {alpha!r}, {seed!r}
-KNOWLEDGE = {knowledge!r}  # sha256 {sha256}
 
-knowledge = Knowledge.load(sys.argv[1] if len(sys.argv) > 1 else KNOWLEDGE) if {needed} else None
-if knowledge is not None and knowledge.sha256 != {sha256!r}:
-    sys.exit("this is not the knowledge that the run used: give its folder as the argument")
-context = ToolContext(design=Design(**DESIGN), alpha=ALPHA, seed=SEED, knowledge=knowledge)
+{knowledge}context = ToolContext(design=Design(**DESIGN), alpha=ALPHA, seed=SEED, knowledge=knowledge)
 made = {{"input": anndata.read_h5ad(HERE / "data" / "input.h5ad")}}
 wrong, compared = [], 0
 
@@ -71,6 +68,15 @@ sys.exit(bool(wrong))
 """
 
 
+def _knowledge_lines(settings: Mapping[str, Any]) -> str:
+    folder, digest = settings["knowledge"] or "knowledge", settings["knowledge_sha256"]
+    return (
+        f"knowledge = Knowledge.load(sys.argv[1] if len(sys.argv) > 1 else {folder!r})\n"
+        f"if knowledge.sha256 != {digest!r}:\n"
+        '    sys.exit("this is not the knowledge that the run used: give its folder as the argument")\n'
+    )
+
+
 def replay_script(run: Run) -> str:
     """The script's text. It needs this package, and the knowledge folder where the run used one."""
     settings = run.record["settings"]
@@ -83,9 +89,7 @@ def replay_script(run: Run) -> str:
         design=pprint.pformat(design, sort_dicts=True),
         alpha=settings["alpha"],
         seed=settings["seed"],
-        knowledge=settings["knowledge"] or "knowledge",
-        sha256=settings["knowledge_sha256"],
-        needed=needed,
+        knowledge=_knowledge_lines(settings) if needed else "knowledge = None\n",
     )
     calls = [
         f"step({one.id!r}, {one.tool!r}, {dict(one.params)!r}, {dict(one.inputs)!r})"
