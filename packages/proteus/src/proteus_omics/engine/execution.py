@@ -218,6 +218,9 @@ class Executor:
         return found
 
     def brief(self, step: Step) -> str:
-        """The tool's summary of a finished step: at most 40 lines."""
+        """The tool's summary of a finished step, at most 40 lines; of a figure, which is on disk, its name."""
+        tool = get_tool(step.tool)
+        if all(self.artifacts[id].info.kind == "figure" for id in step.outputs):
+            return f"drawn: {', '.join(self.artifacts[id].info.name for id in step.outputs)}"
         outputs = {id.rpartition(".")[2]: self.load(id) for id in step.outputs}
-        return "\n".join(get_tool(step.tool).summary(outputs).splitlines()[:40])
+        return "\n".join(tool.summary(outputs).splitlines()[:40])
