@@ -117,7 +117,7 @@ def test_traits_are_numbers_of_enough_samples_and_named_ones_must_be(data):
 
 
 def test_two_clouds_are_two_clusters_and_one_cloud_has_no_small_p(data):
-    out = use("cluster_samples", {"data": data[:, :15].copy()}, max_clusters=3)
+    out = use("cluster_samples", {"data": data[:, :15].copy()}, max_clusters=3, resamplings=20)
     chosen = out["subgroup_test"].dropna(subset=["p_value"]).iloc[0]
     assert chosen["n_clusters"] == 2
     assert chosen["p_value"] == 1 / 40
@@ -126,7 +126,9 @@ def test_two_clouds_are_two_clusters_and_one_cloud_has_no_small_p(data):
     found = use("cluster_association", {"data": out["matrix"]})["cluster_association"].set_index("column")
     assert found.loc["group", "p_value"] == 1 / 1000
     assert found.loc["sex", "p_value"] > 0.1
-    noise = use("cluster_samples", {"data": data[:, 30:].copy()}, max_clusters=3)["subgroup_test"]
+    noise = use("cluster_samples", {"data": data[:, 30:].copy()}, max_clusters=3, resamplings=20)[
+        "subgroup_test"
+    ]
     assert noise["p_value"].dropna().iloc[0] > 0.05
 
 
