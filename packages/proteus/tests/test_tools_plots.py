@@ -12,7 +12,6 @@ from proteus_omics.errors import ToolError
 from proteus_omics.knowledge import Knowledge
 from proteus_omics.tools.registry import ToolContext, get_tool
 
-
 KNOWN = Knowledge({}, frozenset({("G1", "G2"), ("G2", "G3"), ("G3", "G4")}))
 
 

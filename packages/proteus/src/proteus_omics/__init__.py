@@ -12,7 +12,7 @@ from proteus_omics import errors
 from proteus_omics.errors import MissingExtraError, ProteusError, ProteusWarning
 
 if TYPE_CHECKING:
-    from proteus_omics import stats
+    from proteus_omics import pl, stats, tl
     from proteus_omics.api import Run, resume, run
     from proteus_omics.auditing import audit
     from proteus_omics.checking import compare, validate, verify
@@ -45,11 +45,13 @@ __all__ = [
     "compare",
     "errors",
     "guard",
+    "pl",
     "profile_dataset",
     "read",
     "resume",
     "run",
     "stats",
+    "tl",
     "tool",
     "validate",
     "verify",
@@ -76,7 +78,7 @@ _HOME = {
     "validate": "checking",
     "verify": "checking",
 }
-_MODULES = {"guard": "hypotheses.guard", "stats": "stats"}
+_MODULES = {"guard": "hypotheses.guard", "pl": "pl", "stats": "stats", "tl": "tl"}
 
 
 def __getattr__(name: str) -> Any:

@@ -148,8 +148,16 @@ def _scatter(data: AnnData, key: str, labels: list[str], color: str | None, size
         names = groups(data, color)
         for k, name in enumerate(sorted(set(names))):
             chosen = points[names == name]
-            axis.scatter(chosen[:, 0], chosen[:, 1], s=size, linewidths=0, color=f"C{k % 10}", marker="os^D"[k // 10 % 4],
-                         label=name or "missing", rasterized=True)  # fmt: skip
+            axis.scatter(
+                chosen[:, 0],
+                chosen[:, 1],
+                s=size,
+                linewidths=0,
+                color=f"C{k % 10}",
+                marker="os^D"[k // 10 % 4],
+                label=name or "missing",
+                rasterized=True,
+            )
         figure.legend(title=color, loc="outside right upper", fontsize=7, markerscale=max(1, 4 / size**0.5))
     axis.set(title=color or key[2:], xlabel=labels[0], ylabel=labels[1])
     return figure
