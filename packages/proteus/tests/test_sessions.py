@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -121,14 +122,15 @@ def test_an_mcp_client_lists_and_calls_the_tools(session: Session) -> None:
     mcp = pytest.importorskip("mcp")
     from proteus_omics.mcp import mcp_server
 
-    async def talk() -> tuple[Any, Any, Any]:
+    async def talk() -> tuple[Any, Any, Any, Any]:
         async with mcp.Client(mcp_server(session)) as client:
             listed = await client.list_tools()
             shown = await client.call_tool("show_table", {"table": "de", "rows": 2})
             refused = await client.call_tool("de_limma", {"data": "nothing"})
-            return listed, shown, refused
+            drawn = await client.call_tool("plot_volcano", {"de": "de"})
+            return listed, shown, refused, drawn
 
-    listed, shown, refused = asyncio.run(talk())
+    listed, shown, refused, drawn = asyncio.run(talk())
     schemas = {tool.name: tool.input_schema for tool in listed.tools}
     assert schemas["de_limma"]["properties"]["data"]["default"] == "input"
     assert json.dumps(schemas["gsea_prerank"])
@@ -136,3 +138,5 @@ def test_an_mcp_client_lists_and_calls_the_tools(session: Session) -> None:
     assert shown.content[0].text.startswith("2 of 30 rows")
     assert refused.is_error
     assert "there are input, normalize.matrix" in refused.content[0].text
+    assert [part.type for part in drawn.content] == ["text", "image"]
+    assert base64.b64decode(drawn.content[1].data).startswith(b"\x89PNG")
