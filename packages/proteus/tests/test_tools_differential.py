@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from scipy.stats import fisher_exact
 
+from proteus_omics.auditing import reference_of
 from proteus_omics.design import Design
 from proteus_omics.errors import NoReplicatesError, ToolError
 from proteus_omics.stats import bh, lm_fit
-from proteus_omics.tools.modelling import reference_level
 from proteus_omics.tools.registry import ToolContext, get_tool
 
 DESIGN = Design(condition="group", reference="a")
@@ -156,6 +156,6 @@ def test_leaving_out_is_the_smallest_of_the_fits_without_each_sample(data):
 
 
 def test_the_reference_is_the_one_named_or_a_control_or_the_first():
-    assert reference_level(["b", "a"], Design(condition="x")) == "a"
-    assert reference_level(["AD", "Healthy"], Design(condition="x")) == "Healthy"
-    assert reference_level(["AD", "healthy"], Design(condition="x", reference="AD")) == "AD"
+    assert reference_of(["a", "b"], Design(condition="x")) == "a"
+    assert reference_of(["AD", "Healthy"], Design(condition="x")) == "Healthy"
+    assert reference_of(["AD", "healthy"], Design(condition="x", reference="AD")) == "AD"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from proteus_omics import stats
+from proteus_omics.auditing import reference_of
 from proteus_omics.design import Design
 from proteus_omics.errors import NoReplicatesError, ToolError
 from proteus_omics.stats import Diagnostics, LinearFit, ModeratedFit
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 LEAST_PROTEINS = 10
-CONTROLS = ("control", "ctrl", "healthy", "normal", "ref", "reference", "wt")
 
 
 class ModelParams(ToolParams):
@@ -89,15 +88,6 @@ class Model:
         return fit.ebayes(trend=trend, robust=robust, legacy=params.legacy), found, trend, robust
 
 
-def reference_level(levels: Iterable[str], design: Design) -> str:
-    """The design's reference, else a level named as a control, else the one that sorts first."""
-    levels = sorted(levels)
-    if design.reference is not None:
-        return design.reference
-    named = [level for control in CONTROLS for level in levels if level.lower() == control]
-    return named[0] if named else levels[0]
-
-
 def model_of(
     data: AnnData, context: ToolContext, params: ModelParams, values: pd.DataFrame | None = None
 ) -> Model:
@@ -113,7 +103,7 @@ def model_of(
     matrix = stats.design_matrix(data.obs, design)
     labels = data.obs.loc[matrix.index, design.condition].astype(str)
     sizes = labels.value_counts()
-    reference = reference_level(sizes.index, design)
+    reference = reference_of(sorted(sizes.index), design)
     all_contrasts = stats.level_contrasts(sorted(sizes.index), reference)
     kept = {
         name: terms

@@ -12,12 +12,12 @@ from pydantic import Field
 from scipy.special import stdtr
 from scipy.stats import rankdata
 
+from proteus_omics.auditing import reference_of
 from proteus_omics.errors import ToolError
 from proteus_omics.stats import bh, design_matrix, find_modules
 from proteus_omics.tools import briefs
 from proteus_omics.tools.columns import MATRIX, table
 from proteus_omics.tools.matrices import about, frame, is_numeric, traits, with_gene
-from proteus_omics.tools.modelling import reference_level
 from proteus_omics.tools.registry import ToolContext, ToolParams, tool
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _as_numbers(data: AnnData, named: tuple[str, ...], context: ToolContext) -> 
         levels = sorted({str(level) for level in text.dropna()})
         if len(levels) == 2:
             design = context.design
-            reference = reference_level(levels, design) if name == design.condition else levels[0]
+            reference = reference_of(levels, design) if name == design.condition else levels[0]
             levels = [level for level in levels if level != reference][:1]
         for level in levels:
             indicator = (text.astype(str) == level).to_numpy(dtype=np.float64)
