@@ -37,14 +37,15 @@ def verify(folder: str | Path) -> Verification:
     """
     run = Run(Path(folder))
     store = Store(run.folder)
-    wrong = [
-        f"{one['path']} is missing or changed"
+    kept = {
+        one["path"]: one["sha256"]
         for event in store.events()
         if event["event"] == "step_finished"
         for one in event["outputs"].values()
-        if not store.intact(one["path"], one["sha256"])
+    }  # the last event of a step counts: one that was found damaged was run again
+    wrong = [
+        f"{path} is missing or changed" for path, sha256 in kept.items() if not store.intact(path, sha256)
     ]
-    files = sum(len(event["outputs"]) for event in store.events() if event["event"] == "step_finished")
     if wrong:
         raise VerifyError("; ".join(wrong))
     tables, alpha = run.index, float(run.record["settings"]["alpha"])
@@ -59,7 +60,7 @@ def verify(folder: str | Path) -> Verification:
                 wrong.append(f"{one.id}: {error}")
     if wrong:
         raise VerifyError("; ".join(wrong))
-    return Verification(files, len(run.hypotheses), sum(len(one.refs) for one in run.hypotheses))
+    return Verification(len(kept), len(run.hypotheses), sum(len(one.refs) for one in run.hypotheses))
 
 
 def validate(run: Run, cohort: AnnData, *, design: Design, alpha: float = 0.05) -> pd.DataFrame:

@@ -132,7 +132,7 @@ class Executor:
         key = self.key(step, tool)
         before = self._finished.get(key)
         if before is not None and self._at_hand(before["outputs"]):
-            seconds, outputs = before["seconds"], before["outputs"]
+            seconds, outputs = before["seconds"], self._own(step, tool, key, before)
         else:
             seconds, outputs = self._run_tool(step, tool, key)
         for name, one in outputs.items():
@@ -154,6 +154,19 @@ class Executor:
             if source is not None and not place.exists():
                 write_whole(place, partial(shutil.copyfile, Path(source) / one["path"]))
         return all(self.store.intact(one["path"], one["sha256"]) for one in outputs.values())
+
+    def _own(self, step: Step, tool: Tool, key: str, event: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The outputs of a step that was finished before; of another run's the event becomes this run's."""
+        outputs = {
+            name: {field: value for field, value in one.items() if field != "from"}
+            for name, one in event["outputs"].items()
+        }
+        if outputs != event["outputs"]:
+            self._finished[key] = self.store.append(
+                "step_finished", step=step.id, tool=tool.name, key=key, seconds=event["seconds"],
+                outputs=outputs, adopted=True,
+            )  # fmt: skip
+        return outputs
 
     def _run_tool(self, step: Step, tool: Tool, key: str) -> tuple[float, dict[str, dict[str, Any]]]:
         self.meter.take_step()
@@ -218,7 +231,7 @@ class Executor:
         return found
 
     def brief(self, step: Step) -> str:
-        """The tool's summary of a finished step, at most 40 lines; of a figure, which is on disk, its name."""
+        """The tool's summary of a finished step, at most 40 lines; of a figure its name, as it is on disk."""
         tool = get_tool(step.tool)
         if all(self.artifacts[id].info.kind == "figure" for id in step.outputs):
             return f"drawn: {', '.join(self.artifacts[id].info.name for id in step.outputs)}"
