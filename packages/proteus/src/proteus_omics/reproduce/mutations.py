@@ -84,9 +84,7 @@ def is_true(statement: str, tables: Mapping[str, pd.DataFrame], alpha: float = 0
         return False
     for name, (key, estimate) in TABLES.items():
         if name in tables:
-            for _, row in (
-                tables[name].iterrows() if len(tables[name]) < 1 else _rows(tables[name], key, match)
-            ):
+            for row in _rows(tables[name], key, match):
                 if _bears(row, match, estimate, alpha, name):
                     return True
     return False
