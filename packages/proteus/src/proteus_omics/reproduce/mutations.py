@@ -106,9 +106,9 @@ def _bears(row: pd.Series, match: re.Match[str], estimate: str, alpha: float, ta
     if ref is None:
         if str(row.get("trait")) != alt:
             return False
-    elif row["contrast"] == f"{ref}_vs_{alt}":
+    elif row.get("contrast") == f"{ref}_vs_{alt}":
         sign = -1
-    elif row["contrast"] != f"{alt}_vs_{ref}":
+    elif row.get("contrast") != f"{alt}_vs_{ref}":
         return False
     up = (match["word"] or match["other"]) in UP
     if match["no"]:
