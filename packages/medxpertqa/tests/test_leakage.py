@@ -8,8 +8,6 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from medxpertqa import leakage
 from medxpertqa.errors import DataError
-from medxpertqa.memory import CausalMemory
-from medxpertqa.questions import Question
 
 words = st.text(alphabet="ab cD1.,-\né", max_size=40)
 
@@ -89,78 +87,3 @@ def test_auc_counts_pairs_and_ties_half():
     assert leakage.auc([2, 3], [1, 2]) == 3.5 / 4
     with pytest.raises(DataError, match="both kinds"):
         leakage.auc([], [1])
-
-
-class Letters:
-    """A tokenizer of letters."""
-
-    eos_token_id = None
-
-    def encode(self, text, add_special_tokens=False):
-        return [ord(c) % 64 for c in text]
-
-    def decode(self, ids, skip_special_tokens=False):
-        return " ".join(map(str, ids))
-
-
-@pytest.fixture(scope="module")
-def memory():
-    torch = pytest.importorskip("torch")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return CausalMemory(
-        LlamaForCausalLM(LlamaConfig(vocab_size=64, max_position_embeddings=90, **sizes)), Letters()
-    )
-
-
-def test_a_model_trained_on_a_text_is_caught_and_on_another_text_not(memory):
-    import copy
-
-    import torch
-
-    seen, other = "the quick brown fox jumps over the lazy dog", "pack my box with five dozen liquor jugs now"
-    trained = CausalMemory(copy.deepcopy(memory.model), memory.tokenizer)
-    row = torch.tensor([memory.tokenizer.encode(seen)])
-    optimizer = torch.optim.Adam(trained.model.parameters(), lr=0.02)
-    trained.model.train()
-    for _ in range(150):
-        optimizer.zero_grad()
-        trained.model(row, labels=row).loss.backward()
-        optimizer.step()
-    trained.model.eval()
-    leaked, clean = trained.audit_text(seen), trained.audit_text(other)
-    assert leaked.flagged
-    assert leaked.ngram_accuracy == 1
-    assert leaked.perplexity < 1.5
-    assert not clean.flagged
-    assert clean.perplexity > 20
-
-
-def test_log_probabilities_are_the_models_loss(memory):
-    import torch
-
-    text = "aortic stenosis"
-    row = torch.tensor([memory.tokenizer.encode(text)])
-    loss = memory.model(row, labels=row).loss.item()
-    assert -np.mean(memory.log_probabilities(text)) == pytest.approx(loss, rel=1e-5)
-
-
-def test_the_certainty_of_an_own_answer_is_that_of_the_same_tokens_read_again(memory):
-    question = Question(id="s-1", stem="Which?", options={"A": "one", "B": "two"}, label="A")
-    audit = memory.audit_output(question, max_tokens=8)
-    prompt = memory.tokenizer.encode(question.to_prompt_string() + "\nAnswer:")
-    written = [int(token) for token in audit.output.split()]
-    import torch
-
-    logits = memory.model(torch.tensor([prompt + written])).logits[0]
-    again = torch.log_softmax(logits, -1)[len(prompt) - 1 : -1][range(8), written]
-    assert audit.perplexity == pytest.approx(torch.exp(-again.mean()).item(), rel=1e-4)
-
-
-def test_a_text_beyond_the_context_and_one_of_one_token_are_refused(memory):
-    with pytest.raises(DataError, match="context of 90"):
-        memory.log_probabilities("a" * 100)
-    with pytest.raises(DataError, match="1 tokens"):
-        memory.log_probabilities("a")
