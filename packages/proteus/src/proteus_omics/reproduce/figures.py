@@ -114,6 +114,7 @@ def responses(heat: Mapping[str, Any], folder: Path) -> Figure:
     canvas = Canvas(figsize=(7, 0.35 * len(heat["populations"]) + 1.6))
     axes = canvas.add_subplot()
     image = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    axes.grid(visible=False)
     axes.set_xticks(range(len(heat["markers"])), heat["markers"], rotation=60, ha="right")
     axes.set_yticks(range(len(heat["populations"])), heat["populations"])
     canvas.colorbar(image, ax=axes, label="difference (arcsinh)")
