@@ -97,6 +97,7 @@ def harness(tmp_path_factory):
     return found, server.requests
 
 
+@pytest.mark.slow  # lm-eval takes seconds to import
 def test_the_lm_eval_task_gives_the_letters_that_we_give(harness):
     found, requests = harness
     samples = found["samples"]["medxpertqa_text_cot"]
@@ -120,6 +121,7 @@ def test_the_lm_eval_task_gives_the_letters_that_we_give(harness):
         assert letters == {name: answers[place].letter for name, answers in ours.answers.items()}
 
 
+@pytest.mark.slow  # lm-eval takes seconds to import
 def test_the_lm_eval_task_sends_the_first_turn_of_the_protocol(harness):
     texts = {prompt_text(payload) for payload in harness[1]}
     assert texts == {
