@@ -67,7 +67,8 @@ def unpack(folder: Path, weights: str, target: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights, dtype=torch.bfloat16)
+    model.hf_quantizer.remove_quantization_config(model)  # the weights are plain by now, and may be saved
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(folder, gguf_file=weights).save_pretrained(target)
 
