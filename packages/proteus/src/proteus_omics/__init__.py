@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proteus_omics.design import Design
     from proteus_omics.hypotheses import guard
     from proteus_omics.hypotheses.llm_judge import LLMJudge
+    from proteus_omics.hypotheses.reviews import agreement
     from proteus_omics.io import read
     from proteus_omics.knowledge import Knowledge
     from proteus_omics.models import Budget, Hypothesis
@@ -41,6 +42,7 @@ __all__ = [
     "RulesPlanner",
     "Run",
     "Session",
+    "agreement",
     "audit",
     "compare",
     "errors",
@@ -68,6 +70,7 @@ _HOME = {
     "RulesPlanner": "planner.rules",
     "Run": "api",
     "Session": "sessions",
+    "agreement": "hypotheses.reviews",
     "audit": "auditing",
     "compare": "checking",
     "profile_dataset": "profiling",
