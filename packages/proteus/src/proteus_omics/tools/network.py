@@ -61,7 +61,8 @@ def ppi_subnetwork(
         graph = known_interactions(one.background, knowledge)
         nodes.append(_nodes(graph.subgraph(sorted(one.hits & set(graph))), one.contrast))
         tests.append(_edge_test(graph, one, params.permutations, rng))
-    return {"network": pd.concat(nodes, ignore_index=True), "network_test": pd.DataFrame(tests)}
+    found = pd.concat([one for one in nodes if len(one)] or nodes[:1], ignore_index=True)
+    return {"network": found, "network_test": pd.DataFrame(tests)}
 
 
 def known_interactions(genes: frozenset[str], knowledge: Knowledge) -> nx.Graph:
