@@ -60,7 +60,8 @@ def test_names_that_went_through_r_are_read(tmp_path: Path) -> None:
 def test_fragpipe_diann_spectronaut_and_proteome_discoverer(tmp_path: Path) -> None:
     fragpipe = (
         "Protein\tProtein ID\tEntry Name\tGene\tDescription\tCombined Total Peptides\ts1 Intensity\t"
-        "s1 MaxLFQ Intensity\ts2 Intensity\ts2 MaxLFQ Intensity\nsp|P1|A\tP1\tA_HUMAN\tGA\td\t3\t1\t11\t2\t12\n"
+        "s1 MaxLFQ Intensity\ts2 Intensity\ts2 MaxLFQ Intensity\n"
+        "sp|P1|A\tP1\tA_HUMAN\tGA\td\t3\t1\t11\t2\t12\n"
     )
     diann = (
         "Protein.Group\tProtein.Names\tGenes\tFirst.Protein.Description\tC:/raw/s1.raw\tC:/raw/s2.raw\n"
