@@ -285,7 +285,8 @@ def test_an_estimate_counts_calls_and_bounds_the_cost_without_asking(tmp_path):
         QUESTIONS[:2], "openai-api/local/estimated", tmp_path, base_url="http://127.0.0.1:9/v1", epochs=3
     )
     estimate = run.estimate()
-    assert (estimate.n_questions, estimate.n_calls, estimate.max_output_tokens) == (2, 12, 12 * 2048)
+    assert (estimate.n_questions, estimate.n_done, estimate.n_calls) == (6, 0, 12)  # epochs count each
+    assert estimate.max_output_tokens == 12 * 2048
     assert estimate.cost is None
     priced = replace(run, price=(0.0, 2.0)).estimate()
     assert priced.cost == pytest.approx(12 * 2048 * 2.0 / 1e6)
