@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from proteus_omics.errors import DataError
 from proteus_omics.models import Hypothesis
@@ -47,7 +48,7 @@ def agreement(
                 "metric": metric,
                 "n": len(scored),
                 "kappa": weighted_kappa(scored[:, 0], scored[:, 1]),
-                "spearman": _spearman(scored),
+                "spearman": float(_spearman(scored)),
                 "ci_low": low,
                 "ci_high": high,
             }
@@ -67,17 +68,21 @@ def weighted_kappa(a: np.ndarray, b: np.ndarray) -> float:
     return float("nan") if expected == 0 else 1 - float(np.mean((a - b) ** 2)) / expected
 
 
-def _spearman(scored: np.ndarray) -> float:
-    if len(scored) < 3 or (np.ptp(scored, axis=0) == 0).any():
-        return float("nan")
-    ranks = pd.DataFrame(scored).rank().to_numpy()
-    return float(np.corrcoef(ranks.T)[0, 1])
+def _spearman(scored: np.ndarray) -> np.ndarray:
+    """Of scores (..., n, 2): the correlation of their ranks, NaN where one scorer gave one score only."""
+    if scored.shape[-2] < 3:
+        return np.full(scored.shape[:-2], np.nan)
+    ranks = rankdata(scored, axis=-2)
+    ranks -= ranks.mean(axis=-2, keepdims=True)
+    size = np.sqrt((ranks**2).sum(axis=-2)).prod(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(ranks.prod(axis=-1).sum(axis=-1) / size)
 
 
 def _interval(scored: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     if np.isnan(_spearman(scored)):
         return float("nan"), float("nan")
-    drawn = [_spearman(scored[rng.integers(0, len(scored), len(scored))]) for _ in range(RESAMPLINGS)]
+    drawn = _spearman(scored[rng.integers(0, len(scored), (RESAMPLINGS, len(scored)))])
     low, high = np.nanquantile(drawn, (0.025, 0.975))
     return float(low), float(high)
 

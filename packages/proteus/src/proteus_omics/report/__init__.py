@@ -1,4 +1,4 @@
-"""What a run leaves for people: the page, methods, a script that runs it again, provenance, a form for reviewers."""
+"""What a run leaves for people: a page, methods, a script that runs it again, provenance, a review form."""
 
 from proteus_omics.report.writing import write_report
 

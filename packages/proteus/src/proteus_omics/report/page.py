@@ -39,7 +39,7 @@ def page(run: Run, methods: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.filters["percent"] = lambda value: f"{value:.0%}"
+    environment.filters["contrast"] = lambda name: str(name).replace("_vs_", " v ")
     return environment.get_template("report.html.j2").render(**_content(run, methods))
 
 
@@ -76,15 +76,20 @@ def _content(run: Run, methods: str) -> dict[str, Any]:
 
 
 def _card(run: Run, one: Hypothesis) -> dict[str, Any]:
-    cells = []
+    """What a statement is shown with; `names` tells what its terms stand for."""
+    cells, names = [], []
     for ref in one.refs:
         table = run.index[ref.table]
         value = table.data[ref.column].iloc[table.row(ref.row)]
         cells.append({"ref": str(ref), "table": ref.table, "column": ref.column, "value": number(value)})
+        at = table.row(ref.row)
+        if "term" in table.keys and "name" in table.data and table.data["name"].iloc[at]:
+            names.append(f"{table.data['term'].iloc[at]}: {table.data['name'].iloc[at]}")
     return {
         "of": one,
         "statement": marked(one),
         "cells": cells,
+        "names": list(dict.fromkeys(name for name in names if len(set(name.split(": ", 1))) > 1)),
         "problems": [finding for finding in one.findings if finding.verdict != "verified"],
     }
 
