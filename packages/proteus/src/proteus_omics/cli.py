@@ -100,6 +100,8 @@ def run(
     from proteus_omics.io import read
     from proteus_omics.models import Budget
 
+    cli_verbs.one_of("--normalization", normalization, cli_verbs.NORMALIZATIONS)
+    cli_verbs.one_of("--cassette-mode", cassette_mode, ("record", "replay", "auto", "off"))
     adata = read(input, metadata=metadata, sample_id=sample_id, quantity=quantity, panel=panel)
     found = api.run(
         adata,
@@ -123,6 +125,7 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     max_requests: MaxRequests = 200,
     max_steps: MaxSteps = 80,
+    request_timeout: Timeout = 120,
     base_url: BaseUrl = None,
     model: Model = None,
     api_key_env: ApiKey = "OPENAI_API_KEY",
@@ -131,8 +134,9 @@ def resume(
     from proteus_omics import api
     from proteus_omics.models import Budget
 
-    planner = None if base_url is None else cli_verbs.planner_of("llm", base_url, model, api_key_env)
-    budget = Budget(max_requests=max_requests, max_steps=max_steps)
+    named = base_url is not None or model is not None
+    planner = cli_verbs.planner_of("llm", base_url, model, api_key_env) if named else None
+    budget = Budget(max_requests=max_requests, max_steps=max_steps, request_timeout=request_timeout)
     show_run(api.resume(run, budget=budget, planner=planner if not isinstance(planner, str) else None))
 
 

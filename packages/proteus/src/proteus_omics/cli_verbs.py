@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -29,6 +30,7 @@ Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 BaseUrl = Annotated[Text, typer.Option(help="An OpenAI-compatible endpoint, ending in /v1.")]
 Model = Annotated[Text, typer.Option(help="Its model.")]
 ApiKey = Annotated[str, typer.Option("--api-key-env", help="The environment variable that holds the key.")]
+NORMALIZATIONS = ("auto", "none", "median", "quantile", "mad", "reference")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
 knowledge_app = typer.Typer(
@@ -57,6 +59,12 @@ def design_of(
         event=event,
         covariates=tuple(covariates or ()),
     )
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that an option does not have."""
+    if value not in allowed:
+        raise typer.BadParameter(f"{option} is {value!r}; it is one of {', '.join(allowed)}")
 
 
 def planner_of(name: str, base_url: str | None, model: str | None, api_key_env: str) -> Any:

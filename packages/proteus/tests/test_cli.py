@@ -1,0 +1,136 @@
+"""The command: what each verb shows, and that a mistake is a message and a code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from proteus_omics import cli
+from proteus_omics.demo import demo_data
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["proteus-omics", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(cli.main())  # type: ignore[func-returns-value]  # main itself ends with a code
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return int(ended.value.code or 0), said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made data as a user has them: a matrix of proteins x samples, and a sheet."""
+    folder = tmp_path_factory.mktemp("table")
+    data = demo_data()
+    values = pd.DataFrame(np.asarray(data.X).T, index=data.var_names, columns=data.obs_names)
+    values.rename_axis("gene").to_csv(folder / "proteins.tsv", sep="\t")
+    data.obs.rename_axis("sample_id").to_csv(folder / "samples.csv")
+    return folder
+
+
+def test_a_table_becomes_a_verified_run(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (table / "proteins.tsv", "--metadata", table / "samples.csv")
+    run = ("run", *given, "--condition", "treatment", "--out", tmp_path / "run")
+    code, _, error = call(monkeypatch, capsys, *run, "--max-steps", 5)
+    assert code == 4
+    assert "resume --max-steps" in error
+    code, shown, _ = call(monkeypatch, capsys, "resume", tmp_path / "run")
+    assert code == 0
+    assert shown.startswith("  1. PROT")
+    assert "0 flagged" in shown
+    code, shown, _ = call(monkeypatch, capsys, "verify", tmp_path / "run")
+    assert code == 0
+    assert "all as recorded" in shown
+    (tmp_path / "run" / "report.html").unlink()
+    code, shown, _ = call(monkeypatch, capsys, "report", tmp_path / "run")
+    assert code == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_inspect_shows_the_profile_without_samples(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (table / "proteins.tsv", "--metadata", table / "samples.csv", "--condition", "treatment")
+    code, shown, _ = call(monkeypatch, capsys, "inspect", *given)
+    assert code == 0
+    assert json.loads(shown)["levels"] == {"control": 6, "drug": 6}
+    assert "sample00" not in shown
+
+
+def test_tools_and_knowledge_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "de_limma" in call(monkeypatch, capsys, "tools")[1]
+    assert "outputs: de (table)" in call(monkeypatch, capsys, "tools", "de_limma")[1]
+    code, shown, _ = call(monkeypatch, capsys, "knowledge", "list", tmp_path)
+    assert code == 0
+    assert "CC BY 4.0" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (("--condition", "nothing"), 3, "'nothing', which is not there; there are"),
+        (
+            ("--condition", "treatment", "--reference", "x"),
+            3,
+            "no level of treatment; there are control, drug",
+        ),
+        (("--condition", "treatment", "--batch", "treatment"), 3, "two roles in the design: treatment"),
+        (("--condition", "treatment", "--scale", "log2"), 2, "no logarithm does"),
+        (("--normalization", "best"), 2, "'best'; it is one of auto, none, median"),
+        (("--cassette-mode", "play"), 2, "'play'; it is one of record, replay"),
+        (("--planner", "llm"), 2, "--planner llm needs --base-url and --model"),
+        (("--planner", "magic"), 2, "it is rules or llm"),
+        (("--quantity", "LFQ", "--knowledge", "/nowhere"), 2, "no knowledge folder"),
+    ],
+)
+def test_mistakes_have_a_code_and_a_sentence(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    given = (table / "proteins.tsv", "--metadata", table / "samples.csv", "--out", tmp_path / "run")
+    ended, _, error = call(monkeypatch, capsys, "run", *given, *change)
+    assert ended == code, error
+    assert message in " ".join(error.replace("│", " ").split())
+
+
+def test_folders_that_are_no_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in ("verify", "resume", "report"):
+        code, _, error = call(monkeypatch, capsys, verb, tmp_path)
+        assert code == 2
+        assert "is no run" in error
+    assert call(monkeypatch, capsys, "tools", "magic")[0] == 2
+
+
+@pytest.mark.slow
+def test_a_batch_tells_of_each_run(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("input,out,colour\nx,y,z\n")
+    code, _, error = call(monkeypatch, capsys, "batch", manifest)
+    assert code == 2
+    assert "unknown columns colour" in error
+    manifest.write_text(f"input,out\n{tmp_path / 'none.tsv'},{tmp_path / 'run'}\n")
+    code, shown, _ = call(monkeypatch, capsys, "batch", manifest)
+    assert code == 1
+    assert shown.startswith("2  ")
+    assert "there is no file" in shown
