@@ -40,7 +40,8 @@ FALSE = (
     "PIGR is increased in healthy compared with liver cirrhosis (log2 fold change 1.82, q = 0.013).",
     "PIGR is increased in liver cirrhosis compared with healthy (log2 fold change 1.83, q = 0.013).",
     "APOM is increased in liver cirrhosis compared with healthy (log2 fold change 1.82, q = 0.013).",
-    "PIGR is not significantly increased in liver cirrhosis compared with healthy (log2 fold change 1.82, q = 0.013).",
+    "PIGR is not significantly increased in liver cirrhosis compared with healthy "
+    "(log2 fold change 1.82, q = 0.013).",
     "ATRN is correlated negatively with bilirubin_level (rho = 0.67, q = 0.0021).",
     "Nothing that a template says.",
 )  # fmt: skip
@@ -53,9 +54,8 @@ def test_the_second_opinion_is_right_on_hand_made_sentences() -> None:
 
 @pytest.mark.parametrize("statement", TRUE)
 def test_mutants_are_other_sentences_of_the_same_templates(statement: str) -> None:
-    found = list(
-        mutants(statement, ["PIGR", "APOM", "ATRN", "AFM"], ["healthy", "liver cirrhosis"], random.Random(0))
-    )
+    others, levels = ["PIGR", "APOM", "ATRN", "AFM"], ["healthy", "liver cirrhosis"]
+    found = list(mutants(statement, others, levels, random.Random(0)))
     assert len(found) >= 3
     assert statement not in found
     assert all(SENTENCE.match(one) for one in found)

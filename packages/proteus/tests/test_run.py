@@ -172,8 +172,7 @@ def test_no_hits_is_a_result_and_invents_nothing(tmp_path: Path) -> None:
     data = demo_data()
     data.X = np.asarray(data.X)[np.random.default_rng(3).permutation(len(data))]
     run = po.run(data, design=DESIGN, out=tmp_path / "none")
-    if (run.tables["de"]["q_value"] < 0.05).any():
-        pytest.skip("this permutation has hits")
+    assert not (run.tables["de"]["q_value"] < 0.05).any()
     assert [one for one in run.hypotheses if one.kind == "differential"] == []
     assert run.exit_code == 0
     assert run.tables["de_models"]["detectable_log2fc"].iloc[0] > 0
@@ -185,6 +184,7 @@ def test_predictions_are_tested_in_another_cohort(finished: po.Run) -> None:
     assert set(found.loc[found["replicated"], "same_direction"]) == {True}
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side(finished: po.Run, tmp_path: Path) -> None:
     other = po.run(demo_data(seed=5), design=DESIGN, out=tmp_path / "other")
     found = po.compare(finished, other)
