@@ -6,17 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure as Canvas
 
 from omnirl.model.modeling import OmniRL
-from omnirl.reproduce import training
+from omnirl.reproduce import figures, training
 from omnirl.reproduce.experiment import EXPERIMENT, METHODS, ExperimentConfig, side_trainings, with_data
 from omnirl.reproduce.metrics import pool_metrics, start_metrics
 from omnirl.reproduce.playing import lake_task, unseen_tasks
 from omnirl.reproduce.training import changed_parameters, model_folder, task_hashes, training_trial
 from omnirl.tasks.sampling import sample_tasks
 from omnirl.training.config import TrainConfig
-from tenfold import Run, Trial, TrialContext, Verdict, run_experiment
+from tenfold import Records, Run, Trial, TrialContext, Verdict, run_experiment
 from tenfold.configs import load_config
+from tenfold.figures import style
+from tenfold.records import measurement_of
 from tenfold.testing import run_here
 
 MODEL = {"num_states": 16, "num_actions": 5, "hidden_size": 8, "num_layers": 1, "num_heads": 1}
@@ -81,6 +85,22 @@ def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     drawn = {file.stem for file in outcome.folder.figures.glob("*.svg")}
     drawn |= {file.stem for file in outcome.folder.figures.glob("*.gif")}
     assert drawn == FIGURES | ({"methods", "pools"} if scale == "laptop" else set())
+
+
+def test_no_two_of_the_laptops_ten_trainings_are_drawn_alike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    canvases: list[Canvas] = []
+    monkeypatch.setattr(
+        figures, "save", lambda canvas, folder, name: canvases.append(canvas) or folder / name
+    )
+    trials = [Trial(f"training {number}", 0, stage=training.STAGE) for number in range(10)]
+    with style():
+        figures.training_loss(
+            Records([measurement_of(trial, 1, {"loss": 1.0}) for trial in trials]), tmp_path
+        )
+    lines = canvases[0].axes[0].get_lines()
+    assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines}) == len(lines) == 10
 
 
 @pytest.fixture(scope="module")

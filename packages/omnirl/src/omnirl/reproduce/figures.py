@@ -15,7 +15,7 @@ from omnirl.inference.live import Episode
 from omnirl.reproduce import contexts, playing, training, worlds
 from omnirl.reproduce.metrics import Results, by_arm
 from tenfold import Estimate, Figure, Records
-from tenfold.figures import MUTED, save, style
+from tenfold.figures import MUTED, PALETTE, save, style
 
 if TYPE_CHECKING:
     from omnirl.reproduce.experiment import ExperimentConfig
@@ -154,12 +154,16 @@ def cross_entropy(found: Results, folder: Path) -> Figure:
 def training_loss(records: Records, folder: Path) -> Figure:
     """The loss of every training."""
     canvas, axes = _canvas()
-    for arm in records.arms(training.STAGE):
+    for number, arm in enumerate(records.arms(training.STAGE)):
+        dashes = "-" if number < len(PALETTE) else ":"  # from here on the colours repeat
         for steps, losses in records.curve(arm, "loss", stage=training.STAGE).values():
-            axes.plot(steps, losses, label=arm.replace("_", " "))
+            axes.plot(steps, losses, dashes, color=f"C{number}", label=arm.replace("_", " "))
     axes.set(xlabel="update", ylabel="policy loss, nats")
     axes.legend(ncols=2)
-    caption = "Training: the policy's loss, weighted by position. Learning in context begins where it falls."
+    caption = (
+        "Training: the policy's loss, weighted by position. Learning in context begins where it falls. "
+        "Methods and numbers of worlds have labels of their own, so heights compare only where these are the same."
+    )
     return Figure(save(canvas, folder, "training_loss"), caption)
 
 
