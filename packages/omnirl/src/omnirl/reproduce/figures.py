@@ -162,7 +162,8 @@ def training_loss(records: Records, folder: Path) -> Figure:
     axes.legend(ncols=2)
     caption = (
         "Training: the policy's loss, weighted by position. Learning in context begins where it falls. "
-        "Methods and numbers of worlds have labels of their own, so heights compare only where these are the same."
+        "Methods and numbers of worlds have labels of their own, so heights compare only where these are "
+        "the same."
     )
     return Figure(save(canvas, folder, "training_loss"), caption)
 
