@@ -112,11 +112,16 @@ def public_names(module: str, source: Path) -> str:
 
 
 def homes_below(module: str, source: Path) -> list[str]:
-    """Return the modules that are home to a public name which the subpackage around them does not show."""
+    """Return modules below the first level that are public, or home to a name that is public."""
     package = griffe.load(module, search_paths=[source])
     homes = set()
     for name in package.exports or ():
-        home, _, own_name = package[str(name)].canonical_path.rpartition(".")
+        found = package[str(name)]
+        if found.is_module:
+            if found.canonical_path.count(".") > 1:  # the others are pages' sections already
+                homes.add(found.canonical_path)
+            continue
+        home, _, own_name = found.canonical_path.rpartition(".")
         parent = home.rpartition(".")[0]
         if parent.count(".") and own_name not in (package[parent.removeprefix(f"{module}.")].exports or ()):
             homes.add(home)
