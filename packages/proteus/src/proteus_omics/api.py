@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from proteus_omics.engine.lock import writing
 from proteus_omics.engine.loop import Loop, Outcome
 from proteus_omics.engine.recording import RecordedPlanner
 from proteus_omics.engine.store import EVENTS, Store, file_hash
+from proteus_omics.engine.versions import versions
 from proteus_omics.errors import BudgetError, ResumeError
 from proteus_omics.hypotheses.assembly import assemble
 from proteus_omics.hypotheses.references import Table, Tables
@@ -285,7 +285,7 @@ class _Session:
                 "figures": executor.figures(),
                 "exit_code": code,
                 "stopped": str(outcome.stopped or broken),
-                "environment": environment(),
+                "environment": versions(),
             },
         )
         self.store.append("run_finished", exit_code=code, stopped=str(outcome.stopped or broken))
@@ -396,9 +396,3 @@ def _run_id(settings: dict[str, Any], sha256: str) -> str:
     from proteus_omics.models import content_id
 
     return content_id("run", {name: value for name, value in settings.items() if name != "knowledge"}, sha256)
-
-
-def environment() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    names = ("anndata", "numpy", "pandas", "scipy", "scikit-learn", "proteus-omics")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}

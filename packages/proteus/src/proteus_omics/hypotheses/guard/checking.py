@@ -1,4 +1,4 @@
-"""The check of a text: names, then clauses, then each claim against the rows of its names (section 2.8)."""
+"""The check of a text, whole, hence over 400 lines: names, clauses, each claim against rows (section 2.8)."""
 
 from __future__ import annotations
 
