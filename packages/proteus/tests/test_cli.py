@@ -44,8 +44,9 @@ def test_a_table_becomes_a_verified_run(
     code, _, error = call(monkeypatch, capsys, *run, "--max-steps", 5)
     assert code == 4
     assert "resume --max-steps" in error
-    code, shown, _ = call(monkeypatch, capsys, "resume", tmp_path / "run")
+    code, shown, error = call(monkeypatch, capsys, "resume", tmp_path / "run")
     assert code == 0
+    assert "not answered: pathways: no gene sets were given" in error
     assert shown.startswith("  1. PROT")
     assert "0 flagged" in shown
     code, shown, _ = call(monkeypatch, capsys, "verify", tmp_path / "run")

@@ -82,10 +82,14 @@ def planner_of(name: str, base_url: str | None, model: str | None, api_key_env: 
 
 
 def show_run(run: Run) -> None:
-    """The first hypotheses and where the page is; exits with the run's code."""
+    """The first hypotheses, what could not be asked, and where the page is; exits with the run's code."""
     ranked = [one for one in run.hypotheses if one.rank is not None]
     for one in ranked[:10]:
         typer.echo(f"{one.rank:>3}. {one.statement}")
+    for asked in run.objectives:
+        if asked.reason:
+            how = "answered in part" if asked.status == "done" else "not answered"
+            typer.echo(f"{how}: {asked.title.lower()}: {asked.reason}", err=True)
     flagged = len(run.hypotheses) - len(ranked)
     typer.echo(f"{len(ranked)} verified hypotheses, {flagged} flagged; {run.report}")
     if run.exit_code:

@@ -29,6 +29,10 @@ INPUT = "input"
 """The id of the data."""
 
 
+class NothingToWorkOn(ToolError):
+    """An earlier step failed; that it did is told there."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """An artifact on disk."""
@@ -128,7 +132,7 @@ class Executor:
         tool = get_tool(step.tool)
         missing = [id for id in step.inputs.values() if id not in self.artifacts]
         if missing:
-            raise ToolError(f"{step.tool}: the step that makes {missing[0]} left nothing")
+            raise NothingToWorkOn(f"{step.tool}: the step that makes {missing[0]} left nothing")
         key = self.key(step, tool)
         before = self._finished.get(key)
         if before is not None and self._at_hand(before["outputs"]):

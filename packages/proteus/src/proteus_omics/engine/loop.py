@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proteus_omics.engine.execution import Executor
+from proteus_omics.engine.execution import Executor, NothingToWorkOn
 from proteus_omics.engine.ledger import Analysis, Ledger
 from proteus_omics.engine.recording import RecordedPlanner
 from proteus_omics.errors import (
@@ -122,15 +122,14 @@ class Loop:
             raise
         self.outcome.workflows.append(workflow.model_copy(update={"steps": tuple(steps)}))
         done = frozenset(step.id for step in steps if step.status == "done")
-        if not done:
-            self._end(
-                objective, "failed", next((step.error for step in steps if step.error), "no step was done")
-            )
+        problems = [step.error for step in steps if step.error]
+        if problems and not self.executor.tables(done):  # what was done only prepared for what was not
+            self._end(objective, "failed", "; ".join(problems))
             return
         results = Results(self.executor.tables(done).aggregate(), self.executor.tables().aggregate())
         drafts = self.planner.interpret(objective, results)
         self.outcome.drafts += [(objective, draft) for draft in drafts]
-        self._end(objective, "done", "; ".join(step.error for step in steps if step.error))
+        self._end(objective, "done", "; ".join(problems))
         self._add(self.planner.follow_up(objective, results), objective)
 
     def problem(self, steps: Sequence[Step]) -> str:
@@ -182,6 +181,9 @@ class Loop:
                 return self.executor.run(asked)
             except (BudgetError, CassetteMiss):
                 raise
+            except NothingToWorkOn as error:
+                self.executor.store.append("step_skipped", step=step.id, tool=step.tool, reason=str(error))
+                return step.model_copy(update={"status": "skipped"}), ""
             except TOOL_FAILURES as error:
                 message = str(error)
                 self.executor.store.append(
@@ -191,7 +193,8 @@ class Loop:
                 if attempt == MOST_REPAIRS or other is None or dict(other) == dict(asked.params):
                     break
                 asked = asked.model_copy(update={"params": dict(other), "attempt": attempt + 1})
-        return step.model_copy(update={"status": "skipped", "error": f"{step.tool}: {message}"}), ""
+        told = message if message.startswith(step.tool) else f"{step.tool}: {message}"
+        return step.model_copy(update={"status": "skipped", "error": told}), ""
 
     def _note(self, objective: Objective, step: Step) -> None:
         """Write the analysis into the ledger: the same tool on the same kind of question is a second look."""
