@@ -13,7 +13,7 @@ from proteus_omics.api import Run
 from proteus_omics.design import Design
 from proteus_omics.engine.store import Store
 from proteus_omics.errors import DataError, VerifyError
-from proteus_omics.hypotheses.guard import check
+from proteus_omics.hypotheses.guard import Guard
 from proteus_omics.models import Hypothesis
 from proteus_omics.tools.registry import ToolContext, get_tool
 
@@ -48,9 +48,10 @@ def verify(folder: str | Path) -> Verification:
     ]
     if wrong:
         raise VerifyError("; ".join(wrong))
-    tables, alpha = run.index, float(run.record["settings"]["alpha"])
+    tables = run.index
+    guard = Guard(tables, float(run.record["settings"]["alpha"]))
     for one in run.hypotheses:
-        status = check(one.statement, tables, alpha).status
+        status = guard.check(one.statement).status
         if status != one.status and one.status == "verified":
             wrong.append(f"{one.id} was {one.status} and is {status}: {one.statement}")
         for ref in one.refs:
