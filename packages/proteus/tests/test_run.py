@@ -178,6 +178,33 @@ def test_no_hits_is_a_result_and_invents_nothing(tmp_path: Path) -> None:
     assert run.tables["de_models"]["detectable_log2fc"].iloc[0] > 0
 
 
+def test_groups_of_one_sample_get_fold_changes_and_no_statement(tmp_path: Path) -> None:
+    data = demo_data()
+    pair = data[[0, 1]].copy()
+    run = po.run(pair, design=DESIGN, out=tmp_path / "pair", test=False)
+    de = run.tables["de"]
+    assert de["log2fc"].notna().any()
+    assert de[["p_value", "q_value"]].isna().all(axis=None)
+    assert run.hypotheses == []
+
+
+def test_the_run_s_alpha_is_that_of_its_statements(finished: po.Run, tmp_path: Path) -> None:
+    strict = po.run(demo_data(), design=DESIGN, out=tmp_path / "strict", alpha=1e-5)
+    hits = strict.tables["de"].query("q_value < 1e-5")["protein"]
+    said = {one.entities[0] for one in strict.hypotheses if one.kind == "differential" and one.entities}
+    assert said == set(hits)
+    assert 0 < len(said) < len(finished.hypotheses)
+    assert {one.status for one in strict.hypotheses} == {"verified"}
+
+
+def test_objectives_that_are_skipped_cost_no_budget(tmp_path: Path) -> None:
+    few = po.run(demo_data(), design=DESIGN, out=tmp_path / "few", budget=po.Budget(max_objectives=2))
+    ended = {one.kind: (one.status, one.reason) for one in few.objectives}
+    assert [kind for kind, (status, _) in ended.items() if status == "done"] == ["quality", "differential"]
+    assert ended["traits"] == ("skipped", "the budget of 2 objectives is spent")
+    assert ended["network"] == ("skipped", "no interactions were given")
+
+
 def test_predictions_are_tested_in_another_cohort(finished: po.Run) -> None:
     found = po.validate(finished, demo_data(seed=5), design=DESIGN)
     assert found.attrs["replication_rate"] > 0.8

@@ -25,6 +25,7 @@ from proteus_omics.stats import (
     t_test_power,
     transform_proportions,
 )
+from proteus_omics.stats.power import detectable_effect
 
 GROUPS = np.array(list("AAABBB"))
 
@@ -240,3 +241,10 @@ def test_the_detectable_effect_is_where_power_is_80_percent():
     assert t_test_power(effect, 0.7, 10, 12) == pytest.approx(0.8, abs=1e-6)
     with pytest.raises(DataError, match="sd = 0"):
         detectable_effect(0, 10, 10)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1e-3, 1e-5, 1e-8])
+def test_the_least_effect_that_is_seen_has_the_power_that_was_asked(alpha: float) -> None:
+    for n in (2, 6, 50):
+        effect = detectable_effect(0.4, n, n, alpha=alpha)
+        assert t_test_power(effect, 0.4, n, n, alpha) == pytest.approx(0.8, abs=1e-6)

@@ -243,7 +243,7 @@ class _Session:
         ledger = Ledger()
         outcome = Loop(recorded, executor, self.profile, self.budget, ledger).run()
         tables = executor.tables()
-        results = Results(tables.aggregate(), tables.aggregate())
+        results = Results(tables.aggregate(), tables.aggregate(), self.context.alpha)
         hypotheses = assemble(
             outcome.drafts,
             tables,

@@ -83,6 +83,8 @@ class DatasetProfile(Model):
     knowledge: tuple[str, ...] = ()
     """Collections of gene sets, and `interactions`."""
     explore: bool = False
+    test: bool = True
+    """False: fold changes alone, for groups of one sample."""
     normalization: Literal["none", "median", "quantile", "mad", "reference"] = "median"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import pandas as pd
 
-from proteus_omics.auditing import audit, sample_sheet
+from proteus_omics.auditing import audit, reference_of, sample_sheet
 from proteus_omics.design import Design
 from proteus_omics.io.proteins import ACCESSION
 from proteus_omics.models import DatasetProfile, Missing, Modality, ObsColumn, Scale
@@ -75,13 +75,12 @@ def profile_dataset(
         ),
         knowledge=_collections(knowledge),
         explore=explore,
+        test=test,
         normalization=auto if normalization == "auto" else normalization,
     )
 
 
 def _declared(design: Design, levels: dict[str, int]) -> dict[str, Any]:
-    from proteus_omics.auditing import reference_of
-
     known = {name: value for name, value in design.model_dump(mode="json").items() if value}
     return known | ({"reference": reference_of(sorted(levels), design)} if levels else {})
 

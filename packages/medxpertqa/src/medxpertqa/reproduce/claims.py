@@ -21,7 +21,6 @@ BANKS = ("medqa", "medmcqa", "mmlu-medical")
 LONG = ("laptop",)
 USERS = ("paper",)
 
-SHARES = "of MedXpertQA's questions"
 
 NUMBERS = (
     Claim(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from proteus_omics.engine.execution import Executor, NothingToWorkOn
 from proteus_omics.engine.ledger import Analysis, Ledger
@@ -68,6 +67,7 @@ class Loop:
         self.tools: Mapping[str, Tool] = all_tools()
         self.outcome = Outcome()
         self._queue: list[Objective] = []
+        self._worked = 0
         self._seen: set[str] = set()
         self._generation: dict[str, int] = {}
 
@@ -75,15 +75,18 @@ class Loop:
         """Work until the queue is empty or the budget is spent."""
         try:
             self._add(self.planner.propose_objectives(self.profile, self.tools), None)
-            while self._queue and len(self.outcome.objectives) < self.budget.max_objectives:
+            while self._queue and self._worked < self.budget.max_objectives:
                 # Of equal priority the first proposed; so the order is the same every time.
                 objective = max(self._queue, key=lambda one: one.priority)
                 self._queue.remove(objective)
+                self._worked += 1
                 self._work(objective)
         except ENDS as error:
             self.outcome.stopped = error
+        reason = str(
+            self.outcome.stopped or f"the budget of {self.budget.max_objectives} objectives is spent"
+        )
         for left in self._queue:
-            reason = left.reason or "the budget of objectives is spent"
             self._end(left, "skipped", reason)
         return self.outcome
 
@@ -126,7 +129,8 @@ class Loop:
         if problems and not self.executor.tables(done):  # what was done only prepared for what was not
             self._end(objective, "failed", "; ".join(problems))
             return
-        results = Results(self.executor.tables(done).aggregate(), self.executor.tables().aggregate())
+        own, every = self.executor.tables(done).aggregate(), self.executor.tables().aggregate()
+        results = Results(own, every, self.executor.context.alpha)
         drafts = self.planner.interpret(objective, results)
         self.outcome.drafts += [(objective, draft) for draft in drafts]
         self._end(objective, "done", "; ".join(problems))
@@ -197,7 +201,8 @@ class Loop:
         return step.model_copy(update={"status": "skipped", "error": told}), ""
 
     def _note(self, objective: Objective, step: Step) -> None:
-        """Write the analysis into the ledger: the same tool on the same kind of question is a second look."""
+        """Write the analysis into the ledger: a tool twice on what the same tools made."""
+        asked = {name: self.executor.infos[id].produced_by for name, id in step.inputs.items()}
         for result in self.executor.results:
             if result.produced_by != step.id or "q" not in result.columns.values():
                 continue
@@ -205,7 +210,7 @@ class Loop:
             data = self.executor.tables(frozenset([step.id]))[result.table_id].data
             self.ledger.add(
                 Analysis(
-                    question=content_id("question", step.tool, _question(objective.params)),
+                    question=content_id("question", step.tool, asked),
                     settings={**step.params},
                     reason=objective.title,
                     hits=int((data[q] < self.executor.context.alpha).sum()),
@@ -213,8 +218,3 @@ class Loop:
                     table=result.table_id,
                 )
             )
-
-
-def _question(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What is asked, without how: settings of a tool are no part of a question."""
-    return {name: value for name, value in params.items() if name not in ("trend", "robust", "method")}

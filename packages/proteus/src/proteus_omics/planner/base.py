@@ -50,6 +50,8 @@ class Results:
 
     own: Tables
     all: Tables
+    alpha: float = 0.05
+    """The run's level of significance."""
 
 
 class Planner(Protocol):

@@ -17,7 +17,6 @@ from proteus_omics.stats.power import n_needed
 
 Reading: TypeAlias = Callable[[Results], list[HypothesisDraft]]
 
-ALPHA = 0.05
 MOST = 100
 """Statements of one kind and contrast: the smallest q first, then the largest effects."""
 BULK_ASSAY = "targeted mass spectrometry (PRM) or an immunoassay"
@@ -29,7 +28,7 @@ def nothing(results: Results) -> list[HypothesisDraft]:
     return []
 
 
-def hit_count(table: pd.DataFrame | None, alpha: float = ALPHA) -> int:
+def hit_count(table: pd.DataFrame | None, alpha: float) -> int:
     """Rows with q below alpha."""
     return 0 if table is None or "q_value" not in table else int((table["q_value"] < alpha).sum())
 
@@ -39,18 +38,19 @@ def differential(results: Results) -> list[HypothesisDraft]:
     drafts = []
     for contrast, rows in _by_contrast(results.own.frame("de")):
         alt, ref = _levels(contrast)
-        if hit_count(rows):
+        bound = f"{results.alpha:g}"
+        if hit_count(rows, results.alpha):
             drafts.append(
                 _draft(
                     f"{alt} differs from {ref}",
-                    f"{{{{count(de.{contrast}, q<{ALPHA}, up)}}}} proteins are increased and "
-                    f"{{{{count(de.{contrast}, q<{ALPHA}, down)}}}} proteins are decreased in {alt} "
-                    f"compared with {ref} at q < {ALPHA}.",
+                    f"{{{{count(de.{contrast}, q<{bound}, up)}}}} proteins are increased and "
+                    f"{{{{count(de.{contrast}, q<{bound}, down)}}}} proteins are decreased in {alt} "
+                    f"compared with {ref} at q < {bound}.",
                     "differential",
                     "count",
                 )
             )
-        for row in _chosen(rows, "log2fc"):
+        for row in _chosen(rows, "log2fc", results.alpha):
             entity = _name(row, rows)
             cell = f"de:{row.protein}|{contrast}"
             word = "increased" if row.log2fc > 0 else "decreased"
@@ -70,7 +70,7 @@ def _detections(results: Results) -> list[HypothesisDraft]:
     drafts = []
     for contrast, rows in _by_contrast(results.own.frame("detection")):
         alt, ref = _levels(contrast)
-        for row in _chosen(rows, "difference"):
+        for row in _chosen(rows, "difference", results.alpha):
             entity = _name(row, rows)
             cell = f"detection:{row.protein}|{contrast}"
             word = "more" if row.difference > 0 else "less"
@@ -95,7 +95,7 @@ def pathways(results: Results) -> list[HypothesisDraft]:
     drafts = []
     for contrast, rows in _by_contrast(results.own.frame("gsea")):
         alt, ref = _levels(contrast)
-        for row in _chosen(rows, "nes", most=15):
+        for row in _chosen(rows, "nes", results.alpha, most=15):
             cell = f"gsea:{row.term}|{contrast}"
             word = "higher" if row.nes > 0 else "lower"
             text = (
@@ -117,7 +117,7 @@ def modules(results: Results) -> list[HypothesisDraft]:
     """A sentence a module and trait that go together."""
     return [
         _correlated("module_trait", row, "module", "trait", "r", "module", f"Module {row.module}")
-        for row in _chosen(results.own.frame("module_trait"), "r", most=15)
+        for row in _chosen(results.own.frame("module_trait"), "r", results.alpha, most=15)
     ]
 
 
@@ -126,7 +126,7 @@ def traits(results: Results) -> list[HypothesisDraft]:
     rows = results.own.frame("traits")
     return [
         _correlated("traits", row, "protein", "trait", "rho", "trait", _name(row, rows))
-        for row in _chosen(rows, "rho", most=15)
+        for row in _chosen(rows, "rho", results.alpha, most=15)
     ]
 
 
@@ -160,7 +160,7 @@ def survival(results: Results) -> list[HypothesisDraft]:
     """A sentence a protein whose hazard ratio is not 1."""
     rows = results.own.frame("cox")
     drafts = []
-    for row in _chosen(rows, "coef", most=15):
+    for row in _chosen(rows, "coef", results.alpha, most=15):
         entity = _name(row, rows)
         cell = f"cox:{row.protein}"
         word = "shorter" if row.coef > 0 else "longer"
@@ -177,7 +177,7 @@ def network(results: Results) -> list[HypothesisDraft]:
     """A sentence a contrast whose hits interact more than chance has it."""
     rows = results.own.frame("network_test")
     drafts = []
-    for row in () if rows is None else rows[rows["p_value"] < ALPHA].itertuples(index=False):
+    for row in () if rows is None else rows[rows["p_value"] < results.alpha].itertuples(index=False):
         cell = f"network_test:{row.contrast}"
         alt, ref = _levels(str(row.contrast))
         text = (
@@ -194,7 +194,7 @@ def composition(results: Results) -> list[HypothesisDraft]:
     drafts = []
     for contrast, rows in _by_contrast(results.own.frame("composition")):
         alt, ref = _levels(contrast)
-        for row in _chosen(rows, "difference"):
+        for row in _chosen(rows, "difference", results.alpha):
             cell = f"composition:{row.population}|{contrast}"
             word = "more" if row.difference > 0 else "less"
             text = (
@@ -222,7 +222,7 @@ def state_de(results: Results) -> list[HypothesisDraft]:
     drafts = []
     for contrast, rows in _by_contrast(results.own.frame("state_de")):
         alt, ref = _levels(contrast)
-        for row in _chosen(rows, "log2fc"):
+        for row in _chosen(rows, "log2fc", results.alpha):
             cell = f"state_de:{row.population}|{row.protein}|{contrast}"
             word = "increased" if row.log2fc > 0 else "decreased"
             text = (
@@ -240,7 +240,7 @@ def subgroups(results: Results) -> list[HypothesisDraft]:
     """A sentence a column of the sample sheet that goes with the clusters."""
     rows = results.own.frame("cluster_association")
     drafts = []
-    for row in () if rows is None else rows[rows["q_value"] < ALPHA].itertuples(index=False):
+    for row in () if rows is None else rows[rows["q_value"] < results.alpha].itertuples(index=False):
         cell = f"cluster_association:{row.column}"
         text = f"The clusters of samples differ in {row.column} (q = {{{{{cell}:q_value|.2g}}}})."
         drafts.append(
@@ -268,11 +268,11 @@ def _by_contrast(table: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame
             yield str(contrast), rows
 
 
-def _chosen(table: pd.DataFrame | None, estimate: str, most: int = MOST) -> Sequence[pd.Series]:
+def _chosen(table: pd.DataFrame | None, estimate: str, alpha: float, most: int = MOST) -> Sequence[pd.Series]:
     """Rows with q < alpha: half of the places by the smallest q, half by the largest effect."""
     if table is None or not len(table):
         return []
-    hits = table[table["q_value"] < ALPHA]
+    hits = table[table["q_value"] < alpha]
     by_q = hits.sort_values("q_value", kind="stable").head(most // 2 + most % 2)
     rest = hits.drop(by_q.index)
     by_effect = rest.loc[rest[estimate].abs().sort_values(ascending=False, kind="stable").index].head(

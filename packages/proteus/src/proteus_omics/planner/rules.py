@@ -83,9 +83,10 @@ class RulesPlanner:
         return found
 
     def _bulk(self, profile: DatasetProfile) -> Sequence[Objective]:
-        compare = bool(profile.design.get("condition")) and _replicated(profile)
+        compare = len(profile.levels) > 1 and (_replicated(profile) or not profile.test)
         batches = () if profile.design.get("batch") else profile.candidates.get("batch", ())
-        asked = {"compare": compare, "batches": list(batches), "knowledge": list(profile.knowledge)}
+        asked: dict[str, Any] = {"compare": compare, "batches": list(batches)}
+        asked |= {"knowledge": list(profile.knowledge)} | ({} if profile.test else {"test": False})
         found = [make("quality", asked)]
         if profile.n_obs >= LEAST_FOR_MODULES:
             found.append(make("modules"))
@@ -137,8 +138,8 @@ class RulesPlanner:
         if asked.kind == "quality":
             return self._after_quality(asked, results)
         parents = (asked.id,)
-        if asked.kind == "differential":
-            hits = readings.hit_count(results.own.frame("de"))
+        if asked.kind == "differential" and asked.params.get("test", True):
+            hits = readings.hit_count(results.own.frame("de"), results.alpha)
             known = asked.params.get("knowledge", ())
             sets = [name for name in known if name != INTERACTIONS]
             found = [make("effect_consistency", asked.params, parents)] if hits else []
@@ -158,6 +159,7 @@ class RulesPlanner:
             batch = str(best["column"]) if named and best["r2"] > BATCH_SHARE else None
         params: dict[str, Any] = {"knowledge": list(quality.params.get("knowledge", ()))}
         params |= {} if batch is None else {"batch": batch}
+        params |= {} if quality.params.get("test", True) else {"test": False}
         return [make("differential", params, (quality.id,))] if quality.params.get("compare") else []
 
 

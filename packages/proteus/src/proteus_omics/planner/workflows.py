@@ -51,12 +51,14 @@ def _compared(profile: DatasetProfile, params: Mapping[str, Any]) -> list[Step]:
 
 def _model(params: Mapping[str, Any]) -> dict[str, Any]:
     """What of an objective's parameters is a setting of the model."""
-    return {"batch": params["batch"]} if "batch" in params else {}
+    return {name: params[name] for name in ("batch", "test") if name in params}
 
 
 def differential(profile: DatasetProfile, params: Mapping[str, Any]) -> list[Step]:
     """Moderated t on the values that are there; detection where they are not; the volcano."""
     steps = _compared(profile, params)
+    if not params.get("test", True):  # fold changes of single samples: nothing to test, and nothing to plot
+        return steps
     found = output(steps[-1], "de")
     return [
         *steps,

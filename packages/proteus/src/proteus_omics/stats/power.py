@@ -21,7 +21,8 @@ def t_test_power(effect: float, sd: float, n_ref: int, n_alt: int, alpha: float 
     critical = t.isf(alpha / 2, df)
     if noncentral > critical + 30:  # where the distribution's series gives out, and the power is 1
         return 1.0
-    return float(nct.sf(critical, df, noncentral) + nct.cdf(-critical, df, noncentral))
+    # The tail of the wrong sign as the mirrored upper one: SciPy's lower tail is NaN where it is small.
+    return float(nct.sf(critical, df, noncentral) + nct.sf(critical, df, -noncentral))
 
 
 def n_needed(effect: float, sd: float, wanted: float = 0.8, alpha: float = 0.05) -> int | None:

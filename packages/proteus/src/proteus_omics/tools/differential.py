@@ -59,7 +59,7 @@ def _de_summary(outputs: Mapping[str, Any]) -> str:
 def de_limma(inputs: Mapping[str, Any], params: DeParams, context: ToolContext) -> Mapping[str, Any]:
     """Test each level against the reference by moderated t, missing values left missing."""
     data = inputs["data"]
-    model = model_of(data, context, params)
+    model = model_of(data, context, params, least=2 if params.test else 1)
     if not params.test:
         return {"de": _untested(model, data), "de_models": pd.DataFrame(columns=_model_columns())}
     found = model.moderated(params)

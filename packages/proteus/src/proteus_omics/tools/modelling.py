@@ -89,12 +89,16 @@ class Model:
 
 
 def model_of(
-    data: AnnData, context: ToolContext, params: ModelParams, values: pd.DataFrame | None = None
+    data: AnnData,
+    context: ToolContext,
+    params: ModelParams,
+    values: pd.DataFrame | None = None,
+    least: int = 2,
 ) -> Model:
     """The model of each level of the condition against the reference (`values` default to the matrix).
 
-    Levels with one sample are in the model but in no contrast. Raises `ToolError` without a condition,
-    `NoReplicatesError` where no level can be compared.
+    Levels with fewer than `least` samples are in the model but in no contrast. Raises `ToolError` without a
+    condition, `NoReplicatesError` where no level can be compared.
     """
     design = params.extended(context.design)
     if design.condition is None:
@@ -108,7 +112,7 @@ def model_of(
     kept = {
         name: terms
         for name, terms in all_contrasts.items()
-        if all(sizes[level] >= 2 for level in terms)  # one sample says nothing of its group's variance
+        if all(sizes[level] >= least for level in terms)  # one sample says nothing of its group's variance
     }
     if not kept:
         raise NoReplicatesError(
