@@ -25,7 +25,6 @@ from proteus_omics.stats import (
     t_test_power,
     transform_proportions,
 )
-from proteus_omics.stats.power import detectable_effect
 
 GROUPS = np.array(list("AAABBB"))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.stats import nct, t
+from scipy.special import chdtr
+from scipy.stats import t
 
 from proteus_omics.errors import DataError
 
 MOST = 10_000_000  # samples a group, above which an effect cannot be tested
+BOUND = 9.0  # beyond it the normal density holds 2e-19
 
 
 def t_test_power(effect: float, sd: float, n_ref: int, n_alt: int, alpha: float = 0.05) -> float:
@@ -18,11 +21,27 @@ def t_test_power(effect: float, sd: float, n_ref: int, n_alt: int, alpha: float 
     if df < 1 or not sd > 0:
         raise DataError(f"power needs three samples and sd > 0, not {n_ref} + {n_alt} and sd = {sd!r}")
     noncentral = abs(effect) / (sd * math.sqrt(1 / n_ref + 1 / n_alt))
-    critical = t.isf(alpha / 2, df)
-    if noncentral > critical + 30:  # where the distribution's series gives out, and the power is 1
-        return 1.0
-    # The tail of the wrong sign as the mirrored upper one: SciPy's lower tail is NaN where it is small.
-    return float(nct.sf(critical, df, noncentral) + nct.sf(critical, df, -noncentral))
+    critical = float(t.isf(alpha / 2, df))
+    return min(1.0, _upper_tail(critical, df, noncentral) + _upper_tail(critical, df, -noncentral))
+
+
+def _upper_tail(critical: float, df: int, noncentral: float) -> float:
+    """P((Z + noncentral) / sqrt(V / df) > critical), Z normal and V chi-square, as an integral over Z.
+
+    Not SciPy's `nct`: its series gives NaN where a tail is small or the noncentrality large.
+    """
+
+    def density(z: float) -> float:
+        largest_v = df * ((z + noncentral) / critical) ** 2
+        return math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * float(chdtr(df, largest_v))
+
+    low = max(-BOUND, -noncentral)
+    if low >= BOUND:
+        return 0.0
+    step = min(
+        max(critical - noncentral, low), BOUND
+    )  # where V's distribution function rises, steeply if df is large
+    return sum(quad(density, *ends, epsabs=1e-10, limit=200)[0] for ends in ((low, step), (step, BOUND)))
 
 
 def n_needed(effect: float, sd: float, wanted: float = 0.8, alpha: float = 0.05) -> int | None:
