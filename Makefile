@@ -76,11 +76,11 @@ gpu: $(READY) ## on a machine with a CUDA GPU: the tests that need one, then the
 	@for file in $(wildcard packages/*/benchmarks/gpu.py); do \
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-bench: $(PACKAGES:%=bench-%) ## all benchmarks
+bench: $(READY) ## all benchmarks; what they print is kept in results/benchmarks
+	$(BIN)/python tools/bench.py $(PACKAGES)
 
 bench-%: $(READY) ## the benchmarks of one package
-	@for file in $(filter-out %/gpu.py,$(wildcard packages/$*/benchmarks/[!_]*.py)); do \
-		echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	$(BIN)/python tools/bench.py $*
 
 lint: ruff types imports ## format, lint, types, and which package may import which
 

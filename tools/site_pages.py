@@ -146,6 +146,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
                 {"Architecture": "architecture.md"},
                 {"Kernels": "kernels.md"},
                 {"Scaling out": "scaling-out.md"},
+                {"Benchmarks": "benchmarks.md"},
                 {"Adding a paper": "contributing.md"},
                 {"When something fails": "errors.md"},
             ]
@@ -206,6 +207,24 @@ def pages() -> Iterator[tuple[str, str]]:
         yield page, relink(source.read_text(encoding="utf-8"), source, page, targets)
     for package in packages():
         yield package.reference_page, package.reference()
+    yield "benchmarks.md", benchmarks(DOCS / "benchmarks")
+
+
+def benchmarks(folder: Path) -> str:
+    """Return the page of the published benchmarks: what each script printed, as it is."""
+    parts = [
+        "# Benchmarks\n",
+        "What the benchmarks printed on one machine, published as it is. `make bench` runs all of them,",
+        "`make bench-<package>` one package's, and `tools/bench.py --publish` puts their outputs here.",
+        "A script's docstring says what is compared with what. Ratios carry over to other machines better",
+        "than times do. Nothing was run on a GPU.\n",
+    ]
+    for package in sorted(path for path in folder.glob("*") if path.is_dir()):
+        parts.append(f"## {package.name}\n")
+        for path in sorted(package.glob("*.txt")):
+            parts.append(f"`packages/{package.name}/benchmarks/{path.stem}.py`\n")
+            parts.append(f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n")
+    return "\n".join(parts)
 
 
 def relink(text: str, source: Path, page: str, targets: dict[Path, str]) -> str:
