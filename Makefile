@@ -39,13 +39,7 @@ $(PAPERS): $(READY) ## run that paper's experiment and open the report; SCALE=la
 	$(BIN)/tenfold report --open
 
 reproduce: $(READY) ## the same for all papers, one after the other; one that fails does not stop the others
-	@failed=; for paper in $(PAPERS); do \
-		echo "== $$paper"; \
-		$(BIN)/tenfold run $$paper --scale $(SCALE) --resume; code=$$?; \
-		if [ $$code -eq 130 ]; then exit 130; elif [ $$code -ne 0 ]; then failed="$$failed $$paper"; fi; \
-	done; \
-	$(BIN)/tenfold report --open || exit 1; \
-	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+	$(BIN)/python tools/reproduce.py --scale $(SCALE) $(PAPERS)
 
 report: $(READY) ## build the page of all results so far and open it
 	$(BIN)/tenfold report --open
