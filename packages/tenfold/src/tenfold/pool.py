@@ -197,7 +197,7 @@ def _outcome(trial: Trial, pickled_function: bytes, directory: Path, connection:
         _send(connection, Progressed(trial, done, total))
 
     try:
-        function: TrialFunction = pickle.loads(pickled_function)
+        function: TrialFunction = pickle.loads(pickled_function)  # noqa: S301  # from the parent process
         context = TrialContext(trial, directory, report)
         return Finished(trial, context.finish(function(trial, context)))
     except Exception as error:

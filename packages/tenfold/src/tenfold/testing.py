@@ -16,7 +16,7 @@ def run_here(
     run: Run, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
 ) -> dict[Trial, dict[str, Any]]:
     """`Run.map` in this process, to be patched in: others would do little but import torch again."""
-    function = pickle.loads(pickle.dumps(function))  # as a process of its own gets it
+    function = pickle.loads(pickle.dumps(function))  # noqa: S301  # as a process of its own gets it
     results = {}
     for trial in trials:
         context = TrialContext(trial, run.directory, lambda done, total: None)

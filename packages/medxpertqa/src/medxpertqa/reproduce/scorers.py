@@ -103,6 +103,6 @@ def official_function(file: Path) -> Callable[..., list[str]]:
     chosen = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     module = ast.Module([node for node in chosen if node.name == "answer_cleansing"], [])
     scope: dict[str, Any] = {"re": re}
-    exec(compile(module, str(file), "exec"), scope)
+    exec(compile(module, str(file), "exec"), scope)  # noqa: S102  # its checksum was compared
     function: Callable[..., list[str]] = scope["answer_cleansing"]
     return function
