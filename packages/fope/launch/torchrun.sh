@@ -10,4 +10,4 @@ set -euo pipefail
 
 config=$(python -c 'from importlib.resources import files; print(files("lmlab") / "configs" / "fsdp2.yaml")')
 exec accelerate launch --config_file "$config" --num_processes "${GPUS:-$(nvidia-smi -L | wc -l)}" \
-    -m fope.cli train "$@"
+    -m fope train "$@"

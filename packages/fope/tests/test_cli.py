@@ -281,7 +281,7 @@ def test_assert_makes_claims_a_and_b_gating(
     verdict: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     claims = {"claims": [{"id": "A", "verdict": verdict}, {"id": "B", "verdict": "held"}]}
-    monkeypatch.setattr("fope.reproduce.training.reproduce_claims", lambda *_, **__: (claims, "the table"))
+    monkeypatch.setattr("tenfold.Experiment.reproduce", lambda *_, **__: (claims, "the table"))
     printed(capsys, "reproduce")
     with pytest.raises(SystemExit) as ended:
         main(["reproduce", "--assert"])
@@ -350,3 +350,17 @@ def test_the_command_itself_needs_torch_and_typer_only(told_without: dict[str, d
     told = told_without["bare"]
     assert told["code"] == 0, told["err"]
     assert json.loads(told["out"])["kept"] == 16
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fope.reproduce.training.run_config", lambda *_: None)
+    monkeypatch.setattr("fope.reproduce.training.train_run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "run.toml"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "fope: interrupted; the same command goes on where it stopped\n"

@@ -47,6 +47,6 @@ def test_launch_scripts_call_accelerate_with_fsdp2(
     )
     assert ended.returncode == 0, ended.stderr
     assert "fsdp2.yaml" in ended.stdout
-    assert ended.stdout.strip().endswith("-m fope.cli train 60M-c4-512-fope --set a=b c")
+    assert ended.stdout.strip().endswith("-m fope train 60M-c4-512-fope --set a=b c")
     for words in expected:
         assert words in ended.stdout

@@ -438,11 +438,11 @@ def test_reproduce_runs_the_experiment_and_shows_its_claims(
 ) -> None:
     asked = []
 
-    def claims(*arguments: object, **options: object) -> tuple[dict[str, str], str]:
+    def claims(_: object, *arguments: object, **options: object) -> tuple[dict[str, str], str]:
         asked.append((arguments, options["resume"]))
         return {"claims": "held"}, "the table"
 
-    monkeypatch.setattr("implicit_prm.reproduce.verb.reproduce_claims", claims)
+    monkeypatch.setattr("tenfold.Experiment.reproduce", claims)
     assert run(capsys, "reproduce", "--scale", "laptop", "--set", "a=1")[0] == "the table\n"
     assert json.loads(run(capsys, "reproduce", "--quick", "--resume", "--json")[0]) == {"claims": "held"}
     assert asked == [(("laptop", ["a=1"], Path("results")), False), (("quick", (), Path("results")), True)]

@@ -41,7 +41,7 @@ def lmlab(*arguments: str | Path) -> int:
 def trained(small_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / "run.toml").write_text(RUN.format(corpus=small_corpus))
-    assert lmlab("train", "--config", folder / "run.toml", "--output", folder / "out") == 0
+    assert lmlab("train", "--config", folder / "run.toml", "--out", folder / "out") == 0
     return folder
 
 
@@ -75,7 +75,7 @@ def test_corpus_stats(small_corpus: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_train_prints_what_it_measured(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("train", "--config", trained / "run.toml", "--output", trained / "out")
+    command = ("train", "--config", trained / "run.toml", "--out", trained / "out")
     assert lmlab(*command, "--json") == 0  # it is finished, so only shown
     captured = capsys.readouterr()
     assert json.loads(captured.out) == json.loads((trained / "out" / "metrics.json").read_text())
@@ -126,8 +126,8 @@ def test_eval_of_a_saved_model(trained: Path, small_corpus: str, capsys: pytest.
         (["eval", "nowhere"], "nowhere holds no model: there is no nowhere/config.json"),
         (["eval", "nowhere", "--import", "no_such_module"], "--import no_such_module"),
         (["eval", "nowhere", "--corpus", "dox"], "there is no corpus 'dox'"),
-        (["train", "--config", "none.toml", "--output", "out"], "there is no config file none.toml"),
-        (["train", "--config", "none.toml"], "Missing option '--output'"),
+        (["train", "--config", "none.toml", "--out", "out"], "there is no config file none.toml"),
+        (["train", "--config", "none.toml"], "Missing option '--out'"),
         (["trane"], "No such command 'trane'"),
     ],
 )

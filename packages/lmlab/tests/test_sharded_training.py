@@ -139,7 +139,7 @@ def test_accelerate_launch(file: Path, tmp_path: Path) -> None:
         "--config_file",
         FSDP2,
     ]
-    command += ["--num_processes", "2", "-m", "lmlab.train", "--config", file, "--output", two]
+    command += ["--num_processes", "2", "-m", "lmlab.train", "--config", file, "--out", two]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads((two / "metrics.json").read_text())["processes"] == 2

@@ -180,3 +180,16 @@ def test_mistakes_are_told_without_a_traceback(
     places = {"DENSE": str(saved), "OUT": str(tmp_path / "out")}
     assert message in refused(capsys, *(places.get(word, word) for word in arguments))
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lpa.reproduce.training.train_file", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", "run.toml", "-o", "out"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "lpa: interrupted; the same command goes on where it stopped\n"

@@ -360,9 +360,7 @@ def test_assert_makes_claims_c1_and_c2_gating(
     verdict: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     claims = {"claims": [{"id": "C1", "verdict": verdict}, {"id": "C2", "verdict": "held"}]}
-    monkeypatch.setattr(
-        "memoryformer.reproduce.training.reproduce_claims", lambda *_, **__: (claims, "the table")
-    )
+    monkeypatch.setattr("tenfold.Experiment.reproduce", lambda *_, **__: (claims, "the table"))
     printed(capsys, "reproduce")
     with pytest.raises(SystemExit) as ended:
         main(["reproduce", "--assert"])
@@ -377,7 +375,7 @@ def test_assert_makes_claims_c1_and_c2_gating(
     [
         ("transformers", "hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
         ("lmlab.train", "reproduce.training.run_config", ("train", "run.toml"), "reproduce"),
-        ("tenfold", "reproduce.training.reproduce_claims", ("reproduce",), "reproduce"),
+        ("tenfold", "reproduce.experiment.EXPERIMENT.reproduce", ("reproduce",), "reproduce"),
         ("scipy.sparse", "probing.probe", ("probe", "LLAMA", "text.txt"), "fit"),
         ("lm_eval", "texts.benchmarks", ("eval", "LLAMA", "--tasks", "piqa"), "eval"),
     ],
@@ -398,3 +396,17 @@ def test_what_is_missing_is_named_with_its_extra(
     told = refused(capsys, *(llama if word == "LLAMA" else word for word in arguments))
     assert f"this needs {missing.partition('.')[0]}, which is not installed" in told
     assert f"pip install 'memoryformer[{extra}]'" in told
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("memoryformer.reproduce.training.run_config", lambda *_: None)
+    monkeypatch.setattr("memoryformer.reproduce.training.train_run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "run.toml"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "memoryformer: interrupted; the same command goes on where it stopped\n"

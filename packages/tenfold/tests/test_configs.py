@@ -13,6 +13,7 @@ from tenfold.configs import (
     config_sha256,
     differences,
     load_config,
+    merged,
     plain_config,
     read_config,
 )
@@ -190,3 +191,11 @@ def test_a_config_may_be_any_file(tmp_path: Path) -> None:
     assert read_config(file, Config, ["steps=5"]) == Config(steps=5)
     with pytest.raises(UsageError, match=r"mine\.toml: steps = 'x'"):
         read_config(file, Config, ["steps=x"])
+
+
+def test_merged_goes_into_tables_and_leaves_both_as_they_were() -> None:
+    values = {"a": 1, "t": {"x": 1, "y": 2}, "u": 3}
+    changes = {"t": {"y": 5, "z": {"w": 6}}, "u": {"v": 7}, "b": [8]}
+    assert merged(values, changes) == {"a": 1, "t": {"x": 1, "y": 5, "z": {"w": 6}}, "u": {"v": 7}, "b": [8]}
+    assert values == {"a": 1, "t": {"x": 1, "y": 2}, "u": 3}
+    assert changes["t"] == {"y": 5, "z": {"w": 6}}

@@ -133,16 +133,15 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's claims as checks, as `tenfold run` does; exit code 1 if an exact one does not hold."""
-    from altermag.reproduce.verb import reproduce_claims
+    from altermag.reproduce.claims import exact_but_not_held
+    from altermag.reproduce.experiment import EXPERIMENT
 
     if quick and laptop:
         raise AltermagError("--quick and --laptop: choose one")
     scale = "quick" if quick else "laptop" if laptop else scale
-    claims, table, broken = reproduce_claims(
-        scale, settings or (), results, resume=resume, tell=terminal.tell
-    )
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=terminal.tell)
     terminal.show(claims, as_json, lambda: table)
-    if broken:
+    if broken := exact_but_not_held(claims):
         terminal.tell(f"altermag: exact claims that did not hold: {', '.join(broken)}")
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -99,7 +100,7 @@ def train(
     config: Annotated[str, typer.Argument(help="A run's TOML file, or a name such as 60M-c4-512-fope.")],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The folder to write to; runs/NAME if not given."),
+        typer.Option("--out", "-o", help="The folder to write to; runs/NAME if not given."),
     ] = None,
     assignments: Assignments = None,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = True,
@@ -108,7 +109,7 @@ def train(
 ) -> None:
     """Train a model from scratch as a file or the paper says, measure it and save it.
 
-    On many GPUs: torchrun --nproc-per-node 8 -m fope.cli train CONFIG (see launch/).
+    On many GPUs: torchrun --nproc-per-node 8 -m fope train CONFIG (see launch/).
     """
     from fope.reproduce.training import plan, run_config, train_run
 
@@ -252,9 +253,10 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's claims as checks; the same as `tenfold run fope`."""
-    from fope.reproduce.training import not_held, reproduce_claims
+    from fope.reproduce.experiment import EXPERIMENT
+    from fope.reproduce.training import not_held
 
-    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=_tell)
+    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=_tell)
     if as_json:
         typer.echo(json.dumps(claims, indent=2))
     else:
@@ -357,10 +359,28 @@ def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        except KeyboardInterrupt:
+            _tell("fope: interrupted; the same command goes on where it stopped")
+            raise typer.Exit(130) from None
 
 
 EXTRAS = {"transformers": "hf", "safetensors": "hf"}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fope {version('fope')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -381,9 +401,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:  # fope.hf says itself what it needs
         _tell(f"fope: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
-        sys.exit(130)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"fope: {error}")
         sys.exit(1)
@@ -393,7 +410,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _tell(f"fope: {error}")
         sys.exit(exit_code)
-
-
-if __name__ == "__main__":  # torchrun -m fope.cli
-    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -143,10 +144,10 @@ def reproduce(
     as_json: cli_shared.AsJson = False,
 ) -> None:
     """Run the paper's claims as checks, as `tenfold run` does."""
-    from implicit_prm.reproduce.verb import reproduce_claims
+    from implicit_prm.reproduce.experiment import EXPERIMENT
 
     scale = "quick" if quick else scale
-    claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
     screen.show(claims, as_json, lambda: table)
 
 
@@ -163,6 +164,20 @@ EXTRAS = {
     "trl": "trl",
     "vllm": "vllm",
 }
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"implicit-prm {version('implicit-prm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
 corpus = typer.Typer(help="The texts that can be asked for by name.", no_args_is_help=True)
 app.add_typer(corpus, name="corpus")
 
@@ -102,7 +104,7 @@ def corpus_statistics(
 @app.command()
 def train(
     config: Annotated[Path, typer.Option(help="The run's TOML file (see the README).")],
-    output: Annotated[Path, typer.Option(help="The folder to write model and metrics to.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="The folder to write model and metrics to.")],
     apply: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="module:function that changes the model; its options are apply.options.*"),
@@ -189,6 +191,20 @@ def _import(module: str) -> None:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UsageError(f"--import {module}: {error}") from error
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lmlab {version('lmlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
 """A training run from a file: text, model, training and final measures, on one process or on many.
 
-    python -m lmlab.train --config run.toml --output runs/first
-    torchrun --nproc-per-node 8 -m lmlab.train --config run.toml --output runs/first
-    accelerate launch --config_file fsdp2.yaml -m lmlab.train --config run.toml --output runs/first
+    python -m lmlab.train --config run.toml --out runs/first
+    torchrun --nproc-per-node 8 -m lmlab.train --config run.toml --out runs/first
+    accelerate launch --config_file fsdp2.yaml -m lmlab.train --config run.toml --out runs/first
 
 The same config gives the same training on any number of processes. `lmlab train` is the first of these.
 """
@@ -183,7 +183,7 @@ def _check_same(folder: Path, config: RunConfig) -> None:
         if changed:
             told = "; ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in changed.items())
             raise SettingsError(
-                f"{folder} holds another run: {told}. Use another --output, or --no-resume to write over it."
+                f"{folder} holds another run: {told}. Use another --out, or --no-resume to write over it."
             )
 
 

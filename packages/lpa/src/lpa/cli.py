@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
@@ -29,7 +30,7 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Argument(help="A folder or hub id of a model that transformers reads.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")]
+Output = Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")]
 RankText = Annotated[
     Optional[str],  # noqa: UP045  # typer reads it at run time
     typer.Option("--rank", help="A number, or a fraction in (0, 1] of the smaller side of each matrix."),
@@ -93,7 +94,7 @@ def train(
     """Train a low-rank model from scratch as a file says, measure it and save it.
 
     The file is one of lmlab's; ranks and the rest of LPAConfig stand in its table apply.options, or --rank
-    says them. On many GPUs: accelerate launch -m lmlab.train --config FILE --output DIR
+    says them. On many GPUs: accelerate launch -m lmlab.train --config FILE --out DIR
     --apply lpa.reproduce.training:modify
     """
     from lpa.reproduce.training import train_file
@@ -240,9 +241,9 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's claims as checks; the same as `tenfold run lpa`."""
-    from lpa.reproduce.training import reproduce_claims
+    from lpa.reproduce.experiment import EXPERIMENT
 
-    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=_tell)
+    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=_tell)
     _show(claims, as_json, lambda _: table)
 
 
@@ -350,7 +351,25 @@ def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        except KeyboardInterrupt:
+            _tell("lpa: interrupted; the same command goes on where it stopped")
+            raise typer.Exit(130) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lpa {version('lpa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -367,9 +386,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         extra = "eval" if error.name == "lm_eval" else "reproduce"
         _tell(f"lpa: this needs {error.name}, which is not installed: pip install 'lpa[{extra}]'")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
-        sys.exit(130)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"lpa: {error}")
         sys.exit(1)

@@ -6,6 +6,7 @@ import errno
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -104,7 +105,9 @@ def paper_check(
 def leakage(
     questions: Annotated[Path, typer.Argument(help="A file of questions, with label_rationale if known.")],
     model: Annotated[str, typer.Option(help="A model of transformers: a hub id or a folder.")],
-    out: Annotated[Path, typer.Option(help="JSON lines, a question each; the same again goes on.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="JSON lines, a question each; the same again goes on.")
+    ],
     rewritten: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="The same questions rewritten: is the model less certain of them?"),
@@ -145,6 +148,28 @@ def parse(
         typer.echo(f"{parser:<14}{answer.letter or '-'}  {answer.rule}")
 
 
+@app.command()
+def reproduce(
+    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    as_json: cli_shared.AsJson = None,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run medxpertqa`."""
+    from medxpertqa.reporting.terminal import standard_output
+    from medxpertqa.reproduce.experiment import EXPERIMENT
+
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=cli_shared.tell)
+    if as_json:
+        cli_shared.write_json(claims, as_json)
+    else:
+        standard_output().print(table)
+
+
 # The extra that brings a package, where it is not `reproduce`.
 EXTRAS = {
     "filelock": "eval",
@@ -158,6 +183,20 @@ EXTRAS = {
     "torch": "leakage",
     "transformers": "leakage",
 }
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"medxpertqa {version('medxpertqa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -75,7 +75,7 @@ def compare(
 
 def report(
     runs: _Runs,
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Its heading.")] = "MedXpertQA",
     subset: cli_shared.Subset = None,
     data: cli_shared.Data = None,
@@ -90,7 +90,7 @@ def report(
 
 def share(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="As for `score`; with --scan a file or folder.")],
-    out: Annotated[Path, typer.Option(help="The bundle.")] = Path("shared.jsonl"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle.")] = Path("shared.jsonl"),
     scan: Annotated[
         bool, typer.Option("--scan", help="Write nothing; search RUN for text of the questions.")
     ] = False,

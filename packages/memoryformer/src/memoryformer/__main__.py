@@ -1,6 +1,5 @@
-"""`python -m memoryformer`."""
+"""`python -m memoryformer` is the command `memoryformer`."""
 
 from memoryformer.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
 convert_app = typer.Typer(help="Models of others into MemoryFormer models.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
 
@@ -42,7 +44,7 @@ def train(
     config: Annotated[str, typer.Argument(help="A run's TOML file (lmlab's), or a name such as tiny.")],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The folder to write to; runs/NAME if not given."),
+        typer.Option("--out", "-o", help="The folder to write to; runs/NAME if not given."),
     ] = None,
     assignments: Assignments = None,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = True,
@@ -62,8 +64,12 @@ def train(
         screen.show(asdict(plan(run, gpus=gpus, days=days)), as_json, screen.plan)
         return
     folder = output or Path("runs") / Path(config).stem
-    with screen.progress("training") as on_progress:
-        metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
+    try:
+        with screen.progress("training") as on_progress:
+            metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
+    except KeyboardInterrupt:
+        screen.tell("memoryformer: interrupted; the same command goes on where it stopped")
+        raise typer.Exit(130) from None
     screen.show(metrics, as_json, lambda found: [*screen.training(found), ("saved", str(folder))])
 
 
@@ -253,7 +259,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="For each width and batch size.")] = 10.0,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="A file to write the JSON to as well."),
+        typer.Option("--out", "-o", help="A file to write the JSON to as well."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -290,9 +296,10 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's claims as checks; the same as `tenfold run memoryformer`."""
-    from memoryformer.reproduce.training import not_held, reproduce_claims
+    from memoryformer.reproduce.experiment import EXPERIMENT
+    from memoryformer.reproduce.training import not_held
 
-    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=screen.tell)
+    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=screen.tell)
     if as_json:
         typer.echo(json.dumps(claims, indent=2))
     else:
@@ -366,6 +373,20 @@ def _whole_numbers(option: str, text: str) -> list[int]:
 EXTRAS = {"transformers": "hf", "tokenizers": "hf", "scipy": "fit", "lm_eval": "eval", "matplotlib": "plot"}
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"memoryformer {version('memoryformer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
     warnings.showwarning = lambda message, *_, **__: screen.tell(f"memoryformer: {message}")
@@ -381,9 +402,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(f"this needs {package}, which is not installed: pip install 'memoryformer[{extra}]'", 2)
     except ImportError as error:  # memoryformer.hf says itself what it needs
         _end(str(error), 2)
-    except KeyboardInterrupt:
-        screen.tell("\nInterrupted. The same command goes on where it stopped (reproduce: with --resume).")
-        sys.exit(130)
     except OSError as error:  # a full disk, a folder that may not be written
         _end(str(error), 1)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""`python -m omnirl`, which launchers of several processes need."""
+"""`python -m omnirl` is the command `omnirl`."""
 
 from omnirl.cli import main
 

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -74,7 +75,10 @@ def train(
     config: Annotated[
         Path, typer.Argument(help="TOML: the keys of omnirl.TrainConfig, tables [model] and [data].")
     ],
-    out: Annotated[Optional[Path], typer.Option(help="The folder, instead of the config's.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="The folder, instead of the config's."),
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Instead of the config's.")] = None,  # noqa: UP045
     settings: Settings = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = True,
@@ -121,7 +125,7 @@ def evaluate_model(
     rewards: Annotated[str, typer.Option(help="What the model is told: shown, hidden or flipped.")] = "shown",
     temperature: Temperature = 0.5,
     seed: Seed = 0,
-    out: Annotated[Optional[Path], typer.Option(help="Write every episode as CSV.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Write every episode as CSV.")] = None,  # noqa: UP045
     plot: Annotated[Optional[Path], typer.Option(help="Draw the learning curve (.png, .svg, .pdf).")] = None,  # noqa: UP045
     as_json: AsJson = False,
 ) -> None:
@@ -184,7 +188,9 @@ def play(
     seed: Seed = 0,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="FrozenLake: a GIF of the first three episodes beside the last three."),
+        typer.Option(
+            "--out", "-o", help="FrozenLake: a GIF of the first three episodes beside the last three."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an episode.")] = False,
 ) -> None:
@@ -224,9 +230,9 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's claims as checks; the same as `tenfold run omnirl`."""
-    from omnirl.reproduce.verb import reproduce_claims
+    from omnirl.reproduce.experiment import EXPERIMENT
 
-    claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
     if as_json:
         screen.show(claims, True)
     else:
@@ -314,6 +320,20 @@ EXTRAS = {
     "torch": "train",
     "transformers": "hf",
 }
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"omnirl-icrl {version('omnirl-icrl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
 
 
 def sample(
-    out: Annotated[Path, typer.Option(help="The file, .npz.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file, .npz.")],
     num_tasks: Annotated[int, typer.Option("--num-tasks", "-n")] = 4096,
     num_states: Annotated[int, typer.Option(help="1 (bandits) or at least 8.")] = 16,
     num_actions: Annotated[int, typer.Option()] = 5,
@@ -58,7 +58,10 @@ def sample(
 def solve(
     tasks: Tasks,
     gamma: Annotated[float, typer.Option(help="The discount.")] = 0.994,
-    out: Annotated[Optional[Path], typer.Option(help="Write Q (tasks, states, actions), .npy.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Write Q (tasks, states, actions), .npy."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Solve every task exactly; what the oracle and the random policy earn in an episode."""
@@ -82,7 +85,7 @@ def solve(
 
 def synth(
     tasks: Tasks,
-    out: Annotated[Path, typer.Option(help="The folder; shards that are there are kept.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder; shards that are there are kept.")],
     steps: Annotated[int, typer.Option(help="Of a sequence.")] = 8000,
     num_sequences: Annotated[Optional[int], typer.Option(help="By default one a task.")] = None,  # noqa: UP045
     method: Annotated[str, typer.Option(help="dpd, dpt, ad or ad_eps.")] = "dpd",
@@ -158,7 +161,7 @@ FORMATS = ("xenoverse", "airsoul", "minari", "omnirl")
 
 def convert(
     source: Annotated[str, typer.Argument(help="A file, a folder, or a Minari data set's name.")],
-    out: Annotated[str, typer.Option(help="What is written.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="What is written.")],
     from_format: Annotated[
         str,
         typer.Option("--from", help="xenoverse (a pickle of tasks), airsoul, minari or omnirl."),

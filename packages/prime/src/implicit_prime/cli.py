@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -33,7 +34,7 @@ RunSettings = Annotated[
 ]
 Out = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(help="Write the responses with their scores here, as JSON lines."),
+    typer.Option("--out", "-o", help="Write the responses with their scores here, as JSON lines."),
 ]
 
 
@@ -215,15 +216,29 @@ def reproduce(
     as_json: cli_shared.AsJson = False,
 ) -> None:
     """Run the paper's claims as checks, as `tenfold run` does."""
-    from implicit_prime.reproduce.verb import reproduce_claims
+    from implicit_prime.reproduce.experiment import EXPERIMENT
 
     scale = "quick" if quick else scale
-    claims, table = reproduce_claims(scale, settings or (), results, resume=resume, tell=screen.tell)
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
     screen.show(claims, as_json, lambda: table)
 
 
 # The extra that brings a package, where it is not `reproduce`.
 EXTRAS = {"math_verify": "math", "peft": "peft", "tensorboard": "tensorboard", "trl": "trl", "vllm": "vllm"}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"implicit-prime {version('implicit-prime')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`python -m proteus_omics`."""
+"""`python -m proteus_omics` is the command `proteus-omics`."""
 
 from proteus_omics.cli import main
 

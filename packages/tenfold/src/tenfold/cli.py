@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,7 +12,7 @@ import typer
 from rich.console import Console
 
 from tenfold.errors import TenfoldError
-from tenfold.tables import claims_table, comparison_tables, datasets_table, experiments_table
+from tenfold.tables import comparison_tables, datasets_table, experiments_table
 
 app = typer.Typer(
     name="tenfold",
@@ -57,24 +59,12 @@ def run(
     results: Results = Path("results"),
 ) -> None:
     """Run a paper's experiment and say which of its claims hold."""
-    from tenfold.execution import run_experiment
     from tenfold.experiments import find_experiment
 
-    try:
-        outcome = run_experiment(
-            find_experiment(paper),
-            scale,
-            assignments=assignments or (),
-            results=results,
-            resume=resume,
-            jobs=jobs,
-            tell=_tell,
-        )
-    except KeyboardInterrupt:
-        _tell("\nInterrupted. What finished is kept; to continue, repeat the command with --resume.")
-        raise typer.Exit(130) from None
-    _console().print(claims_table(outcome.claims))
-    _console().print(f"Results: {outcome.folder.path}", markup=False, soft_wrap=True)
+    experiment = find_experiment(paper)
+    _, table = experiment.reproduce(scale, assignments or (), results, resume=resume, jobs=jobs, tell=_tell)
+    _console().print(table)
+    _console().print(f"Results: {results / paper / scale}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -130,10 +120,24 @@ def data_path(name: Annotated[str, typer.Argument(help="The data set's name.")])
     typer.echo(found)
 
 
-def main() -> None:
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tenfold {version('tenfold')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
     try:
-        app()
+        app(arguments)
     except TenfoldError as error:
         _tell(f"tenfold: {error}")
         sys.exit(error.exit_code)

@@ -77,6 +77,16 @@ def make_config(
         raise UsageError(f"{what}: {'; '.join(problems)}") from error
 
 
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a new table, `values` with the changes: tables go into tables, all else is replaced."""
+    both = dict(values)
+    for key, value in changes.items():
+        before = both.get(key)
+        inner = before if isinstance(before, Mapping) else {}
+        both[key] = merged(inner, value) if isinstance(value, Mapping) else value
+    return both
+
+
 def plain_config(config: BaseModel) -> dict[str, Any]:
     """Return the config as TOML can hold it; a None, which TOML lacks, is left out."""
     return config.model_dump(mode="json", exclude_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +17,11 @@ from tenfold.estimates import Estimate
 from tenfold.records import Records
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tenfold.figures import Figure
     from tenfold.runs import Run
+    from tenfold.storage import Tell
 
 GROUP = "tenfold.experiments"
 
@@ -66,6 +69,32 @@ class Experiment:
         """The file that defines `run`, for the git commit."""
         file = getattr(sys.modules.get(self.run.__module__), "__file__", None)
         return Path(file) if file else None
+
+    def reproduce(
+        self,
+        scale: str,
+        assignments: Iterable[str] = (),
+        results: Path = Path("results"),
+        *,
+        resume: bool = False,
+        jobs: int | None = None,
+        tell: Tell = print,
+    ) -> tuple[dict[str, Any], Table]:
+        """Run it, for a command: return what claims.json holds, and the same as a table.
+
+        As `tenfold.execution.run_experiment`, with its errors; Ctrl-C is told how to go on, and raised.
+        """
+        from tenfold.execution import run_experiment
+        from tenfold.tables import claims_table
+
+        try:
+            outcome = run_experiment(
+                self, scale, assignments=assignments, results=results, resume=resume, jobs=jobs, tell=tell
+            )
+        except KeyboardInterrupt:
+            tell("\nInterrupted. What finished is kept; to continue, repeat the command with --resume.")
+            raise
+        return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)
 
 
 def experiment_names() -> list[str]:

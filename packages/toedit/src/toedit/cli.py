@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -73,7 +74,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def edit(
     inputs: Inputs,
-    out: Annotated[Path, typer.Option(help="The folder of results.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of results.")],
     model: Model = None,
     backend: Backend = "transformers",
     options: Options = None,
@@ -262,10 +263,10 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's claims as checks; the same as `tenfold run toedit`."""
-    from toedit.reproduce.verb import reproduce_claims
+    from toedit.reproduce.experiment import EXPERIMENT
 
     scale = "quick" if quick else scale
-    claims, table = reproduce_claims(scale, assignments or (), results, resume=resume, tell=screen.tell)
+    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=screen.tell)
     screen.show(claims, as_json, lambda: table)
 
 
@@ -334,6 +335,20 @@ EXTRAS = {
     "sklearn": "analysis",
     "vllm": "vllm",
 }
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"toedit {version('toedit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

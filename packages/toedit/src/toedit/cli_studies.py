@@ -138,7 +138,7 @@ def mix(
     synthetic: Synthetic,
     alpha: Annotated[float, typer.Option(help="Share of human tokens, from 0 to 1.")],
     tokens: Annotated[int, typer.Option(help="Tokens of the mixture, exactly.")],
-    out: Annotated[Path, typer.Option(help="The file of JSON lines to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of JSON lines to write.")],
     tokenizer: Annotated[str, typer.Option(help="The tokenizer that counts: a hub id or a folder.")],
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
     text_column: TextColumn = "text",

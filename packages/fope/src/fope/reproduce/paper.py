@@ -11,7 +11,7 @@ from typing import Any
 
 from fope.errors import FopeError
 from lmlab.train import RunConfig
-from tenfold.configs import make_config
+from tenfold.configs import make_config, merged
 
 PARTS = ("size", "corpus", "length", "position")
 MODIFY = "fope.reproduce.training:modify"
@@ -37,7 +37,7 @@ def paper_config(name: str, assignments: Iterable[str] = ()) -> RunConfig:
         *(tables[part][choice] for part, choice in chosen.items()),
         tables["pair"][chosen["size"]].get(chosen["position"], {}),
     ):
-        values = _merged(values, table)
+        values = merged(values, table)
     return make_config(values, RunConfig, assignments, f"the run {name}")
 
 
@@ -50,11 +50,3 @@ def paper_names() -> list[str]:
 def _tables() -> Mapping[str, Any]:
     file = resources.files("fope.reproduce.configs") / "paper" / "pretraining.toml"
     return tomllib.loads(file.read_text("utf-8"))
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables into tables, new dictionaries throughout; all else is replaced."""
-    merged = dict(values)
-    for key, value in changes.items():
-        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, Mapping) else value
-    return merged

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 from safetensors.torch import load_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -28,9 +27,6 @@ from lmlab.packing import pack
 from lmlab.passkey import DEPTHS, passkey
 from lmlab.train import CONFIG, MODEL, ApplyConfig, RunConfig, run
 from tenfold.configs import read_config
-from tenfold.execution import run_experiment
-from tenfold.storage import Tell
-from tenfold.tables import claims_table
 
 GATING = ("A", "B")
 STATE_BYTES = 16  # a parameter's weight, gradient and AdamW's two moments, each float32
@@ -170,18 +166,6 @@ def find_passkeys(
 
 def _multiples(length: int) -> list[int]:
     return [length * multiple for multiple in MULTIPLES]
-
-
-def reproduce_claims(
-    scale: str, assignments: Iterable[str], results: Path, *, resume: bool, tell: Tell
-) -> tuple[dict[str, Any], Table]:
-    """Run the experiment; return its claims.json and the same as a table."""
-    from fope.reproduce.experiment import EXPERIMENT
-
-    outcome = run_experiment(
-        EXPERIMENT, scale, assignments=assignments, results=results, resume=resume, tell=tell
-    )
-    return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)
 
 
 def not_held(claims: dict[str, Any]) -> list[str]:

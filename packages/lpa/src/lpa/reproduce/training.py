@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from transformers import PreTrainedModel
 
 from lmlab.battery import EvaluationConfig, load_model
@@ -16,9 +15,6 @@ from lmlab.packing import pack
 from lmlab.train import RunConfig, run
 from lpa import LPAConfig, apply_lpa
 from tenfold.configs import read_config
-from tenfold.execution import run_experiment
-from tenfold.storage import Tell
-from tenfold.tables import claims_table
 
 MODIFY = "lpa.reproduce.training:modify"
 
@@ -112,15 +108,3 @@ def evaluate_folder(
 
         measured["tasks"] = benchmark(model, tokenizer, tasks, limit=limit)
     return measured
-
-
-def reproduce_claims(
-    scale: str, assignments: Iterable[str], results: Path, *, resume: bool, tell: Tell
-) -> tuple[dict[str, Any], Table]:
-    """Run the experiment; return its claims.json and the same as a table."""
-    from lpa.reproduce.experiment import EXPERIMENT
-
-    outcome = run_experiment(
-        EXPERIMENT, scale, assignments=assignments, results=results, resume=resume, tell=tell
-    )
-    return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)

@@ -14,7 +14,7 @@ from medxpertqa.reporting.tables import FOOTER, Table
 
 def show(tables: Iterable[Table], remarks: Iterable[str] = (), console: Console | None = None) -> None:
     """Print the tables of runs, remarks and the footer; all text as it is, never as markup."""
-    console = console or _console()
+    console = console or standard_output()
     show_tables(tables, console)
     for remark in remarks:
         console.print(Text(f"Note: {remark}"))
@@ -23,7 +23,7 @@ def show(tables: Iterable[Table], remarks: Iterable[str] = (), console: Console 
 
 def show_tables(tables: Iterable[Table], console: Console | None = None) -> None:
     """Print tables alone."""
-    console = console or _console()
+    console = console or standard_output()
     for table in tables:
         shown = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
         for place, name in enumerate(table.head):
@@ -36,6 +36,6 @@ def show_tables(tables: Iterable[Table], console: Console | None = None) -> None
         console.print()
 
 
-def _console() -> Console:
+def standard_output() -> Console:
     """Standard output; wide where it is no terminal, so that no cell is broken."""
     return Console(width=None if sys.stdout.isatty() else 240)

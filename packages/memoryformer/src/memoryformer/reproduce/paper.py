@@ -10,7 +10,7 @@ from typing import Any
 
 from lmlab.train import RunConfig
 from memoryformer.errors import MemoryFormerError
-from tenfold.configs import make_config
+from tenfold.configs import make_config, merged
 
 TASKS = ("piqa", "winogrande", "wsc", "arc_easy", "arc_challenge", "logiqa")
 """The six zero-shot tasks of Table 1, as lm-evaluation-harness names them. WSC carries no signal."""
@@ -27,7 +27,7 @@ def paper_config(name: str, assignments: Iterable[str] = ()) -> RunConfig:
         raise MemoryFormerError(
             f"{name!r} is neither a .toml file nor a run of the paper. Those are {', '.join(paper_names())}"
         )
-    values = _merged(tables["run"], tables["named"][name])
+    values = merged(tables["run"], tables["named"][name])
     return make_config(values, RunConfig, assignments, f"the run {name}")
 
 
@@ -40,11 +40,3 @@ def paper_names() -> list[str]:
 def _tables() -> Mapping[str, Any]:
     file = resources.files("memoryformer.reproduce.configs") / "paper" / "pretraining.toml"
     return tomllib.loads(file.read_text("utf-8"))
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables into tables, new dictionaries throughout; all else is replaced."""
-    merged = dict(values)
-    for key, value in changes.items():
-        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, Mapping) else value
-    return merged

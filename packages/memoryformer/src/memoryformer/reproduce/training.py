@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 import memoryformer.hf  # noqa: F401  # makes `memoryformer` a model type of transformers
@@ -21,9 +20,6 @@ from memoryformer.errors import MemoryFormerError
 from memoryformer.reproduce.paper import paper_config
 from memoryformer.training import ADVICE
 from tenfold.configs import read_config
-from tenfold.execution import run_experiment
-from tenfold.storage import Tell
-from tenfold.tables import claims_table
 
 GATING = ("C1", "C2")
 STATE_BYTES = 16  # a parameter's weight, gradient and AdamW's two moments, each float32
@@ -122,18 +118,6 @@ def plan(config: RunConfig, *, gpus: int = 8, days: float = 7.0) -> Plan:
         flops_per_second=flops / seconds,
         table_bytes_per_second=TABLE_PASSES * 4.0 * fetched * tokens / seconds,
     )
-
-
-def reproduce_claims(
-    scale: str, assignments: Iterable[str], results: Path, *, resume: bool, tell: Tell
-) -> tuple[dict[str, Any], Table]:
-    """Run the experiment; return its claims.json and the same as a table."""
-    from memoryformer.reproduce.experiment import EXPERIMENT
-
-    outcome = run_experiment(
-        EXPERIMENT, scale, assignments=assignments, results=results, resume=resume, tell=tell
-    )
-    return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)
 
 
 def not_held(claims: dict[str, Any]) -> list[str]:

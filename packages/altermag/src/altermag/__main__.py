@@ -1,0 +1,5 @@
+"""`python -m altermag` is the command `altermag`."""
+
+from altermag.cli import main
+
+main()

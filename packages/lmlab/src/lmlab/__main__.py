@@ -1,0 +1,5 @@
+"""`python -m lmlab` is the command `lmlab`."""
+
+from lmlab.cli import main
+
+main()

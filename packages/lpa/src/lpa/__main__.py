@@ -1,0 +1,5 @@
+"""`python -m lpa` is the command `lpa`."""
+
+from lpa.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m medxpertqa` is the command `medxpertqa`."""
+
+from medxpertqa.cli import main
+
+main()
