@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from memoryformer.errors import MemoryFormerError
+from memoryformer.errors import MemoryFormerError, MissingExtraError
 from memoryformer.statistics import BucketStats
 
 if TYPE_CHECKING:
@@ -120,5 +120,5 @@ def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MemoryFormerError("plots need matplotlib: pip install 'memoryformer[plot]'") from None
+        raise MissingExtraError("plots need matplotlib: pip install 'memoryformer[plot]'") from None
     return Figure(figsize=(width, height), layout="constrained")

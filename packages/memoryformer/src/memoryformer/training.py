@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from memoryformer.errors import MemoryFormerError, MemoryFormerWarning
+from memoryformer.errors import MemoryFormerError, MemoryFormerWarning, MissingExtraError
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -147,12 +147,12 @@ def trainer_callback(guard: GradientGuard) -> TrainerCallback:
     """`guard` for transformers' `Trainer(callbacks=[...])`: it sees every gradient norm that is logged.
 
     The Trainer clips and steps by itself, so that here a norm that is not finite is told after its step.
-    Raises `MemoryFormerError` naming what to install where transformers is missing.
+    Raises `MissingExtraError` naming what to install where transformers is missing.
     """
     try:
         from transformers import TrainerCallback
     except ImportError:
-        raise MemoryFormerError(
+        raise MissingExtraError(
             "trainer_callback needs transformers: pip install 'memoryformer[hf]'"
         ) from None
 

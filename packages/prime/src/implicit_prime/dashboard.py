@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from implicit_prime.errors import PrimeError
+from implicit_prime.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from implicit_prime.config import PrimeConfig
@@ -99,7 +99,7 @@ def _tensorboard(args: PrimeConfig) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise PrimeError(
+        raise MissingExtraError(
             "report_to is 'tensorboard', which is not installed: pip install 'implicit-prime[tensorboard]'"
         ) from error
     return SummaryWriter(str(Path(args.output_dir) / "tensorboard"))

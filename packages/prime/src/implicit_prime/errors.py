@@ -5,5 +5,9 @@ class PrimeError(ValueError):
     """Something about the data, the settings, a model or a file does not fit; the command exits with 2."""
 
 
+class MissingExtraError(PrimeError, ImportError):
+    """A package of one of the extras is not installed; the message says which `pip install` brings it."""
+
+
 class PrimeWarning(UserWarning):
     """Allowed, but probably not what was meant."""

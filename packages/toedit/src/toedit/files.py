@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -148,7 +148,9 @@ def zstandard() -> Any:
     try:
         import zstandard as module
     except ImportError:
-        raise ToEditError("files ending in .zst need zstandard: pip install 'toedit[datasets]'") from None
+        raise MissingExtraError(
+            "files ending in .zst need zstandard: pip install 'toedit[datasets]'"
+        ) from None
     return module
 
 
@@ -159,7 +161,9 @@ def pyarrow(path: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
-        raise ToEditError(f"{path}: Parquet and Arrow need pyarrow: pip install 'toedit[datasets]'") from None
+        raise MissingExtraError(
+            f"{path}: Parquet and Arrow need pyarrow: pip install 'toedit[datasets]'"
+        ) from None
     return module
 
 

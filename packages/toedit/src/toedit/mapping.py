@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from toedit.documents import Document, check_unique, or_raise
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 
 if TYPE_CHECKING:
     from toedit.editor import Editor
@@ -24,7 +24,9 @@ def map_dataset(
         from datasets import Dataset, IterableDataset
         from datasets.fingerprint import generate_random_fingerprint
     except ImportError as error:
-        raise ToEditError("Editor.map needs the library datasets: pip install 'toedit[datasets]'") from error
+        raise MissingExtraError(
+            "Editor.map needs the library datasets: pip install 'toedit[datasets]'"
+        ) from error
     if not isinstance(dataset, Dataset | IterableDataset):
         raise ToEditError(
             f"map takes a Dataset or an IterableDataset, not {type(dataset).__name__}; of a dictionary of "

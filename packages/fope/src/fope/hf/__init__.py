@@ -1,9 +1,11 @@
 """FoPE in Hugging Face transformers (extra `hf`): convert, fold, extend; save and load as any other model."""
 
+from fope.errors import MissingExtraError
+
 try:
     import transformers  # noqa: F401
 except ImportError as error:  # pragma: no cover - depends on the environment
-    raise ImportError("fope.hf needs transformers: pip install 'fope[hf]'") from error
+    raise MissingExtraError("fope.hf needs transformers: pip install 'fope[hf]'") from error
 
 from fope.hf import attention, loading
 from fope.hf.convert import convert_to_fope, extend

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fope.errors import FopeError
+from fope.errors import FopeError, MissingExtraError
 from fope.hf.rotation import ATTENTION, HeadTables
 
 
@@ -59,7 +59,7 @@ def _kernel() -> Any:
     try:
         from fope_triton import fope_attention
     except ImportError as error:
-        raise FopeError(
+        raise MissingExtraError(
             "attn_implementation='fope_triton' needs its kernels: pip install 'fope[triton]'"
         ) from error
     return fope_attention

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from implicit_prime import checkpoint, core
 from implicit_prime.config import PrimeConfig
 from implicit_prime.credit import process_weight, token_advantages
-from implicit_prime.errors import PrimeError, PrimeWarning
+from implicit_prime.errors import MissingExtraError, PrimeError, PrimeWarning
 from implicit_prime.learner import forward_precision, spread
 from implicit_prime.models import prepare_models
 from implicit_prime.online import OnlinePRM
@@ -34,7 +34,7 @@ from implicit_prm.logprobs import causal_log_probs
 try:
     from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
-    raise ImportError(f"TRL cannot be imported ({error}): pip install 'implicit-prime[trl]'") from error
+    raise MissingExtraError(f"TRL cannot be imported ({error}): pip install 'implicit-prime[trl]'") from error
 
 if TYPE_CHECKING:
     from trl.trainer.grpo_config import GRPOConfig

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from implicit_prime.errors import PrimeError
+from implicit_prime.errors import MissingExtraError, PrimeError
 from implicit_prime.rollout.base import Rollouts, Sampling
 from implicit_prime.rollout.weights import whole_weights
 from implicit_prm.backends.openai import CompletionsServer
@@ -147,7 +147,7 @@ def _trl_client(root: str) -> Any:
     try:
         from trl.generation.vllm_client import VLLMClient
     except ImportError as error:
-        raise PrimeError(
+        raise MissingExtraError(
             "weights go to a vLLM server by TRL's client: pip install 'implicit-prime[trl,vllm]', or set "
             "vllm_sync_folder"
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from implicit_prime.errors import PrimeError
+from implicit_prime.errors import MissingExtraError, PrimeError
 from implicit_prime.verifiers.base import VerifierResult, check_lengths
 from implicit_prime.verifiers.gsm8k import judge_gsm8k
 from implicit_prime.verifiers.workers import WorkerPool
@@ -37,7 +37,7 @@ class MathVerifier:
         if not timeout_s > 0 or workers < 1:
             raise PrimeError(f"timeout_s={timeout_s} must be positive and workers={workers} at least 1")
         if extract != "gsm8k" and find_spec("math_verify") is None:
-            raise PrimeError("mathematics needs math-verify: pip install 'implicit-prime[math]'")
+            raise MissingExtraError("mathematics needs math-verify: pip install 'implicit-prime[math]'")
         self.extract = extract
         self._pool = WorkerPool(workers, extract, timeout_s)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 
 _WIDTH = 50  # dimensions that t-SNE starts from, as its authors do
 
@@ -31,7 +31,9 @@ def embed_2d(
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise ToEditError("a map of texts needs scikit-learn: pip install 'toedit[analysis]'") from error
+        raise MissingExtraError(
+            "a map of texts needs scikit-learn: pip install 'toedit[analysis]'"
+        ) from error
 
     vectors = np.asarray((encoder or _term_vectors)(texts), dtype=np.float32)
     if len(vectors) != len(texts) or vectors.ndim != 2:

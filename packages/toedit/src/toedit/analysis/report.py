@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from toedit.analysis.embedding import embed_2d
 from toedit.analysis.ngrams import concentration, hashed_ngrams, top_ngrams
 from toedit.analysis.perplexity import coverage, ppl_histogram
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 
 _NAMES = ("human", "synthetic")
 _COLOURS = ("#2a6f97", "#d1495b")
@@ -130,7 +130,7 @@ def _axes() -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ToEditError("the report needs matplotlib: pip install 'toedit[analysis]'") from error
+        raise MissingExtraError("the report needs matplotlib: pip install 'toedit[analysis]'") from error
     figure = Figure(figsize=(7, 4), layout="constrained")
     return figure, figure.subplots()
 

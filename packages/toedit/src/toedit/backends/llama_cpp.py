@@ -11,7 +11,7 @@ import torch
 from toedit.backends.loading import gguf_file, load_tokenizer, readable_errors
 from toedit.config import EditConfig
 from toedit.editing import Scores
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 from toedit.packing import Workload
 from toedit.scoring import score_rows
 from toedit.windows import Window
@@ -61,7 +61,7 @@ class LlamaCppBackend:
         try:
             from llama_cpp import Llama
         except ImportError as error:
-            raise ToEditError(
+            raise MissingExtraError(
                 "the backend llama_cpp needs llama-cpp-python: pip install 'toedit[llama-cpp]'"
             ) from error
         file = gguf_file(name)

@@ -11,7 +11,7 @@ import numpy as np
 from toedit.backends.loading import load_tokenizer, readable_errors
 from toedit.config import EditConfig
 from toedit.editing import Scores, fulfils
-from toedit.errors import ToEditError, ToEditWarning
+from toedit.errors import MissingExtraError, ToEditError, ToEditWarning
 from toedit.packing import Workload
 from toedit.windows import Window
 
@@ -56,7 +56,7 @@ class VllmBackend:
         try:
             from vllm import LLM
         except ImportError as error:
-            raise ToEditError("the backend vllm needs vLLM: pip install 'toedit[vllm]'") from error
+            raise MissingExtraError("the backend vllm needs vLLM: pip install 'toedit[vllm]'") from error
         if options.pop("enable_prefix_caching", False):
             warnings.warn(
                 "prefix caching is turned off: with it vLLM's scores depend on the order of requests",

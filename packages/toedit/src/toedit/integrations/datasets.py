@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toedit.editor import BUFFER, Editor
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 from toedit.integrations.columns import edit_columns
 from toedit.layouts import Layout
 
@@ -13,7 +13,7 @@ try:
     from datasets import Dataset, IterableDataset
     from datasets.fingerprint import generate_random_fingerprint
 except ImportError as error:
-    raise ImportError("this integration needs datasets: pip install 'toedit[datasets]'") from error
+    raise MissingExtraError("this integration needs datasets: pip install 'toedit[datasets]'") from error
 
 
 def edit_dataset(

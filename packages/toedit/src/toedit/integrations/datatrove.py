@@ -10,13 +10,14 @@ from typing import Any
 from toedit.config import EditConfig
 from toedit.documents import Document, EditFailure
 from toedit.editor import DEFAULT_PRIOR, Editor
+from toedit.errors import MissingExtraError
 from toedit.outcomes import provenance_columns
 from toedit.statistics import EditStats
 
 try:
     from datatrove.pipeline.base import PipelineStep
 except ImportError as error:
-    raise ImportError("this integration needs datatrove: pip install 'toedit[datatrove]'") from error
+    raise MissingExtraError("this integration needs datatrove: pip install 'toedit[datatrove]'") from error
 
 _COUNTS = tuple(field.name for field in fields(EditStats) if field.name.startswith("n_"))
 
