@@ -26,7 +26,6 @@ Floats = NDArray[np.float64]
 GROUPS = range(1, 81)
 ALTERMAGNETIC = (8, 9, 10, 19, 20, 21, 22, 50, 53, 54, 57, 58, 59, 60, 67, 68, 76)
 """Layer groups of A-type altermagnets, as Zeng and Zhao counted them and we derived them."""
-POINT_GROUPS = ("2", "222", "-4", "422", "-42m", "32", "622")
 POINT_GROUP_OF = {
     **dict.fromkeys((8, 9, 10), "2"),
     **dict.fromkeys((19, 20, 21, 22), "222"),

@@ -97,8 +97,3 @@ def amcheck_answer(crystal: Crystal) -> tuple[bool | None, float]:
             return None, 0.0
         best = min(best, time.perf_counter() - start)
     return answer, best
-
-
-def nickel_chloride_file() -> Path:
-    """Return the measured structure of NiCl2 of the same set."""
-    return get("magndata-42") / "1.247_NiCl2.mcif"
