@@ -6,7 +6,6 @@ import csv
 import time
 from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
