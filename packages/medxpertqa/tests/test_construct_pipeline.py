@@ -1,4 +1,7 @@
 import json
+import re
+from pathlib import Path
+from threading import Lock
 
 import pytest
 from typer.testing import CliRunner
@@ -38,15 +41,16 @@ def bank():
 
 
 class Says:
-    calls = 0
+    calls, lock = 0, Lock()
 
     def __init__(self, settings, fail_after=10**9):
         self.name, self.fail_after = settings.model, fail_after
 
     def __call__(self, messages, **parameters):
-        if Says.calls >= self.fail_after:
-            raise KeyboardInterrupt
-        Says.calls += 1
+        with Says.lock:
+            if Says.calls >= self.fail_after:
+                raise KeyboardInterrupt
+            Says.calls += 1
         return "The answer is A."
 
 
@@ -116,10 +120,26 @@ def test_an_unknown_key_is_named(tmp_path):
         read_settings(tmp_path / "c.toml")
 
 
+def test_the_settings_in_the_readme_are_settings(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "c.toml").write_text(written)
+    found = read_settings(tmp_path / "c.toml")
+    assert [model.max_connections for model in found.models()] == [16, 10]
+    found.check_privacy()
+
+
+def test_a_model_that_would_vote_twice_is_named():
+    with pytest.raises(ValueError, match="m is named twice"):
+        settings(ai={"basic": [LOCAL], "advanced": [LOCAL]})
+
+
 def test_the_command_builds_and_tells(tmp_path):
     lines = [json.dumps(i.question.to_record() | {"answer_counts": i.answer_counts}) for i in bank()]
     (tmp_path / "bank.jsonl").write_text("\n".join(lines))
-    (tmp_path / "c.toml").write_text("[edit]\n[rewrite]\n")
+    (tmp_path / "c.toml").write_text(
+        "[human]\n[human.top_percent]\nhard = 100\nmedium = 100\neasy = 100\n[edit]\n[rewrite]\n"
+    )
     out = ["--out", str(tmp_path / "run")]
     sheet = tmp_path / "sheet.csv"
     arguments = [
@@ -131,6 +151,8 @@ def test_the_command_builds_and_tells(tmp_path):
         "--sheet",
         str(sheet),
     ]
-    assert "edit               8" in CliRunner().invoke(app, arguments).output
+    told = CliRunner().invoke(app, arguments).output
+    assert "edit               8" in told
+    assert "the human filter keeps 100.0% read from the top" in told
     assert "too like another" in CliRunner().invoke(app, ["status", *out]).output
     assert "open 8" in CliRunner().invoke(app, ["review", *out, str(sheet)]).output

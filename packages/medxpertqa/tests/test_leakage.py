@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from medxpertqa import leakage
 from medxpertqa.errors import DataError
+from medxpertqa.memory import OutputAudit, TextAudit, audit_questions
+from medxpertqa.questions import Question
 
 words = st.text(alphabet="ab cD1.,-\né", max_size=40)
 
@@ -87,3 +90,27 @@ def test_auc_counts_pairs_and_ties_half():
     assert leakage.auc([2, 3], [1, 2]) == 3.5 / 4
     with pytest.raises(DataError, match="both kinds"):
         leakage.auc([], [1])
+
+
+class Measured:
+    """A memory that has measured already."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def audit_text(self, text):
+        return self.text
+
+    def audit_output(self, question, max_tokens):
+        return OutputAudit("one", float("inf"), 400.0)
+
+
+def test_what_is_no_number_is_null_in_the_file_of_an_audit_and_read_again(tmp_path):
+    question = Question("s-1", "Case?", {"A": "one", "B": "two"}, "A", explanation="one")
+    short = TextAudit(2.0, 1.0, *[float("nan")] * 3, flagged=False)
+    out = tmp_path / "audit.jsonl"
+    first = audit_questions(Measured(short), [question], out)
+    row = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert (row["text"]["ngram_accuracy"], row["output"]["perplexity"]) == (None, None)
+    again = audit_questions(Measured(None), [question], out)
+    assert repr(again.rows) == repr(first.rows)

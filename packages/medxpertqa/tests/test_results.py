@@ -136,6 +136,8 @@ def test_a_comparison_of_unlike_runs_warns() -> None:
         compare(one, _run([True] * 4))
     with pytest.warns(MedXpertQAWarning, match="3 of 4 and 3 questions are in both"):
         compare(one, _run([True] * 3, protocol="official-cot"))
+    with pytest.warns(MedXpertQAWarning, match="different questions under the name text"):
+        compare(*(_run([True] * 4, dataset="text", digest=digest) for digest in ("0b", "fd")))
 
 
 def test_runs_of_other_question_sets_are_not_compared() -> None:

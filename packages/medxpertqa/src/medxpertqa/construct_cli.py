@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from medxpertqa.cli_shared import interruptible, tell
 from medxpertqa.errors import DataError
 
 app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
@@ -32,10 +33,19 @@ def run(
 
     settings = read_settings(config)
     images = ImageStore(settings.images) if settings.images else None
-    build = run_pipeline(read_bank(bank), settings, out, lambda model: EndpointModel(model, images), images)
+    with interruptible():
+        build = run_pipeline(
+            read_bank(bank), settings, out, lambda model: EndpointModel(model, images), images
+        )
     for stage, left in build.funnel:
         typer.echo(f"{stage:<12}{left:>8,}")
+    if build.retention:
+        top, literal = (f"{build.retention[mode]:.1%}" for mode in ("top", "literal"))
+        typer.echo(f"the human filter keeps {top} read from the top, {literal} read literally")
     typer.echo(f"{build.new_calls} new calls, {len(build.notes)} questions that people must look at")
+    for name, (silent, replies) in build.no_letter.items():
+        if silent:
+            tell(f"medxpertqa: {name}: no letter in {silent} of {replies} replies, which count as wrong")
     if sheet:
         export_review(build.questions, sheet, build.notes)
 

@@ -9,6 +9,10 @@ class DataError(MedXpertQAError):
     """A question, an image or a file of questions is not what it should be, or is not to be had."""
 
 
+class RequestError(MedXpertQAError):
+    """An endpoint turns down one request, for its length or what it says; others it may take."""
+
+
 class MissingExtraError(ImportError):
     """A library of an optional extra is not installed; the message names the `pip install` that brings it."""
 

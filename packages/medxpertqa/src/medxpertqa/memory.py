@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -166,8 +166,9 @@ def audit_questions(
 ) -> LeakageAudit:
     """Audit every question, and its rewritten form if there is one; a line of `out` (JSON lines) a question.
 
-    What `out` has is not done again: keep it to one model. `rewritten` must have the same ids. Raises
-    `DataError` if it has not, and for a text longer than the model's context.
+    A number that is not finite is null there. What `out` has is not done again: keep it to one model.
+    `rewritten` must have the same ids. Raises `DataError` if it has not, and for a text longer than the
+    model's context.
     """
     other = {question.id: question for question in rewritten or ()}
     lacking = [question.id for question in questions if rewritten is not None and question.id not in other]
@@ -183,7 +184,7 @@ def audit_questions(
                 continue
             row = _audit(memory, question, max_tokens)
             done[kind, question.id] = row
-            file.write(json.dumps({"kind": kind, **asdict(row)}) + "\n")
+            file.write(json.dumps({"kind": kind, **_plain(asdict(row))}, allow_nan=False) + "\n")
             file.flush()
     rows = [done["original", question.id] for question in questions]
     again = [done["rewritten", question.id] for question in questions if other]
@@ -230,7 +231,7 @@ def _audited(path: Path) -> dict[tuple[str, str], QuestionAudit]:
     for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            text, output = TextAudit(**row["text"]), OutputAudit(**row["output"])
+            text, output = TextAudit(**_numbers(row["text"])), OutputAudit(**_numbers(row["output"]))
             found[row["kind"], row["id"]] = QuestionAudit(
                 row["id"], text, output, row["rouge_l"], row["edit_similarity"]
             )
@@ -239,3 +240,26 @@ def _audited(path: Path) -> dict[tuple[str, str], QuestionAudit]:
                 f"{path}, line {number} is no line of a leakage audit; use another file"
             ) from None
     return found
+
+
+_ENDLESS = ("perplexity", "log10_inverse_probability")  # beyond a float; the others are NaN of a short text
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has neither NaN nor infinity: null instead."""
+    return {
+        name: _plain(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_plain` was given."""
+    return {
+        name: (math.inf if name in _ENDLESS else math.nan) if value is None else value
+        for name, value in values.items()
+    }

@@ -171,7 +171,8 @@ def summarize(
 def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
     """Compare two runs on the questions that both have, by the parser that counts in each.
 
-    Warns if the runs were asked by different protocols, parsed differently, or share only some questions.
+    Warns if the runs were asked by different protocols, parsed differently, share only some questions, or had
+    different texts under the same name.
     Raises `MedXpertQAError` if they share none, or one question has different labels in them.
     """
     _warn_unlike(a, b)
@@ -306,3 +307,6 @@ def _warn_unlike(a: Results, b: Results) -> None:
             warnings.warn(
                 f"{message}: the difference is not the models' alone", MedXpertQAWarning, stacklevel=3
             )
+    if a.dataset and a.dataset == b.dataset and a.digest and b.digest and a.digest != b.digest:
+        message = f"the runs were made with different questions under the name {a.dataset}"
+        warnings.warn(f"{message}: only their ids and labels agree", MedXpertQAWarning, stacklevel=3)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from threading import Semaphore
 from typing import Any
 
 from medxpertqa.construct.settings import ModelSettings
 from medxpertqa.engine.messages import Images, openai_messages
-from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError
+from medxpertqa.engine.running import RETRIES
+from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError, RequestError
 
 
 class EndpointModel:
     """Answers messages by the `openai` client, which waits and tries again when the endpoint is busy.
 
-    `images` gives type and bytes of the images that messages name.
+    Threads may share it: it lets `max_connections` of them through at once. `images` gives type and bytes of
+    the images that messages name.
     """
 
     def __init__(self, settings: ModelSettings, images: Images | None = None) -> None:
@@ -27,21 +30,31 @@ class EndpointModel:
             raise MedXpertQAError(f"{settings.model}: set {settings.key_variable} to the endpoint's key")
         self.name = f"{settings.model} at {settings.base_url}"
         self._model, self._images = settings.model, images or _no_images
-        self._client = OpenAI(base_url=settings.base_url, api_key=key or "none", max_retries=10)
+        self._places = Semaphore(settings.max_connections)
+        self._client = OpenAI(base_url=settings.base_url, api_key=key or "none", max_retries=RETRIES)
 
     def __call__(self, messages: Sequence[Mapping[str, Any]], **parameters: Any) -> str:
-        """Return the reply's text. Raises `MedXpertQAError` if the endpoint fails or the reply is empty."""
-        from openai import OpenAIError
+        """Return the reply's text, "" if there is none: a refusal, or too few tokens for reasoning.
+
+        Raises:
+            RequestError: the endpoint does not take this request.
+            MedXpertQAError: the endpoint fails, after ten tries if it is one that may pass.
+        """
+        from openai import APIStatusError, OpenAIError
 
         plain: Any = openai_messages([dict(message) for message in messages], self._images)
         try:
-            reply = self._client.chat.completions.create(model=self._model, messages=plain, **parameters)
+            with self._places:
+                reply = self._client.chat.completions.create(model=self._model, messages=plain, **parameters)
         except OpenAIError as error:
-            raise MedXpertQAError(f"{self.name}: {type(error).__name__}; what was answered is kept") from None
-        text = reply.choices[0].message.content if reply.choices else None
-        if not text:
-            raise MedXpertQAError(f"{self.name}: an empty reply (a refusal, or too few tokens for reasoning)")
-        return str(text)
+            status = error.status_code if isinstance(error, APIStatusError) else 0
+            problem = f"{self.name}: {type(error).__name__}{f' (HTTP {status})' if status else ''}"
+            if status in (400, 413, 422):
+                raise RequestError(problem) from None
+            raise MedXpertQAError(
+                f"{problem}; what was answered is kept, and the same again goes on"
+            ) from None
+        return str(reply.choices[0].message.content or "") if reply.choices else ""
 
 
 def _no_images(name: str) -> tuple[str, bytes]:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Protocol
 
 from medxpertqa.errors import DataError, MedXpertQAError
@@ -34,6 +34,7 @@ class Ledger:
         self.path = Path(path)
         self.new_calls = 0
         self._replies: dict[str, str] = {}
+        self._under_way: dict[str, Event] = {}
         self._lock = Lock()
 
     def __enter__(self) -> Ledger:
@@ -58,20 +59,35 @@ class Ledger:
         """Return the model's reply to the messages, from the file if it is there.
 
         `sample` tells repeated calls with the same messages apart. A reply is on disk before it is returned.
+        Threads may ask at once; a call that another thread is making is waited for.
         """
         asked = json.dumps([model.name, list(messages), sample, parameters], sort_keys=True)
         key = hashlib.sha256(asked.encode()).hexdigest()
-        if key in self._replies:
-            return self._replies[key]
-        reply = model(messages, **parameters)
-        line = {"key": key, "model": model.name, "sample": sample, "messages": list(messages), "reply": reply}
+        while True:
+            with self._lock:
+                if key in self._replies:
+                    return self._replies[key]
+                answered = self._under_way.get(key)
+                if answered is None:
+                    self._under_way[key] = Event()
+                    break
+            answered.wait()  # if the other thread got no reply, this one tries
+        try:
+            reply = model(messages, **parameters)
+            about = {"key": key, "model": model.name, "sample": sample}
+            self._write(key, {**about, "messages": list(messages), "reply": reply})
+        finally:
+            with self._lock:
+                self._under_way.pop(key).set()
+        return reply
+
+    def _write(self, key: str, line: Mapping[str, Any]) -> None:
         with self._lock:
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._replies[key] = reply
+            self._replies[key] = line["reply"]
             self.new_calls += 1
-        return reply
 
     def _read(self) -> None:
         self._file.seek(0)

@@ -15,17 +15,18 @@ from typing import Any
 
 from medxpertqa.construct.edit_pairs import SimilarPair, edit_similar_pairs
 from medxpertqa.construct.human import answer_shares, brier, difficulty_levels, human_filter
-from medxpertqa.construct.labelling import label_question
+from medxpertqa.construct.labelling import Labelled, label_question
 from medxpertqa.construct.ledger import ChatModel, Ledger
 from medxpertqa.construct.options import Made, expand_options, prune_options, shuffle_options
 from medxpertqa.construct.removal import deduplicate
 from medxpertqa.construct.rewriting import rewrite, rewrite_by_rule
 from medxpertqa.construct.semantic import TfidfEmbedder, TransformersEmbedder, semantic_similar_pairs
 from medxpertqa.construct.settings import AIStage, BuildSettings, HumanStage, ModelSettings
+from medxpertqa.construct.side_by_side import each_question
 from medxpertqa.construct.voting import Votes, ai_expert_filter
 from medxpertqa.errors import DataError
 from medxpertqa.images import ImageStore
-from medxpertqa.parsing import parse_answer
+from medxpertqa.parsing import ParsedAnswer, parse_answer
 from medxpertqa.protocols import get_protocol
 from medxpertqa.questions import Question, check_questions
 
@@ -51,13 +52,20 @@ class Decision:
 
 @dataclass(frozen=True)
 class Build:
-    """The questions that are left, `funnel` (stage, how many left), decisions, notes for reviewers by id."""
+    """The questions that are left, `funnel` (stage, how many left), decisions, notes for reviewers by id.
+
+    `no_letter` has, by model of the AI filter, in how many of its replies no letter was found, and of how
+    many: they count as wrong, so that a model which is often silent lets much through. `retention` is the
+    share that the human filter keeps under either reading of the paper (see `human_filter`).
+    """
 
     questions: list[Question]
     funnel: list[tuple[str, int]]
     decisions: list[Decision]
     notes: dict[str, list[str]]
     new_calls: int
+    no_letter: dict[str, tuple[int, int]]
+    retention: dict[str, float]
 
 
 def read_bank(path: str | Path) -> list[Item]:
@@ -86,7 +94,8 @@ def run_pipeline(
 ) -> Build:
     """Run the stages that the settings have, and write questions.jsonl and decisions.jsonl into `folder`.
 
-    The ledger is calls.jsonl there. `open_model` makes a model of its settings, for example
+    Stages that ask models have as many questions under way as their models take together. The ledger is
+    calls.jsonl in the folder. `open_model` makes a model of its settings, for example
     `medxpertqa.construct.endpoints.EndpointModel`. `images` are shown to the models of the AI filter; the
     ledger keeps their names and SHA-256, not their bytes.
 
@@ -102,7 +111,15 @@ def run_pipeline(
         run = _Run(list(items), settings, ledger, open_model, images)
         run.filters()
         run.changes()
-        build = Build([i.question for i in run.items], run.funnel, run.decisions, run.notes, ledger.new_calls)
+        build = Build(
+            [item.question for item in run.items],
+            run.funnel,
+            run.decisions,
+            run.notes,
+            ledger.new_calls,
+            run.no_letter,
+            run.retention,
+        )
         _write(Path(folder) / "questions.jsonl", [q.to_record() for q in build.questions])
         _write(Path(folder) / "decisions.jsonl", [vars(decision) for decision in build.decisions])
     return build
@@ -139,6 +156,8 @@ class _Run:
         self.funnel = [("collected", len(items))]
         self.decisions: list[Decision] = []
         self.notes: dict[str, list[str]] = {}
+        self.no_letter: dict[str, tuple[int, int]] = {}
+        self.retention: dict[str, float] = {}
 
     def filters(self) -> None:
         settings = self.settings
@@ -159,20 +178,26 @@ class _Run:
         if settings.prune:
             self.items = [_pruned(item, settings.prune.min_rate) for item in self.items]
         if settings.rewrite:
-            models = [self.open_model(model) for model in settings.rewrite.models]
+            used = settings.rewrite.models
+            models = [self.open_model(model) for model in used]
             turns = {item.question.id: turn for turn, item in enumerate(self.items)}
-            self._change(lambda q: rewrite(q, models, ask, turns[q.id]) if models else rewrite_by_rule(q))
+            if models:
+                self._change("rewrite", lambda q: rewrite(q, models, ask, turns[q.id]), used)
+            else:
+                self._change("rewrite", rewrite_by_rule)
         if settings.expand:
             stage = settings.expand
             generator = self.open_model(stage.generator)
             checker = self.open_model(stage.checker) if stage.checker else None
-            self._change(lambda q: expand_options(q, stage.n_options, generator, ask, checker))
+            used = [stage.generator]
+            self._change(
+                "expand", lambda q: expand_options(q, stage.n_options, generator, ask, checker), used
+            )
         if settings.shuffle:
-            self._change(lambda q: Made(shuffle_options(q, settings.seed), []))
+            self._change("shuffle", lambda q: Made(shuffle_options(q, settings.seed), []))
         if settings.labels:
             model = self.open_model(settings.labels.model)
-            labelled = {item.question.id: label_question(item.question, model, ask) for item in self.items}
-            self._change(lambda q: Made(labelled[q.id].question, labelled[q.id].problems))
+            self._change("labels", lambda q: label_question(q, model, ask), [settings.labels.model])
 
     def _texts(self) -> list[str]:
         return [item.question.to_prompt_string() for item in self.items]
@@ -187,22 +212,35 @@ class _Run:
         levels = difficulty_levels([item.difficulty for item in self.items])
         scores = [_score(item, stage.min_responses) for item in self.items]
         result = human_filter(scores, levels, stage.mode, stage.top_percent)
+        self.retention = result.retention
         self._keep("human", result.keep, result.reasons)
 
     def _ai(self, stage: AIStage) -> None:
-        basic = [self.open_model(model) for model in stage.basic]
-        advanced = [self.open_model(model) for model in stage.advanced]
+        basic = [(self.open_model(model), stage.samples) for model in stage.basic]
+        advanced = [(self.open_model(model), 1) for model in stage.advanced]
+
+        def ask(question: Question) -> dict[str, list[ParsedAnswer]]:
+            return {model.name: self._answers(model, question, stage, n) for model, n in basic + advanced}
+
+        questions = [item.question for item in self.items]
+        found = each_question("ai", ask, questions, _at_once(stage.basic + stage.advanced))
+        for name in found[0] if found else ():
+            letters = [answer.letter for answers in found for answer in answers[name]]
+            self.no_letter[name] = letters.count(None), len(letters)
+        rights = [
+            {name: [answer.letter == question.label for answer in some] for name, some in answers.items()}
+            for question, answers in zip(questions, found, strict=True)
+        ]
         votes = [
-            Votes(
-                {model.name: self._votes(model, item.question, stage, stage.samples) for model in basic},
-                {model.name: self._votes(model, item.question, stage, 1) for model in advanced},
-            )
-            for item in self.items
+            Votes({m.name: right[m.name] for m, _ in basic}, {m.name: right[m.name] for m, _ in advanced})
+            for right in rights
         ]
         result = ai_expert_filter(votes, stage.mixed)
         self._keep("ai", result.keep, result.reasons)
 
-    def _votes(self, model: ChatModel, question: Question, stage: AIStage, samples: int) -> list[bool]:
+    def _answers(
+        self, model: ChatModel, question: Question, stage: AIStage, samples: int
+    ) -> list[ParsedAnswer]:
         messages = get_protocol("official-ao").first_turn(question)
         for part in messages[-1]["content"]:
             if part["type"] == "image":  # another image under the same name is another call
@@ -211,8 +249,7 @@ class _Run:
         limits = {"temperature": stage.temperature, "max_tokens": stage.max_tokens}
         replies = [self.ledger.ask(model, messages, sample, **limits) for sample in range(samples)]
         n, options = question.n_options, question.options
-        found = [parse_answer(reply, n, "robust", options=options, trigger="ao") for reply in replies]
-        return [answer.letter == question.label for answer in found]
+        return [parse_answer(reply, n, "robust", options=options, trigger="ao") for reply in replies]
 
     def _similar(self, stage: str, pairs: Sequence[SimilarPair]) -> None:
         scores = [_score(item, 1) for item in self.items]
@@ -221,12 +258,19 @@ class _Run:
         keep = [i not in removed for i in range(len(self.items))]
         self._keep(stage, keep, ["unlike the others" if stays else "too like another" for stays in keep])
 
-    def _change(self, change: Callable[[Question], Made]) -> None:
-        for position, item in enumerate(self.items):
-            made = change(item.question)
+    def _change(
+        self, stage: str, change: Callable[[Question], Made | Labelled], models: Sequence[ModelSettings] = ()
+    ) -> None:
+        questions = [item.question for item in self.items]
+        changed = each_question(stage, change, questions, _at_once(models))
+        for position, (item, made) in enumerate(zip(self.items, changed, strict=True)):
             self.items[position] = replace(item, question=made.question)
             if made.problems:
                 self.notes.setdefault(item.question.id, []).extend(made.problems)
+
+
+def _at_once(models: Sequence[ModelSettings]) -> int:
+    return sum(model.max_connections for model in models)
 
 
 def _score(item: Item, min_responses: int) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medxpertqa.construct.human import TOP_PERCENT
 from medxpertqa.construct.voting import Mixed
@@ -20,11 +20,15 @@ class _Table(BaseModel):
 
 
 class ModelSettings(_Table):
-    """An OpenAI-compatible endpoint; the key is read from the environment variable `key_variable`."""
+    """An OpenAI-compatible endpoint; the key is read from the environment variable `key_variable`.
+
+    `max_connections` requests at once are sent to it.
+    """
 
     model: str
     base_url: str
     key_variable: str = "OPENAI_API_KEY"
+    max_connections: int = Field(10, ge=1)
 
     @property
     def is_local(self) -> bool:
@@ -53,6 +57,14 @@ class AIStage(_Table):
     temperature: float = 0.7
     max_tokens: int = 2048
     mixed: Mixed = "advanced_wrong"
+
+    @model_validator(mode="after")
+    def _no_model_twice(self) -> AIStage:
+        names = [(model.model, model.base_url) for model in self.basic + self.advanced]
+        twice = next((model for model, address in names if names.count((model, address)) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is named twice: each model votes once")
+        return self
 
 
 class EditStage(_Table):
