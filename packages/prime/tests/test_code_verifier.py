@@ -8,7 +8,7 @@ import pytest
 from implicit_prime import PrimeError, PrimeWarning
 from implicit_prime.sandbox import BubblewrapSandbox, SandboxResult
 from implicit_prime.verifiers import CodeVerifier
-from implicit_prime.verifiers.code import same_output
+from implicit_prime.verifiers.code import same_output, same_value
 from tenfold import data
 
 SUMS = {"inputs": ["1 2\n", "3 4\n", "-1 1\n", "10 0\n"], "outputs": ["3\n", "7\n", "0\n", "10"]}
@@ -92,6 +92,54 @@ def test_ending_early_or_saying_so_is_no_pass(verifier, completion, score):
     assert result.status in ("ok", "unparsed")
 
 
+GREATEST = {"inputs": ["[3, 1]\n2", "[0]\n5"], "outputs": ["[3, 2.5]", "[0, 5]"], "fn_name": "greatest"}
+CALLED = "def greatest(numbers, x):\n    return max(numbers), {1: 2.5, 2: 2.5}.get(x, x)"
+
+
+@pytest.mark.parametrize(
+    ("program", "score"),
+    [
+        (CALLED, 1.0),  # a tuple is a list
+        (f"class Solution:\n    {CALLED.replace('t(n', 't(self, n').replace('    ', '        ')}", 1.0),
+        (f"{CALLED}\nprint(input())\n", 0.0),  # there is no input: its text is the arguments
+        (f"print('[0, 5]')\n{CALLED}", 1.0),  # what it prints is nobody's output
+        (CALLED.replace("2: 2.5", "2: 2.6"), 0.5),
+        ("def greatest(numbers, x):\n    import os; os._exit(0)", 0.0),
+        ("class Any:\n    __eq__ = lambda *_: True\ndef greatest(*_): return Any()", 0.0),
+        ("def other(): pass", 0.0),
+    ],
+)
+def test_a_function_is_called_and_its_value_compared_outside(verifier, program, score):
+    (result,) = verifier([_fenced(program)], [GREATEST])
+    assert (result.score, result.status) == (score, "ok"), result
+
+
+def test_a_call_may_be_written_as_apps_has_it_and_input_as_lines(verifier):
+    called = {"inputs": [[[3, 1], 2]], "outputs": [[[3, 2.5]]], "fn_name": "greatest"}
+    lines = {"inputs": [["1 2"]], "outputs": [["3"]], "prelude": "two = 2"}
+    results = verifier([_fenced(CALLED), _fenced(RIGHT + "\ntwo")], [called, lines])
+    assert [result.score for result in results] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "same"),
+    [
+        ("[1, 2]", "[1,2]", True),
+        ("[1]", "[1, 2]", False),
+        ("0.30000000000000004", "0.3", True),
+        ("3.0", "3", True),
+        ("1000001", "1000000", False),
+        ('"a"', '"b"', False),
+        ('{"a": [0.1]}', '{"a": [0.10000001]}', True),
+        ('{"a": 1}', '{"b": 1}', False),
+        ("null", "[]", False),
+        ("", "null", False),
+    ],
+)
+def test_values_are_compared_as_json_and_decimals_by_value(output, expected, same):
+    assert same_value(output, expected) is same
+
+
 @pytest.mark.slow
 def test_a_program_that_never_ends_has_the_time_of_four_tests(verifier):
     tests = {"inputs": ["x"] * 5 + ["end"], "outputs": ["x"] * 5 + ["end"]}  # the fifth may get a little
@@ -113,7 +161,11 @@ def test_the_order_is_kept_and_tests_may_be_json(verifier):
         (None, "not None"),
         ({"inputs": [], "outputs": []}, "0 inputs"),
         ({"inputs": ["1"], "outputs": []}, "0 outputs"),
-        ({"inputs": [[1]], "outputs": [[2]], "fn_name": "double"}, "fn_name"),
+        ({"inputs": "1", "outputs": ["1"]}, "must be lists"),
+        ({"inputs": [""], "outputs": [""], "timeout": 3}, "outputs, timeout"),
+        ({"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}, "neither a list nor the JSON"),
+        ({"inputs": ["1"], "outputs": ["x"], "fn_name": "f"}, "is no JSON"),
+        ({"inputs": ["1"], "outputs": ["1"], "fn_name": 3}, "fn_name must be text"),
         ({"inputs": [1], "outputs": [2]}, "texts"),
         ({"inputs": [""], "outputs": ["x" * 5 * 2**20]}, "4194304 characters"),
         ({"prelude": "", "assert_code": "assert ("}, "no Python"),

@@ -20,7 +20,7 @@ def recipe(name: str) -> Recipe:
 
 
 def test_every_configuration_is_there() -> None:
-    assert RECIPES.keys() == {*ON_8_GPUS, "eval_math", "qwen25_1p5b_gsm8k_1gpu"}
+    assert RECIPES.keys() == {*ON_8_GPUS, "eval_code", "eval_math", "qwen25_1p5b_gsm8k_1gpu"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -29,7 +29,7 @@ def test_a_configuration_is_read_and_writes_where_no_other_does(name: str) -> No
     found = recipe(name)
     assert folders.count(found.training.output_dir) == 1
     assert found.training.rollout == "vllm_colocate"
-    assert bool(found.data.train) != (name == "eval_math")
+    assert bool(found.data.train) != name.startswith("eval_")
 
 
 @pytest.mark.parametrize("name", ON_8_GPUS)
@@ -66,7 +66,7 @@ def test_those_of_the_paper_have_its_settings(name: str) -> None:
 def test_each_ability_has_its_verifier() -> None:
     named = {name: set(recipe(name).verifier) for name in RECIPES}
     assert named.pop("eurus2_7b") == {"math", "code"}
-    assert named.pop("code_eurus") == {"code"}
+    assert named.pop("code_eurus") == named.pop("eval_code") == {"code"}
     assert set(map(frozenset, named.values())) == {frozenset({"math"})}
 
 
@@ -76,11 +76,23 @@ def test_the_run_on_one_gpu_has_two_adapters_of_one_base() -> None:
     assert (found.model.prm, found.training.ref) == (None, "sft")
 
 
-def test_the_five_benchmarks_are_asked_as_the_paper_asks() -> None:
-    found = recipe("eval_math")
-    assert list(found.data.eval) == ["aime24", "amc", "math500", "minerva", "olympiad"]
+SUFFIXES = {
+    "eval_math": "\n\nPresent the answer in LaTex format: \\boxed{Your answer}",
+    "eval_code": "\n\nWrite Python code to solve the problem. Present the code in \n```python\nYour code"
+    "\n```\nat the end.",
+}
+SETS = {
+    "eval_math": ["aime24", "amc", "math500", "minerva", "olympiad"],
+    "eval_code": ["leetcode", "livecodebench_v2"],
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_seven_benchmarks_are_asked_as_the_paper_asks(name: str) -> None:
+    found = recipe(name)
+    assert list(found.data.eval) == SETS[name]
     assert found.training.max_completion_length == 8192
-    assert found.data.suffix == "\n\nPresent the answer in LaTex format: \\boxed{Your answer}"
+    assert found.data.suffix == SUFFIXES[name]
     assert found.data.system is not None
     actions = ("ASSESS", "ADVANCE", "VERIFY", "SIMPLIFY", "SYNTHESIZE", "PIVOT", "OUTPUT")
     assert all(f"[{action}]\n" in found.data.system for action in actions)

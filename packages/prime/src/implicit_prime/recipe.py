@@ -11,7 +11,7 @@ r"""A run in a file: models, data, verifiers and settings, for `implicit-prime t
 
     [data]
     train = ["tasks.jsonl"]                       # files, or hub data sets as "hf:owner/name:split"
-    eval = { math500 = "hf:HuggingFaceH4/MATH-500:test" }
+    eval = { math500 = "hf:HuggingFaceH4/MATH-500:test" }   # by name: a source, or a list of them
     system = "..."                                # before questions that are text
     suffix = "\n\nPresent the answer in LaTex format: \\boxed{Your answer}"
 
@@ -53,7 +53,7 @@ class DataSettings:
     """Where tasks come from (see `tasks.read_tasks`), and what is put around their questions."""
 
     train: list[str] = field(default_factory=list)
-    eval: dict[str, str] = field(default_factory=dict)
+    eval: dict[str, str | list[str]] = field(default_factory=dict)
     system: str | None = None
     suffix: str = ""
 
@@ -118,8 +118,11 @@ def _recipe(tables: dict[str, Any]) -> Recipe:
         _require(f"data.{name}", value, value is None or isinstance(value, str), "text")
     listed = isinstance(data.train, list) and _texts(data.train)
     _require("data.train", data.train, listed, "a list of files or hub data sets")
-    named = isinstance(data.eval, dict) and _texts(data.eval.values())
-    _require("data.eval", data.eval, named, "a table of names, with a file or hub data set each")
+    named = isinstance(data.eval, dict) and all(
+        isinstance(source, str) or (isinstance(source, list) and source and _texts(source))
+        for source in data.eval.values()
+    )
+    _require("data.eval", data.eval, named, "a table of names, with a file or hub data set each, or a list")
     lora = tables.get("lora")
     if lora is None and model.dtype != "float32":
         raise PrimeError(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from implicit_prime.code_problems import read_code_problem
 from implicit_prime.errors import PrimeError, PrimeWarning
 
 HUB = "hf:"
+_GZIP = b"\x1f\x8b"
 _QUESTIONS = ("question", "problem", "Problem")
 _ANSWERS = ("answer", "final_answer", "Answer", "solution")
 
@@ -23,7 +27,8 @@ def read_tasks(
 ) -> list[Task]:
     """The tasks of all sources, with "prompt" and "answer" as a `PrimeTrainer` takes them.
 
-    sources    files of JSON lines, or hub data sets as "hf:owner/name:split" or "hf:owner/name:config:split"
+    sources    files of JSON lines, or hub data sets as "hf:owner/name:split" or "hf:owner/name:config:split";
+               "hf:owner/name:file.jsonl" is one file of a data set
     abilities  names of the verifiers. Rows of another ability are left out, with a `PrimeWarning`. Of
                several, every row must have an "ability", and the answers are (ability, answer)
     system     a system message before prompts that are text
@@ -61,9 +66,20 @@ def read_task(row: Mapping[str, Any], system: str | None = None, suffix: str = "
     prompt, answer           ours
     prompt, reward_model     verl's, with reward_model.ground_truth (Eurus-2-RL-Data)
     question, answer         GSM8K; also problem, and final_answer or solution (MATH-500, AIME, OlympiadBench)
+    programming problems     LiveCodeBench, LeetCode, HumanEval: see `code_problems.read_code_problem`
 
     Raises `PrimeError` for anything else.
     """
+    task = read_code_problem(row) or _read_question(row)
+    if isinstance(task["prompt"], str):
+        task["prompt"] += suffix
+        if system is not None:
+            told, asked = {"role": "system", "content": system}, {"role": "user", "content": task["prompt"]}
+            task["prompt"] = [told, asked]
+    return task
+
+
+def _read_question(row: Mapping[str, Any]) -> Task:
     prompt = _first(row, ("prompt", *_QUESTIONS))
     model = row.get("reward_model")
     answer = model.get("ground_truth") if isinstance(model, Mapping) else _first(row, _ANSWERS)
@@ -74,10 +90,6 @@ def read_task(row: Mapping[str, Any], system: str | None = None, suffix: str = "
             "no task: it needs 'prompt' and 'answer', 'prompt' and 'reward_model', or 'question' (or "
             f"'problem') and 'answer'; its columns are {sorted(row)}"
         )
-    if isinstance(prompt, str):
-        prompt += suffix
-        if system is not None:
-            prompt = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
     return {"prompt": prompt, "answer": answer} | ({"ability": row["ability"]} if row.get("ability") else {})
 
 
@@ -97,15 +109,16 @@ def _rows(source: str) -> Iterator[Mapping[str, Any]]:
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; empty lines are skipped.
+    """The objects of a file of JSON lines, perhaps packed by gzip; empty lines are skipped.
 
     Raises `PrimeError`, with file and line, for a file that is not there and what is no JSON object.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        packed = Path(path).read_bytes()
+        text = (gzip.decompress(packed) if packed.startswith(_GZIP) else packed).decode("utf-8")
     except FileNotFoundError:
         raise PrimeError(f"there is no file {path}") from None
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise PrimeError(f"{path} is no text: {error}") from error
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -121,13 +134,19 @@ def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def _hub_rows(source: str) -> Iterator[Mapping[str, Any]]:
     from datasets import load_dataset
+    from huggingface_hub import hf_hub_download
 
     name, *rest = source.split(":")
     split = rest[-1] if rest else "train"
     try:
-        yield from load_dataset(name, *rest[:-1], split=split)
+        if split.endswith((".jsonl", ".jsonl.gz")):
+            rows: Iterable[Any] = read_lines(hf_hub_download(name, split, repo_type="dataset"))
+        else:
+            rows = load_dataset(name, *rest[:-1], split=split)
     except (OSError, ValueError) as error:
         raise PrimeError(
-            f"cannot load the hub's data set {name!r}, split {split!r}: {error}; write hf:owner/name:split "
-            "or hf:owner/name:config:split, and log in with `hf auth login` if it is gated"
+            f"cannot load the hub's data set {name!r}, split {split!r}: {error}; write hf:owner/name:split, "
+            "hf:owner/name:config:split or hf:owner/name:file.jsonl, and log in with `hf auth login` if it "
+            "is gated"
         ) from error
+    yield from rows

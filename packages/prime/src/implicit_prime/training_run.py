@@ -90,7 +90,10 @@ def load_policy(recipe: Recipe) -> nn.Module:
 
 def evaluation_tasks(recipe: Recipe) -> dict[str, list[Task]]:
     """The recipe's evaluation sets by name."""
-    return {name: _tasks(recipe, [source]) for name, source in recipe.data.eval.items()}
+    return {
+        name: _tasks(recipe, [source] if isinstance(source, str) else source)
+        for name, source in recipe.data.eval.items()
+    }
 
 
 def _tasks(recipe: Recipe, sources: list[str]) -> list[Task]:

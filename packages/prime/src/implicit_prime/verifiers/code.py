@@ -7,7 +7,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 
 from implicit_prime.errors import PrimeError
 from implicit_prime.sandbox import BubblewrapSandbox, Sandbox, SandboxResult
-from implicit_prime.sandbox.base import OUTPUT_BYTES
 from implicit_prime.verifiers.base import VerifierResult, check_lengths, warn_of_faults
 from implicit_prime.verifiers.harness import TESTS_AT_FULL_TIME, UNPARSED, WALL_PER_CPU
+from implicit_prime.verifiers.problem_tests import ProblemTests, read_tests
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -32,11 +32,14 @@ class CodeVerifier:
 
         {"inputs": [...], "outputs": [...]}    what the program reads and should print. Outputs are compared
                                                outside the sandbox, token by token, decimals to 1e-6
+        the same and "fn_name": str            the function, or method of a class Solution, to call. An input
+                                               is the list of its arguments, or the JSON of each on a line; an
+                                               output what it returns, or its JSON. Compared outside, too
         {"prelude": str, "assert_code": str}   prelude and program run, then the code with its asserts: 1
                                                or 0. Ending early is no way to pass
 
-    The asserts share a process with the program, as everywhere: one that hunts for its tests in memory, or
-    returns objects that equal everything, is not found out.
+    All may have a "prelude", code before the program. Asserts share a process with it, as everywhere: one
+    that hunts for its tests in memory, or returns objects that equal everything, is not found out.
 
     sandbox  where programs run; by default a `BubblewrapSandbox`
     cpu_s    CPU seconds of one test. All tests of a problem may take four times as much, those that it does
@@ -54,7 +57,7 @@ class CodeVerifier:
         self.sandbox = BubblewrapSandbox() if sandbox is None else sandbox
         self.cpu_s = math.ceil(cpu_s)
         self.workers = workers or os.cpu_count() or 1
-        trial = self._judge("print(input())", {"inputs": ["x"], "outputs": ["x"]})
+        trial = self._judge("print(input())", ProblemTests(inputs=("x",), outputs=("x",)))
         if trial != VerifierResult(1.0):
             raise PrimeError(f"{type(self.sandbox).__name__} does not run programs: {trial.detail}")
 
@@ -71,57 +74,29 @@ class CodeVerifier:
 
     def _judge_or_fault(self, completion: str, tests: Any) -> VerifierResult:
         try:
-            return self._judge(completion, _read(tests))
+            return self._judge(completion, read_tests(tests))
         except PrimeError as error:
             return VerifierResult(0.0, "error", str(error))
 
-    def _judge(self, completion: str, tests: Mapping[str, Any]) -> VerifierResult:
-        program = _program(completion, tests.get("prelude", ""))
+    def _judge(self, completion: str, tests: ProblemTests) -> VerifierResult:
+        program = _program(completion, tests.prelude)
         if program is None:
             return VerifierResult(0.0, "unparsed", "no program")
         token = secrets.token_hex(16)
-        expected = [token] if "assert_code" in tests else tests["outputs"]
+        expected = tests.outputs if tests.asserts is None else (token,)
         job: dict[str, Any] = {"program": program, "cpu_s": self.cpu_s}
         job["output_bytes"] = 1000 + 4 * max(map(len, expected))
-        if "assert_code" in tests:
-            job |= {"asserts": tests["assert_code"], "token": token}
+        if tests.asserts is None:
+            job |= {"inputs": tests.inputs, "call": tests.call}
         else:
-            job["inputs"] = tests["inputs"]
+            job |= {"asserts": tests.asserts, "token": token}
         run = self.sandbox.run(
             _harness(),
             json.dumps(job),
             cpu_s=self.cpu_s,
             wall_s=10 + (TESTS_AT_FULL_TIME + 1) * WALL_PER_CPU * self.cpu_s,
         )
-        return _score(run, expected)
-
-
-def _read(tests: Any) -> Mapping[str, Any]:
-    """The tests of a problem, or a `PrimeError` that says why they are none."""
-    if isinstance(tests, str):
-        try:
-            tests = json.loads(tests)
-        except ValueError as error:
-            raise PrimeError(f"tests are no JSON: {error}") from None
-    if isinstance(tests, Mapping) and set(tests) == {"prelude", "assert_code"}:
-        if not all(isinstance(text, str) for text in tests.values()):
-            raise PrimeError("prelude and assert_code must be text")
-        try:
-            compile(tests["assert_code"], "tests", "exec")
-        except (SyntaxError, ValueError) as error:
-            raise PrimeError(f"assert_code is no Python: {error}") from None
-        return tests
-    if isinstance(tests, Mapping) and set(tests) == {"inputs", "outputs"}:
-        given, expected = list(tests["inputs"]), list(tests["outputs"])
-        if not given or len(given) != len(expected):
-            raise PrimeError(f"{len(given)} inputs and {len(expected)} outputs are no tests")
-        if not all(isinstance(text, str) for text in given + expected):
-            raise PrimeError("inputs and outputs must be texts, what a program reads and prints")
-        if sum(map(len, expected)) > OUTPUT_BYTES // 4:
-            raise PrimeError(f"outputs have more than {OUTPUT_BYTES // 4} characters in all")
-        return {"inputs": given, "outputs": expected}
-    keys = f"an object with {', '.join(map(str, tests))}" if isinstance(tests, Mapping) else repr(tests)[:80]
-    raise PrimeError(f"tests have inputs and outputs, or prelude and assert_code, not {keys}")
+        return _score(run, expected, same_output if tests.call is None else same_value)
 
 
 def _program(completion: str, prelude: str) -> str | None:
@@ -137,7 +112,7 @@ def _program(completion: str, prelude: str) -> str | None:
     return prelude + completion
 
 
-def _score(run: SandboxResult, expected: Sequence[str]) -> VerifierResult:
+def _score(run: SandboxResult, expected: Sequence[str], same: Callable[[str, str], bool]) -> VerifierResult:
     if run.stdout == UNPARSED:
         return VerifierResult(0.0, "unparsed", f"no program: {run.stderr[-200:]}")
     try:
@@ -146,7 +121,7 @@ def _score(run: SandboxResult, expected: Sequence[str]) -> VerifierResult:
         why = f"the tests were ended ({run.status}): {run.stderr[-200:]}"
         return VerifierResult(0.0, "timeout" if run.status == "timeout" else "ok", why)
     passed = sum(
-        status == "ok" and same_output(output, wanted)
+        status == "ok" and same(output, wanted)
         for (status, output), wanted in zip(reports, expected, strict=False)  # time may have run out
     )
     late = len(reports) < len(expected) or any(status == "timeout" for status, _ in reports)
@@ -160,6 +135,28 @@ def same_output(output: str, expected: str) -> bool:
     """The same tokens; of numbers with a point or exponent, such within 1e-6, absolute or relative."""
     got, wanted = output.split(), expected.split()
     return len(got) == len(wanted) and all(map(_same_token, got, wanted))
+
+
+def same_value(output: str, expected: str) -> bool:
+    """The same value, both as JSON; numbers that are not whole within 1e-6, absolute or relative."""
+    try:
+        return _equal(json.loads(output), json.loads(expected))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _equal(got: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return isinstance(got, list) and len(got) == len(wanted) and all(map(_equal, got, wanted))
+    if isinstance(wanted, dict):
+        return (
+            isinstance(got, dict)
+            and got.keys() == wanted.keys()
+            and all(_equal(got[key], value) for key, value in wanted.items())
+        )
+    if isinstance(wanted, float) and isinstance(got, float | int):
+        return got == wanted or math.isclose(got, wanted, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return bool(got == wanted)
 
 
 def _same_token(got: str, wanted: str) -> bool:

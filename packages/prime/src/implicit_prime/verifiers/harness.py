@@ -1,9 +1,10 @@
 """Runs a program on its tests, inside a sandbox: the text of this file is the program that the sandbox runs.
 
-stdin: a JSON object. With "inputs", the program runs on each as its standard input; without, it runs once,
-then "asserts" do, in its namespace, and "token" is what they end with. stdout: UNPARSED, or a JSON list as
-far as the time went: [status, output] for each test, the status "ok", "timeout" or "error". Judging is done
-outside, where the program cannot reach. Only the standard library.
+stdin: a JSON object. With "inputs", the program runs on each as its standard input or, if "call" names a
+function, that one is called with each as its arguments, and its value is the output, as JSON. Without, the
+program runs once, then "asserts" do, in its namespace, and "token" is what they end with. stdout: UNPARSED,
+or a JSON list as far as the time went: [status, output] for each test, the status "ok", "timeout" or
+"error". Judging is done outside, where the program cannot reach. Only the standard library.
 """
 
 import contextlib
@@ -54,16 +55,23 @@ def main() -> None:
 
 def become_the_program(program: types.CodeType, job: dict[str, Any], stdin: int, output: int) -> None:
     """Turn this process into the program; what it raises is left to end it."""
-    write, leave, execute = os.write, os._exit, exec  # a program may put something else in their place
+    # A program may put something else in the place of these.
+    write, leave, execute, encode, find = os.write, os._exit, exec, json.dumps, getattr
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CPU, (job["cpu_s"], job["cpu_s"] + 1))
     os.dup2(stdin, 0)
     asserts = compile(job["asserts"], "tests.py", "exec") if "asserts" in job else None
-    os.dup2(os.open(os.devnull, os.O_WRONLY) if asserts else output, 1)
+    call = job.get("call")
+    os.dup2(os.open(os.devnull, os.O_WRONLY) if asserts or call else output, 1)
     sys.stdin, sys.stdout = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8")  # noqa: SIM115
-    module = types.ModuleType("program" if asserts else "__main__")
+    arguments = json.load(sys.stdin) if call else []
+    module = types.ModuleType("program" if asserts or call else "__main__")
     sys.modules[module.__name__] = module
     execute(program, module.__dict__)
+    if call:
+        owner = module if call in module.__dict__ else module.__dict__["Solution"]()
+        write(output, encode(find(owner, call)(*arguments)).encode())
+        leave(0)
     if asserts:
         execute(asserts, module.__dict__)
         write(output, job["token"].encode())
