@@ -125,6 +125,26 @@ def test_tasks_are_scored_too(command: Command, model: Path, tasks: Path) -> Non
     assert "one of them" in command.fails("eval", "--model", model)
 
 
+@pytest.mark.parametrize("family", ["garnet", "bandit"])
+def test_every_family_that_is_sampled_is_scored(
+    command: Command, model: Path, tmp_path: Path, family: str
+) -> None:
+    command.run("sample", "-n", 2, "--family", family, "--out", tmp_path / "t.npz")
+    found = command.run("eval", "--tasks", tmp_path / "t.npz", "--model", model, "--episodes", 2, "--runs", 1)
+    assert len(found["mean"]) == 2
+    assert found["skipped"] == 0
+
+
+def test_a_room_and_two_agents_are_scored(command: Command, tmp_path: Path) -> None:
+    OmniRL(OmniRLConfig(105, 5, 8, 1, 1, layout="fused")).save_pretrained(tmp_path)
+    arguments = ("--model", tmp_path, "--episodes", 2, "--runs", 2)
+    room = command.run("eval", "--env", "omnirl/DarkRoom-v0", "--env-arg", "size=4", *arguments)
+    assert room["what"] == "normalised score"
+    two = command.run("eval", "--env", "Switch2", "--max-steps", 6, *arguments)
+    assert two["steps"] == [6.0, 6.0]
+    assert "shapes its rewards itself" in command.fails("eval", "--env", "Switch2", "--reward-scale", 2)
+
+
 def test_play_tells_each_episode_and_draws_the_lake(command: Command, model: Path, tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     film = tmp_path / "lake.gif"
@@ -142,6 +162,7 @@ def test_play_tells_each_episode_and_draws_the_lake(command: Command, model: Pat
         (("play", "NoSuchLake-v9"), "NoSuchLake"),
         (("play", "Taxi-v4"), "6 actions"),
         (("play", "CliffWalking-v1"), "16 states"),
+        (("play", "Switch2"), "eval --env Switch2"),
         (("info", "nowhere"), "nowhere"),
         (("sample", "--num-states", "5", "--out", "x.npz"), "at least 8"),
         (("convert", "a", "--from", "xenoverse", "--to", "minari", "--out", "b"), "npz"),

@@ -109,7 +109,7 @@ def train(
 
 @app.command("eval")
 def evaluate_model(
-    env: Annotated[Optional[str], typer.Option(help="A Gymnasium environment.")] = None,  # noqa: UP045
+    env: Annotated[Optional[str], typer.Option(help="A Gymnasium environment, or Switch2.")] = None,  # noqa: UP045
     tasks: Annotated[Optional[Path], typer.Option(help="Instead: tasks that `omnirl sample` wrote.")] = None,  # noqa: UP045
     model: Model = "mini",
     episodes: Annotated[int, typer.Option(min=1)] = 50,
@@ -142,7 +142,7 @@ def evaluate_model(
     if env is None:
         where = TaskBatch.load(str(tasks))
     else:
-        options = _environment(env, env_args, shaping, reward_scale, max_steps)
+        options = _evaluated(env, env_args, shaping, reward_scale, max_steps)
     found = evaluate(
         agent,
         where,
@@ -274,12 +274,28 @@ def _agent(model: str, temperature: float, num_actions: int | None = None) -> IC
     return ICRLAgent(OmniRL.from_pretrained(name), num_actions=num_actions, temperature=temperature)
 
 
+def _evaluated(
+    env: str, env_args: Sequence[str] | None, shaping: str, scale: float | None, max_steps: int | None
+) -> dict[str, Any]:
+    """The options of `evaluate` for a named environment, of one agent or of several."""
+    from omnirl.evaluation.parallel import SWITCH2
+
+    if env != SWITCH2:
+        return _environment(env, env_args, shaping, scale, max_steps)
+    if shaping not in ("auto", "none") or scale is not None:
+        raise OmniRLError(f"{SWITCH2} shapes its rewards itself: --shaping and --reward-scale do not fit")
+    limit = {} if max_steps is None else {"max_steps": max_steps}
+    return {"env_kwargs": assignments("--env-arg", env_args) | limit}
+
+
 def _environment(
     env: str, env_args: Sequence[str] | None, shaping: str, scale: float | None, max_steps: int | None
 ) -> dict[str, Any]:
     """The options of `evaluate` for a named environment."""
     import gymnasium
 
+    if env == "Switch2":
+        raise OmniRLError("Switch2 has two agents; score them with: omnirl eval --env Switch2")
     from omnirl.envs import ScaledShaping, named_shaping
 
     kwargs = assignments("--env-arg", env_args)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from omnirl.envs.sb3 import SB3VecEnv
     from omnirl.envs.shaping import RawStep, ScaledShaping, ShapedReward, Shaping, named_shaping
     from omnirl.envs.single import AnyMDPEnv
-    from omnirl.envs.switch2 import Switch2, switch2_observation
+    from omnirl.envs.switch2 import Switch2, switch2_observation, switch2_task
     from omnirl.envs.vector import AnyMDPVectorEnv
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "discretize",
     "named_shaping",
     "switch2_observation",
+    "switch2_task",
 ]
 
 _HOME = {
@@ -52,6 +53,7 @@ _HOME = {
     "discretize": "grids",
     "named_shaping": "shaping",
     "switch2_observation": "switch2",
+    "switch2_task": "switch2",
 }
 
 

@@ -16,6 +16,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete
 
 from omnirl.errors import MissingExtraError, OmniRLError
+from omnirl.tasks.task import Task
 
 try:
     from pettingzoo import ParallelEnv
@@ -39,11 +40,53 @@ _GOALS: dict[str, Cell] = {"agent_0": (0, 6), "agent_1": (0, 0)}
 _MOVES: tuple[Cell, ...] = ((1, 0), (0, -1), (-1, 0), (0, 1), (0, 0))
 
 _GOAL, _NEARER, _FARTHER, _STILL = 1.0, 0.08, -0.12, -0.04
+_RAW_GOAL = 5.0
 
 
 def switch2_observation(cell: int, other_column: int) -> int:
     """The observation of an agent in `cell` 0..14 while the other is in column 0..6: in 0..104."""
     return other_column * len(_CELLS) + cell
+
+
+def switch2_task(max_steps: int = 50) -> Task:
+    """Both agents as one: a `Task` over pairs of cells with 25 joint actions, agent_0's times 5 + agent_1's.
+
+    Its reward is the mean of both agents' raw ones, so the best return is 5. Of use for exact returns; its
+    observations are pairs of cells, which no agent sees.
+    """
+    env = Switch2(max_steps=2, raw_reward=True)
+    places: dict[tuple[Cell, Cell], int] = {(_STARTS["agent_0"], _STARTS["agent_1"]): 0}
+    found: list[tuple[int, int, int, float]] = []
+    waiting = list(places)
+    while waiting:
+        pair = waiting.pop()
+        for joint in range(len(_MOVES) ** 2 if pair != tuple(_GOALS.values()) else 0):
+            env.reset()
+            env.agents = [agent for agent, cell in zip(_GOALS, pair, strict=True) if cell != _GOALS[agent]]
+            env._cell = dict(zip(_GOALS, pair, strict=True))
+            paid = env.step(dict(zip(_GOALS, divmod(joint, len(_MOVES)), strict=True)))[1]
+            after = (env._cell["agent_0"], env._cell["agent_1"])
+            if after not in places:
+                places[after] = len(places)
+                waiting.append(after)
+            found.append((places[pair], joint, places[after], sum(paid.values()) / 2))
+    states, actions = len(places), len(_MOVES) ** 2
+    transition, reward = np.zeros((2, states, actions, states))
+    for before, joint, arrived, pays in found:
+        transition[before, joint, arrived], reward[before, joint, arrived] = 1.0, pays
+    return Task(
+        transition=transition,
+        reward=reward,
+        reward_noise=np.zeros_like(reward),
+        start_states=np.array([0]),
+        start_probs=np.ones(1),
+        terminal_states=np.array([places[_GOALS["agent_0"], _GOALS["agent_1"]]]),
+        state_mapping=np.arange(states),
+        num_observations=states,
+        num_actions=actions,
+        max_steps=max_steps,
+        family="switch2",
+    )
 
 
 class Switch2(ParallelEnv[str, int, int]):
@@ -52,7 +95,8 @@ class Switch2(ParallelEnv[str, int, int]):
     agent_0 moves first; a wall or the other agent is in the way. An agent on its goal has finished: it stays
     there, and leaves `agents`. Each agent gets the sum of both agents' rewards: 1 for the goal, 0.08 nearer
     to it, -0.12 farther from it (cells along rows and columns), -0.04 otherwise, 0 when finished; with
-    `raw_reward=True`, 5 for its own goal and 0 otherwise. The episode is truncated at step `max_steps`.
+    `raw_reward=True`, 5 for its own goal and 0 otherwise, which `info["raw_reward"]` tells in either case.
+    The episode is truncated at step `max_steps`.
     """
 
     # PettingZoo's own interface: a class attribute.
@@ -110,7 +154,8 @@ class Switch2(ParallelEnv[str, int, int]):
         terminated = {agent: self._cell[agent] == _GOALS[agent] for agent in acting}
         truncated = dict.fromkeys(acting, self._steps >= self.max_steps)
         self.agents = [agent for agent in acting if not (terminated[agent] or truncated[agent])]
-        return self._observations(acting), rewards, terminated, truncated, {agent: {} for agent in acting}
+        infos = {agent: {"raw_reward": _RAW_GOAL if terminated[agent] else 0.0} for agent in acting}
+        return self._observations(acting), rewards, terminated, truncated, infos
 
     def render(self) -> str | None:
         """The room: `0` and `1` the agents, `#` walls."""
@@ -131,7 +176,7 @@ class Switch2(ParallelEnv[str, int, int]):
             self._cell[agent] = aim
         after = self._distance(agent)
         if self.raw_reward:
-            return 5.0 if after == 0 else 0.0
+            return _RAW_GOAL if after == 0 else 0.0
         if after == 0:
             return _GOAL
         return _NEARER if after < before else _FARTHER if after > before else _STILL

@@ -14,6 +14,7 @@ from omnirl.errors import OmniRLError
 from omnirl.evaluation.controls import ControlledWorld, MemoryControl, Permute, Rewards
 from omnirl.evaluation.grounds import Ground, as_tasks, environment_ground, maker, task_ground
 from omnirl.evaluation.normalisers import Normaliser
+from omnirl.evaluation.parallel import parallel_ground, parallel_maker
 from omnirl.evaluation.results import EvalResult, StepResult
 from omnirl.evaluation.teachers import Teacher, demonstrate, translated, world_policy
 from omnirl.evaluation.worlds import Ints, Step
@@ -51,7 +52,8 @@ def evaluate(
             function from observations (R,) to actions (R,) by the environment's ids; a stable-baselines3
             model.
         env_or_tasks: a `Task`, a `TaskBatch`, a list of tasks; an environment's name, an environment with a
-            `spec`, or a function that makes one.
+            `spec`, or a function that makes one; "Switch2" or another `ParallelEnv` of PettingZoo, whose
+            agents are rows that learn on their own: row k · m + j is agent j of m in run k, the task k.
         episodes: E. A row that is done goes on, unrecorded, until the last one is.
         runs: of each task.
         start: "online" begins with an empty memory, "offline" after imperfect demonstrations (by default
@@ -183,9 +185,12 @@ def _prepare(
     if memory not in _MEMORIES:
         raise OmniRLError(f"memory is {memory!r}; it may be {', '.join(_MEMORIES)}")
     seeds = np.random.SeedSequence(seed).spawn(4)
-    tasks = as_tasks(env_or_tasks)
+    tasks, together = as_tasks(env_or_tasks), parallel_maker(env_or_tasks, env_kwargs or {})
     if tasks is not None:
         ground = task_ground(tasks, runs, seeds[0], shaping, by_step)
+    elif together is not None:
+        _refuse(shaping=shaping, discretize=discretize, max_steps=max_steps, oracle_return=oracle_return)
+        ground = parallel_ground(together, runs, seeds[0])
     else:
         make = maker(env_or_tasks, env_kwargs or {}, shaping, discretize, max_steps)
         ground = environment_ground(make, runs, seeds[0], shaping, max_steps, oracle_return)
@@ -212,6 +217,12 @@ def _prepare(
     settings |= {"permute_states": permute_states, "permute_actions": permute_actions}
     settings["actions_by_modulo"] = agent.num_actions > ground.world.num_actions
     return _Trial(agent, world, memory, ground.normaliser, ground.skipped, score, task_index, settings)
+
+
+def _refuse(**options: Any) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise OmniRLError(f"an environment of several agents takes no {given[0]}=; make it as you want it")
 
 
 class _PolicyAgent:

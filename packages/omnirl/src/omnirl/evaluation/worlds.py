@@ -126,8 +126,8 @@ class GymnasiumWorld(World):
         self.envs = list(envs)
         self.num_rows = len(self.envs)
         self.task_index = np.zeros(self.num_rows, np.int64)
-        self.num_observations = _discrete(envs[0].observation_space, "observations")
-        self.num_actions = _discrete(envs[0].action_space, "actions")
+        self.num_observations = discrete_size(envs[0].observation_space, "observations")
+        self.num_actions = discrete_size(envs[0].action_space, "actions")
         self._seeds: list[int | None] = [int(s.generate_state(1)[0]) for s in seed.spawn(len(envs))]
 
     def reset(self) -> Ints:
@@ -158,7 +158,8 @@ class GymnasiumWorld(World):
             env.close()
 
 
-def _discrete(space: gym.Space, what: str) -> int:
+def discrete_size(space: gym.Space, what: str) -> int:
+    """n of a `Discrete` space that begins with 0; raises `OmniRLError` for others."""
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         raise OmniRLError(
             f"the environment's {what} are {space}; they must be Discrete, from 0: pass discretize=, "
