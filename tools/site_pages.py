@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import re
 import tomllib
@@ -21,12 +22,16 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from tenfold.report import report_page
+
+logger = logging.getLogger("mkdocs.hooks")  # its warnings fail a strict build
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 AS_THEY_ARE = ("CITATION.cff", "LICENSE")
 LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|mailto:|#)([^)"#\s]+)')
 FLOORS = ("Papers", "Kernels", "Ground")
 KERNEL_TABLE = "<!-- kernels -->"
+CLAIMS = "results/index.html"  # the page that `tenfold report` makes, of the published runs
 # The command line and the experiment are no interface to import from.
 NOT_PUBLIC = ("cli", "reproduce")
 
@@ -139,6 +144,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     floors = itertools.groupby(packages(), key=lambda package: package.floor)
     config.nav = [
         {"Start": "index.md"},
+        {"What held": CLAIMS},
         {"Tutorials": [{package.name: package.tutorial} for package in packages() if package.has_tutorial]},
         *({floor: [{package.name: package.page} for package in found]} for floor, found in floors),
         {
@@ -160,6 +166,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of the repository's files."""
     for page, content in pages():
         files.append(File.generated(config, page, content=content))
+    files.append(File.generated(config, CLAIMS, content=report_page(DOCS / "results", logger.warning)))
     for name in AS_THEY_ARE:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     return files

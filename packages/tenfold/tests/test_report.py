@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 from tenfold import AtLeast, Claim, UsageError, find_experiment, run_experiment
 from tenfold.figures import save
@@ -178,20 +179,29 @@ def test_damaged_and_missing_figures_are_named_and_the_others_shown(
     (folder.figures / "cut.svg").write_bytes(whole[: len(whole) // 2])
     (folder.figures / "cut.png").write_bytes(image[: len(image) // 2])
     (folder.figures / "drawing.pdf").write_text("%PDF")
-    names = ["whole.svg", "whole.png", "cut.svg", "cut.png", "gone.svg", "drawing.pdf"]
-    listed = FiguresFile(figures=[FigureRecord(file=name, caption=f"About {name}.") for name in names])
+    sound = ["whole.svg", "whole.png", "whole.jpg", "whole.gif", "whole.webp"]
+    for name in sound[2:]:
+        with Image.open(folder.figures / "whole.png") as picture:
+            picture.convert("RGB").save(folder.figures / name)
+    unsound = ["cut.svg", "cut.png", "gone.svg", "drawing.pdf"]
+    listed = FiguresFile(
+        figures=[FigureRecord(file=name, caption=f"About {name}.") for name in sound + unsound]
+    )
     write_json(folder.figures / "figures.json", listed)
     told: list[str] = []
     page = write_report(tmp_path, told.append)
     assert [message.partition(" is ")[0].partition(" cannot ")[0] for message in told] == [
-        str(folder.figures / name) for name in names[2:]
+        str(folder.figures / name) for name in unsound
     ]
     assert (folder.figures / "cut.svg.damaged-1").exists()
     assert (folder.figures / "cut.png.damaged-1").exists()
-    assert re.findall(r'alt="(.*?)" width="(\d+)" height="(\d+)"', page.read_text()) == [
-        ("About whole.svg.", "614", "461"),  # matplotlib's 6.4 by 4.8 inches, 96 pixels an inch
-        ("About whole.png.", "1280", "960"),
-    ]
+    assert (
+        re.findall(r'alt="(.*?)" width="(\d+)" height="(\d+)"', page.read_text())
+        == [
+            ("About whole.svg.", "614", "461"),  # matplotlib's 6.4 by 4.8 inches, 96 pixels an inch
+            *((f"About {name}.", "1280", "960") for name in sound[1:]),
+        ]
+    )
 
 
 def test_text_is_escaped_and_only_web_addresses_become_links(tmp_path: Path, finished_run: Finish) -> None:

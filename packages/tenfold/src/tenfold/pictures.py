@@ -50,7 +50,7 @@ def _picture(path: Path, caption: str, tell: Tell) -> Picture | None:
         return None
     content = path.read_bytes()
     try:
-        size = _svg_size(content) if path.suffix.lower() == ".svg" else _raster_size(content)
+        size = _svg_size(content) if media_type == "image/svg+xml" else _raster_size(content, path.suffix)
     except (ElementTree.ParseError, OSError, SyntaxError, ValueError) as error:  # what the decoders raise
         report_damage(path, str(error), tell)
         return None
@@ -69,8 +69,9 @@ def _svg_size(content: bytes) -> tuple[int, int] | None:
     return (pixels[0], pixels[1]) if len(pixels) == 2 else None
 
 
-def _raster_size(content: bytes) -> tuple[int, int]:
+def _raster_size(content: bytes, suffix: str) -> tuple[int, int]:
     from matplotlib.image import imread
 
-    height, width, *_ = imread(io.BytesIO(content)).shape  # decodes it all, so a truncated file is found out
+    # Decodes it all (of a film, the first picture), so that a truncated file is found out.
+    height, width, *_ = imread(io.BytesIO(content), format=suffix[1:].lower()).shape
     return width, height

@@ -100,7 +100,14 @@ class Anchors:
 
 
 def write_report(results: Path, tell: Tell = print) -> Path:
-    """Write results/index.html from the runs in `results`, and return its path.
+    """Write the page of the runs in `results` to results/index.html, and return its path."""
+    page = Path(results) / PAGE
+    write_atomically(page, report_page(results, tell))
+    return page
+
+
+def report_page(results: Path, tell: Tell = print) -> str:
+    """Return the page of the runs in `results` as HTML.
 
     A run without sound claims is shown as unfinished. A damaged file is moved aside and named, to `tell`
     and on the page. Raises `UsageError` if there is no run in `results`.
@@ -113,9 +120,7 @@ def write_report(results: Path, tell: Tell = print) -> Path:
             f"there are no results in {results}: run an experiment first (tenfold run {example}), "
             "or say with --results where they are"
         )
-    page = results / PAGE
-    write_atomically(page, _render(papers, results))
-    return page
+    return _render(papers, results)
 
 
 def open_page(page: Path) -> bool:
