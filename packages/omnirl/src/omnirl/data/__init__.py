@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omnirl.data.stream import TaskStream
     from omnirl.data.synthesis import synthesize
     from omnirl.data.worlds import Worlds, soft_labels
-    from omnirl.tasks.xenoverse import load_xenoverse_tasks
+    from omnirl.tasks.xenoverse import load_xenoverse_tasks, read_xenoverse
 
 _HOME = {
     "Behaviour": "omnirl.data.mixtures",
@@ -31,6 +31,7 @@ _HOME = {
     "load_xenoverse_tasks": "omnirl.tasks.xenoverse",
     "pack_episodes": "omnirl.data.sequences",
     "read_airsoul": "omnirl.data.airsoul",
+    "read_xenoverse": "omnirl.tasks.xenoverse",
     "save_dataset": "omnirl.data.shards",
     "soft_labels": "omnirl.data.worlds",
     "split_episodes": "omnirl.data.sequences",
@@ -53,6 +54,7 @@ __all__ = [
     "load_xenoverse_tasks",
     "pack_episodes",
     "read_airsoul",
+    "read_xenoverse",
     "save_dataset",
     "soft_labels",
     "split_episodes",

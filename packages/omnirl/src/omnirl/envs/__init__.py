@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omnirl.envs.darkroom import DarkRoomEnv, DarkRoomVectorEnv, darkroom_task
     from omnirl.envs.grids import ActionLevels, Grid, GridObservation, discretize
+    from omnirl.envs.partial import PartiallyObserved
     from omnirl.envs.sb3 import SB3VecEnv
     from omnirl.envs.shaping import RawStep, ScaledShaping, ShapedReward, Shaping, named_shaping
     from omnirl.envs.single import AnyMDPEnv
@@ -22,6 +23,7 @@ __all__ = [
     "DarkRoomVectorEnv",
     "Grid",
     "GridObservation",
+    "PartiallyObserved",
     "RawStep",
     "SB3VecEnv",
     "ScaledShaping",
@@ -43,6 +45,7 @@ _HOME = {
     "DarkRoomVectorEnv": "darkroom",
     "Grid": "grids",
     "GridObservation": "grids",
+    "PartiallyObserved": "partial",
     "RawStep": "shaping",
     "SB3VecEnv": "sb3",
     "ScaledShaping": "shaping",

@@ -93,6 +93,11 @@ class AnyMDPEnv(gymnasium.Env[np.int64, np.int64]):
         info = self._hidden(before, int(action)) if self.debug else {}
         return self._observation(), reward, terminated, truncated, info
 
+    @property
+    def inner_state(self) -> int:
+        """The state that the world is in, which the agent does not see; -1 before the first `reset`."""
+        return int(self._state)
+
     def render(self) -> str | None:
         """One line: the episode's step, the observation, and the last action with its reward."""
         if self.render_mode is None:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from omnirl.envs.grids import discretize as discretized
+from omnirl.envs.partial import PartiallyObserved
 from omnirl.envs.shaping import ShapedReward, Shaping
 from omnirl.errors import OmniRLError, OmniRLWarning
 from omnirl.evaluation.normalisers import (
@@ -119,8 +120,10 @@ def environment_ground(
     world = GymnasiumWorld(envs, seed)
     normaliser, tasks = None, None
     if task is not None:
-        tasks = TaskBatch.stack([task])
-        normaliser = exact_normaliser(truncated_task(task, _shaping_in(envs[0])))
+        # an oracle that sees the state is the end of the scale, not a policy of what is observed in part
+        tasks = None if _wrapped_by(envs[0], PartiallyObserved) else TaskBatch.stack([task])
+        shaped = _wrapped_by(envs[0], ShapedReward)
+        normaliser = exact_normaliser(truncated_task(task, shaped.shaping if shaped else None))
         if not normaliser.usable[0]:
             raise OmniRLError(f"the oracle of this environment is not better than random by {LEAST_GAP}")
     elif oracle_return is not None:
@@ -128,9 +131,10 @@ def environment_ground(
     return Ground(world, tasks, normaliser, np.arange(1))
 
 
-def _shaping_in(env: gym.Env[Any, Any]) -> Any:
+def _wrapped_by(env: Any, kind: type[Any]) -> Any:
+    """The outermost wrapper of that kind; None if there is none."""
     while isinstance(env, gym.Wrapper):
-        if isinstance(env, ShapedReward):
-            return env.shaping
+        if isinstance(env, kind):
+            return env
         env = env.env
     return None

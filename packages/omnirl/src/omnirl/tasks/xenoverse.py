@@ -21,7 +21,8 @@ def task_from_xenoverse(task: dict[str, Any]) -> Task:
     kind = task.get("task_type", "MDP")  # xenoverse's Garnet tasks lack it
     if kind != "MDP":
         raise OmniRLError(
-            f"this xenoverse task is of the type {kind}; only fully observed ones (MDP) are taken"
+            f"this xenoverse task is of the type {kind}; a Task is fully observed (MDP), and "
+            "omnirl.envs.PartiallyObserved.from_xenoverse takes a POMDP"
         )
     needed = {"ns", "na", "max_steps", "state_mapping", "transition", "reward", "reward_noise"}
     missing = sorted((needed | {"s_0", "s_0_prob", "s_e"}) - task.keys())
@@ -88,7 +89,12 @@ class _NumbersOnly(pickle.Unpickler):
 
 
 def load_xenoverse_tasks(path: str | Path) -> list[Task]:
-    """Return the tasks of a pickle with one xenoverse task dictionary, or a list of them.
+    """Return the tasks of a pickle with one xenoverse task dictionary or a list of them (`read_xenoverse`)."""
+    return [task_from_xenoverse(task) for task in read_xenoverse(path)]
+
+
+def read_xenoverse(path: str | Path) -> list[dict[str, Any]]:
+    """Return the dictionaries of a pickle with one xenoverse task dictionary, or a list of them.
 
     Nothing else is read: a pickle that names any class or function but NumPy's arrays could run code, and is
     refused. Raises `OmniRLError` if the file is missing or holds something else.
@@ -105,4 +111,4 @@ def load_xenoverse_tasks(path: str | Path) -> list[Task]:
         raise OmniRLError(
             f"{path} holds {type(loaded).__name__}; needed: a task dictionary or a list of them"
         )
-    return [task_from_xenoverse(task) for task in found]
+    return list(found)
