@@ -117,6 +117,24 @@ def test_an_unconverted_model_of_the_family_is_left_alone():
     assert torch.equal(logits(fresh(seed=3), ids), before)
 
 
+def test_the_config_it_was_made_from_stays_as_it_was():
+    plain, ids = fresh(), tokens()
+    config = copy.deepcopy(plain.config)
+    first, second = (AutoModelForCausalLM.from_config(config).eval() for _ in range(2))
+    fope.hf.convert_to_fope(first, train_length=64, zero_sin=1.0)
+    for other in (second, AutoModelForCausalLM.from_config(config).eval()):
+        assert read(other.config) is None
+        other.load_state_dict(plain.state_dict())
+        assert torch.equal(logits(other, ids), logits(plain, ids))
+    built = AutoModelForCausalLM.from_config(first.config)  # shares first's config until one of them changes
+    fope.hf.fold_zero_phase(built)
+    fope.hf.extend(built, 96)
+    assert read(first.config).config.zero_sin == 1.0
+    assert read(first.config).config.train_length == 64
+    parts = (first, first.model, first.model.rotary_emb, *rotating_layers(first))
+    assert all(part.config is first.config for part in parts)  # so that a later change reaches all of them
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])
 def test_save_and_load_bit_for_bit(family, tmp_path):
     model, ids = fresh(family), tokens()

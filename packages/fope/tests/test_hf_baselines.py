@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from fope import FopeError
 from fope.baselines import alibi_bias
+from fope.hf import convert_to_fope
 from fope.hf.baselines import KINDS, apply_position
 
 ADDITIVE = ("alibi", "kerple", "fire")
@@ -120,7 +121,22 @@ def test_a_copy_is_on_its_own(kind: str) -> None:
     assert torch.equal(logits(model), before)
 
 
+@pytest.mark.parametrize("kind", ADDITIVE)
+def test_the_config_it_was_made_from_stays_as_it_was(kind: str) -> None:
+    plain = llama()
+    config = copy.deepcopy(plain.config)
+    first, second = (AutoModelForCausalLM.from_config(config).eval() for _ in range(2))
+    second.load_state_dict(plain.state_dict())
+    apply_position(first, kind, train_length=16)
+    third = AutoModelForCausalLM.from_config(config).eval()
+    third.load_state_dict(plain.state_dict())
+    for other in (second, third):
+        assert torch.equal(logits(other), logits(plain))
+
+
 def test_mistakes_are_named() -> None:
+    with pytest.raises(FopeError, match="has Fourier position embeddings, which would go on rotating"):
+        apply_position(convert_to_fope(llama(), train_length=16), "nope")
     with pytest.raises(FopeError, match=r"kind 'sandwich'.*rope, rope_a, nope, alibi, kerple, fire"):
         apply_position(llama(), "sandwich")
     with pytest.raises(FopeError, match="rope_a needs train_length"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from transformers import (
 
 import fope.hf
 from fope.compat.layouts import read_coefficients
-from fope.errors import FopeError
+from fope.errors import FopeError, FopeWarning
 from fope.hf.layouts import coefficients, load_coefficients
 from fope.hf.ranks import check_ranks_at_first_step
 from fope.hf.rotation import rotating_layers
@@ -55,12 +57,23 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
     ],
 )
 def test_coefficients_travel_in_every_layout(layout: str, key: str, per_layer: bool) -> None:
-    model, other = llama(per_layer=per_layer, seed=3), llama(per_layer=per_layer, seed=4)
+    model, other = (llama(per_layer=per_layer, zero_sin=1.0, seed=seed) for seed in (3, 4))
     written = coefficients(model, layout)  # type: ignore[arg-type]
     assert key in written
     assert len(written) == (4 if per_layer else 2)
     assert not torch.equal(logits(other), logits(model))
     assert torch.equal(logits(load_coefficients(other, written)), logits(model))
+
+
+@pytest.mark.parametrize(("layout", "warned"), [("olmo", True), ("intern_s1", True), ("fope", False)])
+def test_coefficients_trained_with_zero_sin_1_are_not_put_into_a_model_with_0_unsaid(
+    layout: Any, warned: bool
+) -> None:
+    written = coefficients(llama(per_layer=False, zero_sin=1.0), layout)
+    expected = pytest.warns(FopeWarning, match="`fope fold` from the shell") if warned else nullcontext()
+    with warnings.catch_warnings(), expected:
+        warnings.simplefilter("always" if warned else "error")
+        load_coefficients(llama(per_layer=False), written)
 
 
 def test_layers_of_their_own_do_not_fit_into_one_set() -> None:

@@ -16,6 +16,7 @@ from transformers.masking_utils import eager_mask
 
 from fope.baselines import Alibi, Fire, Kerple, rope_a
 from fope.errors import FopeError
+from fope.hf.config import own_config, read
 
 KINDS = ("rope", "rope_a", "nope", "alibi", "kerple", "fire")
 ATTENTION = "fope_position_bias"
@@ -26,6 +27,7 @@ def apply_position(
 ) -> PreTrainedModel:
     """Give `model`, which has rotary embeddings, positions of `kind`; returns it, changed in place.
 
+    The config that it was made from stays as it was, for the next model.
     `train_length` is that of RoPE-A and FIRE. KERPLE and FIRE bring parameters of their own
     (`model.layers.*.self_attn.position_bias`), drawn from `seed`, which train and stand in the state dict
     with the others. The kind is not stored in the config: to load a saved model, build it, apply the kind,
@@ -37,6 +39,11 @@ def apply_position(
         raise FopeError(f"there are no positions of kind {kind!r}; there are {', '.join(KINDS)}")
     if kind in ("rope_a", "fire") and train_length is None:
         raise FopeError(f"{kind} needs train_length, the length that the model is trained at")
+    if read(model.config) is not None:
+        raise FopeError(
+            f"this {type(model).__name__} has Fourier position embeddings, which would go on rotating; "
+            "apply to a model that was not converted, made from a config of its own"
+        )
     base: Any = model.base_model
     rotary = base.rotary_emb
     if (previous := getattr(rotary, "position_kind", "rope")) != "rope":
@@ -51,6 +58,7 @@ def apply_position(
             torch.manual_seed(seed)
             for layer in base.layers:
                 layer.self_attn.position_bias = _bias(kind, model.config.num_attention_heads, train_length)
+        own_config(model)  # which the attention implementation is written into
         model.set_attn_implementation(ATTENTION)
     return model
 

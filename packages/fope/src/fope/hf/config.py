@@ -7,6 +7,7 @@ beside `rope_type`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,6 +95,16 @@ def store(config: PreTrainedConfig, stored: StoredFope) -> None:
     if stored.scaling:
         kept["scaling"] = dict(stored.scaling)
     text.rope_parameters = kept
+
+
+def own_config(model: PreTrainedModel) -> None:
+    """Give `model` and the modules in it a copy of their config: others may be made from the same object."""
+    copies: dict[int, Any] = {}
+    copy.deepcopy(model.config, copies)
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if id(config) in copies:
+            module.config = copies[id(config)]
 
 
 def read(config: PreTrainedConfig) -> StoredFope | None:

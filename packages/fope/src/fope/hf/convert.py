@@ -12,7 +12,7 @@ from fope.coefficients import grow
 from fope.config import FopeConfig
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
-from fope.hf.config import StoredFope, model_shape, read, require, store
+from fope.hf.config import StoredFope, model_shape, own_config, read, require, store
 from fope.hf.folding import fold_zero_phase
 from fope.hf.rotation import ADVICE, give_tables, patch_family, rotating_layers
 
@@ -31,6 +31,7 @@ def convert_to_fope(
 ) -> PreTrainedModel:
     """Give `model` Fourier position embeddings, in place; returns it.
 
+    The model gets a config of its own: the object that it was made from stays as it was.
     `train_length` is the length it will be trained or fine-tuned at: frequencies without a full period in it
     are clipped. θ, head dimension and key-value heads are the model's; `options` are other settings of
     `FopeConfig` (`clip=False`, `oversample=4`, ...). `per_layer=False` gives all layers the same
@@ -61,6 +62,7 @@ def convert_to_fope(
     if preserve:
         options["zero_sin"] = 0.0
     config = FopeConfig.from_dict(model_shape(model.config) | options)
+    own_config(model)
     attach(model, StoredFope(config, seed, per_layer, scaling or {}))
     return fold_zero_phase(model, zero_sin) if preserve else model
 
@@ -75,6 +77,7 @@ def extend(model: PreTrainedModel, train_length: int, *, seed: int = 0) -> PreTr
     stored = require(model)
     old = stored.config
     new = FopeConfig.from_dict(old.to_dict() | {"train_length": train_length})
+    own_config(model)
     generator = torch.Generator().manual_seed(seed)
     for layer in rotating_layers(model):
         if not stored.per_layer:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from fope.config import FopeConfig
 from fope.errors import FopeError
 from fope.folding import fold_norm, fold_rows
-from fope.hf.config import require, store
+from fope.hf.config import own_config, require, store
 from fope.hf.rotation import rotating_layers
 
 
@@ -27,6 +27,7 @@ def fold_zero_phase(model: PreTrainedModel, zero_sin: float = 0.0) -> PreTrained
     stored = require(model)
     if zero_sin == stored.config.zero_sin:
         return model
+    own_config(model)
     for layer in rotating_layers(model):
         _fold_layer(layer, stored.config, zero_sin)
     folded = dataclasses.replace(stored.config, zero_sin=zero_sin)

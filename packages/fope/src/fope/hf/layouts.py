@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 
 from fope.compat.layouts import Coefficients, Layout, read_coefficients, write_coefficients
 from fope.embedding import check_coefficients
-from fope.errors import FopeError
+from fope.errors import FopeError, FopeWarning
 from fope.hf.config import require
 from fope.hf.rotation import rotating_layers
 
@@ -19,8 +20,10 @@ def load_coefficients(model: PreTrainedModel, state_dict: Mapping[str, Tensor]) 
     """Put a checkpoint's coefficients into a FoPE model, in place; returns it.
 
     `state_dict` is of any layout that `fope.compat.layouts` reads (ours, OLMo's, Intern-S1-Pro's); what else
-    is in it is left out. Raises `FopeError` for a model without FoPE, a layer whose coefficients are missing,
-    and for shapes that the model's config does not give.
+    is in it is left out. Warns where they come from code that pads with ζ = 1 (OLMo's, Intern-S1-Pro's) and
+    the model pads with another ζ: the coefficients fit both, the rest of the checkpoint does not. Raises
+    `FopeError` for a model without FoPE, a layer whose coefficients are missing, and for shapes that the
+    model's config does not give.
     """
     config = require(model).config
     layout, sets = read_coefficients(state_dict)
@@ -35,6 +38,15 @@ def load_coefficients(model: PreTrainedModel, state_dict: Mapping[str, Tensor]) 
         for part, coef in zip(("cos", "sin"), sets[layer], strict=True):
             check_coefficients(f"{part}_coef of layer {attention.layer_idx}", coef, config)
         found.append((attention.fope, sets[layer]))
+    if layout != "fope" and config.zero_sin != 1.0:
+        warnings.warn(
+            f"coefficients of the layout {layout!r} come from code that pads with zero_sin 1, and this model "
+            f"has zero_sin {config.zero_sin:g}. With that checkpoint's weights it is another function, if "
+            "not folded: convert with zero_sin=1.0 and preserve=False, load, and then fold "
+            "(`fope.hf.fold_zero_phase`, or `fope fold` from the shell)",
+            FopeWarning,
+            stacklevel=2,
+        )
     with torch.no_grad():
         for embedding, (cos, sin) in found:
             embedding.cos_coef.copy_(cos)
