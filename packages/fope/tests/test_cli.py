@@ -315,6 +315,7 @@ BARE = (("transformers", "lmlab", "tenfold", "safetensors"), ("inspect", "--json
 MISSING = {
     "transformers": (["fold", "a", "b"], "hf"),
     "lmlab": (["train", "run.toml"], "reproduce"),
+    "lmlab transformers safetensors": (["train", "run.toml"], "reproduce"),
     "tenfold": (["train", "run.toml"], "reproduce"),
 }
 
@@ -325,7 +326,7 @@ def told_without() -> dict[str, dict[str, Any]]:
 
     `import`: whether the import of fope loads transformers.
     """
-    cases = [BARE, *(([missing], arguments) for missing, (arguments, _) in MISSING.items())]
+    cases = [BARE, *((missing.split(), arguments) for missing, (arguments, _) in MISSING.items())]
     command = [sys.executable, "-c", WITHOUT, json.dumps(cases)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
