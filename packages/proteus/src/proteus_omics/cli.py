@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
 
 from proteus_omics import cli_serving, cli_verbs
 from proteus_omics.cli_verbs import (
@@ -150,18 +153,70 @@ def demo(out: Out = Path("proteus-demo"), seed: Seed = 0) -> None:
     show_run(api.run(demo_data(seed), design=Design(condition="treatment"), out=out, seed=seed))
 
 
-def main() -> None:
-    """Run the command; a mistake of the user is its message alone. Exit codes: see the README."""
-    warnings.showwarning = lambda message, *_: typer.echo(f"proteus-omics: {message}", err=True)
-    _ended(lambda: app(standalone_mode=True))
+@app.command()
+def reproduce(
+    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (a quarter of an hour).")] = "quick",
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run proteus`."""
+    from proteus_omics.reproduce.experiment import EXPERIMENT
+
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=_tell)
+    if as_json:
+        typer.echo(json.dumps(claims, indent=2))
+    else:
+        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
 
 
-def _ended(call: Callable[[], Any]) -> None:
+def _tell(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"proteus-omics {version('proteus-omics')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that was meant for people is shown as its message alone.
+
+    Exit codes: see the README.
+    """
+    warnings.showwarning = lambda message, *_, **__: _tell(f"proteus-omics: {message}")
     try:
-        call()
-    except KeyboardInterrupt:
-        sys.exit(130)
+        app(arguments)
     except (ProteusError, MissingExtraError, ValueError) as error:
-        typer.echo(f"proteus-omics: {error}", err=True)
         codes = ((DesignError, 3), (BudgetError, 4), (EndpointError, 5))
-        sys.exit(next((code for kind, code in codes if isinstance(error, kind)), 2))
+        _end(str(error), next((code for kind, code in codes if isinstance(error, kind)), 2))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("proteus_omics", ""):
+            raise
+        _end(f"this needs {package}, which is not installed: pip install 'proteus-omics[reproduce]'", 2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(str(error), 1)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # tenfold's errors for people
+        if exit_code is None:
+            raise
+        _end(str(error), exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    _tell(f"proteus-omics: {message}")
+    sys.exit(code)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proteus_omics.api import Run
 
 Text = Optional[str]  # noqa: UP045  # typer reads it at run time
-Out = Annotated[Path, typer.Option(help="The run's folder.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")]
 Quantity = Annotated[str, typer.Option(help="auto: LFQ or MaxLFQ, then iBAQ, then raw intensity.")]
 Scale = Annotated[Text, typer.Option(help="linear, log2 or ratio, where the guess is wrong.")]
 Condition = Annotated[Text, typer.Option(help="The column whose levels are compared.")]
