@@ -6,9 +6,9 @@ from threading import Lock
 import pytest
 from typer.testing import CliRunner
 
+from medxpertqa.cli_construct import app
 from medxpertqa.construct.pipeline import Item, run_pipeline
 from medxpertqa.construct.settings import BuildSettings, ModelSettings, read_settings
-from medxpertqa.construct_cli import app
 from medxpertqa.errors import DataError, MedXpertQAError
 from medxpertqa.questions import Question
 

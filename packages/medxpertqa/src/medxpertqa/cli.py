@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from medxpertqa import cli_shared, construct_cli, eval_cli, results_cli
+from medxpertqa import cli_construct, cli_eval, cli_results, cli_shared
 from medxpertqa.errors import MedXpertQAError
 from medxpertqa.parsing import PARSERS, parse_answer
 
@@ -67,13 +67,13 @@ def download(
         typer.echo(f"images   {len(ImageStore.from_hub()):>6,} images")
 
 
-app.command("eval")(eval_cli.eval_)
-app.command()(results_cli.score)
-app.command()(results_cli.compare)
-app.command()(results_cli.report)
-app.command()(results_cli.share)
-app.add_typer(eval_cli.batch, name="batch")
-app.add_typer(construct_cli.app, name="build")
+app.command("eval")(cli_eval.eval_)
+app.command()(cli_results.score)
+app.command()(cli_results.compare)
+app.command()(cli_results.report)
+app.command()(cli_results.share)
+app.add_typer(cli_eval.batch, name="batch")
+app.add_typer(cli_construct.app, name="build")
 
 
 @app.command("paper-check")

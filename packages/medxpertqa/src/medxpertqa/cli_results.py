@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from medxpertqa import cli_shared, eval_cli
+from medxpertqa import cli_eval, cli_shared
 from medxpertqa.errors import DataError, MedXpertQAError
 
 _Run = Annotated[
@@ -49,7 +49,7 @@ def score(
     else:
         show(*report_tables([results], [summary]))
     if not summary.complete:
-        eval_cli.tell_errors(results)
+        cli_eval.tell_errors(results)
         raise typer.Exit(1)
 
 

@@ -14,7 +14,7 @@ from medxpertqa.errors import DataError
 
 app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
 _Bank = Annotated[Path, typer.Argument(help="JSON lines, a question each; see the README.")]
-_Folder = Annotated[Path, typer.Option("--out", help="The run's folder; the same again resumes.")]
+_Folder = Annotated[Path, typer.Option("--out", "-o", help="The run's folder; the same again resumes.")]
 
 
 @app.command()
