@@ -12,8 +12,11 @@ import pytest
 from implicit_prime.config import PrimeConfig
 from implicit_prime.reproduce import metrics
 from implicit_prime.reproduce.claims import CLAIMS, FEWER_ROLLOUTS, MORE_AREA, Reported, bootstrap_interval
-from implicit_prime.reproduce.experiment import EXPERIMENT, ExperimentConfig
-from tenfold import Estimate, NotTestableError, Run, Verdict, run_experiment
+from implicit_prime.reproduce.experiment import EXPERIMENT, ExperimentConfig, other_tasks
+from implicit_prime.reproduce.pretraining import single_steps
+from implicit_prm.reproduce.generation import task_of
+from implicit_prm.tasks.modchain import ModChain
+from tenfold import Estimate, NotTestableError, Run, Verdict, data, run_experiment
 from tenfold.configs import load_config
 from tenfold.testing import run_here
 
@@ -71,12 +74,32 @@ TINY = [
     "study.chain.generator.num_hidden_layers=1",
     "study.chain.generator.num_attention_heads=1",
     "study.chain.generator.batch_size=16",
+    "study.pretraining_steps=2",
+    "longer_steps=3",
+    "gsm8k.train_prompts=8",
+    "gsm8k.test_prompts=4",
+    "gsm8k.judge_every=1",
+    "gsm8k.chain.fitting_steps=2",
+    "gsm8k.chain.pool_prompts=2",
+    "gsm8k.chain.pool_responses=2",
+    "gsm8k.chain.test_prompts=2",
+    "gsm8k.chain.test_responses=2",
+    "gsm8k.chain.max_tokens=8",
+    "gsm8k.chain.generator.hidden_size=8",
+    "gsm8k.chain.generator.intermediate_size=8",
+    "gsm8k.chain.generator.num_hidden_layers=1",
+    "gsm8k.chain.generator.num_attention_heads=1",
+    "gsm8k.training.max_steps=1",
+    "gsm8k.training.prompts_per_step=2",
+    "gsm8k.training.mini_batch_size=8",
+    "gsm8k.training.accuracy_range=[0.0, 1.0]",  # two steps teach nobody to calculate
     "study.training.max_steps=2",
     "study.training.prompts_per_step=2",
     "study.training.mini_batch_size=8",
     'arms=[{name="rloo", training={process_weight=0.0}}, {name="prime"}, {name="prime-batch-max", '
     'training={process_norm="batch_max"}}, {name="prime-offline", training={prm_update="none"}, '
-    'prm="offline"}, {name="prime-unfiltered", training={accuracy_range="none"}}]',
+    'prm="offline"}, {name="prime-unfiltered", training={accuracy_range="none"}}, '
+    '{name="prime-pretrained", prm="pretrained"}]',
 ]
 
 
@@ -92,21 +115,30 @@ def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(
     assert judged == {"C2", "C3", "C4", "C5", "C6"}
     assert found["C5"].verdict == Verdict.HELD
     assert "not a number" in found["C1"].reason  # it asks for steps 30 to 50
-    for name in ("R1", "R3"):
+    gsm8k = data.datasets()["gsm8k-worked"].path() is not None
+    assert gsm8k or "gsm8k-worked" in found["R10"].reason
+    for name in ("R1", "R3", "R8", "R9", *(["R10"] if gsm8k else [])):
         assert any(word in found[name].reason for word in ("supports", "no difference", "contradicts")), name
     names = {"areas", "heat_map", "learning", "phases", "reward_model"}
     assert {file.stem for file in outcome.folder.figures.glob("*.svg")} == names
 
 
+def scale_of(name: str) -> ExperimentConfig:
+    config = load_config(EXPERIMENT, name, ())
+    assert isinstance(config, ExperimentConfig)
+    return config
+
+
 @pytest.mark.parametrize("scale", ["quick", "laptop"])
 def test_every_scale_has_the_arms_of_its_claims(scale: str) -> None:
-    config = load_config(EXPERIMENT, scale, ())
-    assert isinstance(config, ExperimentConfig)
+    config = scale_of(scale)
     assert len(config.seeds) == (3 if scale == "quick" else 5)
     arms = {arm.name: config.study.settings(arm) for arm in config.arms}
     for claim in CLAIMS:
         if claim.metric.startswith("area_") and scale in claim.scales:
-            assert set(claim.metric.removeprefix("area_").split("_minus_")) <= arms.keys()
+            names, _, task = claim.metric.removeprefix("area_").partition("_on_")
+            assert set(names.split("_minus_")) <= arms.keys()
+            assert task in {"", *other_tasks(config)}
     wanted = {"quick": set(), "laptop": {metrics.OFFLINE, metrics.UNFILTERED}}
     assert {metrics.MAIN, metrics.OUTCOMES} | wanted[scale] <= arms.keys()
     paper = PrimeConfig(output_dir="-")
@@ -117,6 +149,29 @@ def test_every_scale_has_the_arms_of_its_claims(scale: str) -> None:
     chain = config.study.chain
     assert (chain.mod, chain.operations, chain.steps, chain.hard_share) == (31, 32, 24, 0.08)
     assert (config.study.test_prompts, config.study.test_responses, config.study.judge_every) == (256, 4, 10)
+
+
+def test_other_tasks_differ_from_the_main_one_in_the_task_alone() -> None:
+    config = scale_of("laptop")
+    found = other_tasks(config)
+    longer, main = found[metrics.LONGER], config.study
+    assert (longer.chain.steps, longer.chain.max_tokens, main.chain.steps) == (32, 34, 24)
+    assert longer.chain.generator.max_position_embeddings >= 32 + 1 + longer.chain.max_tokens
+    same = {"chain": main.chain}
+    assert longer.model_copy(update=same) == main
+    assert found[metrics.GSM8K].training == main.training
+    assert other_tasks(scale_of("quick")) == {}
+
+
+def test_single_steps_are_right_and_of_the_tasks_own_table() -> None:
+    chain = scale_of("laptop").study.chain
+    task = task_of(chain, 3)
+    assert isinstance(task, ModChain)
+    pairs = single_steps(chain, 400, 3)
+    for prompt, response in pairs:
+        operation, state = (int(word[1:]) for word in prompt.split())  # the state is last
+        assert response == f"s{task.table[operation, state]}"
+    assert len(set(pairs)) > 300
 
 
 def judged(accuracy: list[float], rollouts: list[float], **more: list[float]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from implicit_prime.config import PrimeConfig
 from implicit_prime.core import pair_accuracy, step_auc
 from implicit_prime.online import OnlinePRM
+from implicit_prime.reproduce.pretraining import pretrained_prm
 from implicit_prime.responses import PromptGroup, Responses
 from implicit_prime.trainer import PrimeTrainer
 from implicit_prm import ImplicitPRM
@@ -36,20 +37,22 @@ MINI_BATCH = 64
 class Arm(BaseModel):
     """What sets an arm apart: settings of `PrimeConfig`, and where its PRM begins.
 
-    prm  "policy": as a copy of the policy; "offline": fitted to the policy's first rollouts
+    prm  "policy": as a copy of the policy; "offline": fitted to the policy's first rollouts; "pretrained":
+         pre-trained on right single steps, and then fitted as the policy was
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     training: dict[str, Any] = Field(default_factory=dict)
-    prm: Literal["policy", "offline"] = "policy"
+    prm: Literal["policy", "offline", "pretrained"] = "policy"
 
 
 class StudyConfig(BaseModel):
     """The task with its fitted policy, what all arms share, and how they are judged.
 
-    The offline PRM is fitted to the chain's pool: every response once an epoch.
+    The offline PRM is fitted to the chain's pool: every response once an epoch. A pretrained one has seen
+    `pretraining_steps` batches of single steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +64,7 @@ class StudyConfig(BaseModel):
     test_responses: int = Field(ge=2)
     judge_every: int = Field(gt=0)
     offline_epochs: int = Field(gt=0)
+    pretraining_steps: int = Field(default=2000, gt=0)
 
     def settings(self, arm: Arm, seed: int = 0, folder: str = "-") -> PrimeConfig:
         """The trainer's settings for an arm. Raises `PrimeError` for those that cannot be."""
@@ -117,7 +121,7 @@ def trainer_of(study: StudyConfig, arm: Arm, args: PrimeConfig, found: Drawn) ->
 
     return PrimeTrainer(
         found.generator(),
-        offline_prm(study, args, found) if arm.prm == "offline" else None,
+        prm_of(study, arm, args, found),
         args=args,
         train_dataset=rows_of(task.prompts(study.train_prompts, TRAINED)),
         eval_dataset={"judged": rows_of(task.test_prompts(study.test_prompts, JUDGED))},
@@ -129,6 +133,15 @@ def trainer_of(study: StudyConfig, arm: Arm, args: PrimeConfig, found: Drawn) ->
 def rows_of(prompts: Sequence[str]) -> list[dict[str, str]]:
     """Rows as the trainer takes them."""
     return [{"prompt": prompt, "answer": prompt} for prompt in prompts]
+
+
+def prm_of(study: StudyConfig, arm: Arm, args: PrimeConfig, found: Drawn) -> ImplicitPRM | None:
+    """The PRM that the arm begins with; None: a copy of the policy."""
+    if arm.prm == "offline":
+        return offline_prm(study, args, found)
+    if arm.prm == "pretrained":
+        return pretrained_prm(study.chain, study.pretraining_steps, found, args.seed, args.beta)
+    return None
 
 
 def offline_prm(study: StudyConfig, args: PrimeConfig, found: Drawn) -> ImplicitPRM:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from implicit_prm.reproduce.claims import PROBLEMS
 from tenfold import Above, AllOf, AtLeast, AtMost, Below, Claim, Equals, Estimate, NotTestableError, On
 
 PAPER = "Cui et al., arXiv 2502.01456"
@@ -214,5 +215,40 @@ CLAIMS = (
         paper_text="36.0 to 37.8",
         scales=("laptop",),
         unit="points",
+    ),
+    Claim(
+        id="R8",
+        statement="A PRM and a reference that have seen more than the policy, right single steps before they "
+        "were fitted as it was, against outcomes alone: area as in R1.",
+        source="ours",
+        metric="area_prime-pretrained_minus_rloo",
+        criterion=MORE_AREA,
+        paper_text="not measured: its PRM begins as the policy",
+        scales=("laptop",),
+        unit="points",
+    ),
+    Claim(
+        id="R9",
+        statement="Chains of 32 operations, from a policy that is right less often: PRIME against outcomes "
+        "alone, area as in R1.",
+        source="ours",
+        metric="area_prime_minus_rloo_on_longer",
+        criterion=MORE_AREA,
+        paper_text="not measured",
+        scales=("laptop",),
+        unit="points",
+    ),
+    Claim(
+        id="R10",
+        statement="GSM8K's own calculations, right where their last number is GSM8K's: PRIME against "
+        "outcomes alone, area as in R1.",
+        source="ours",
+        metric="area_prime_minus_rloo_on_gsm8k",
+        criterion=MORE_AREA,
+        paper_text="not measured",
+        scales=("laptop",),
+        needs=(PROBLEMS,),
+        unit="points",
+        note="Judged on 256 programs of GSM8K's test split with their own numbers.",
     ),
 )

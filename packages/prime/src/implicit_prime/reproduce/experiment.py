@@ -1,11 +1,13 @@
 """The PRIME experiment: one fitted policy a seed, trained on with process rewards and without.
 
-Stages: the policies; every arm with every seed; some steps of PRIME once more.
+Stages: the policies; every arm with every seed; some steps of PRIME once more. On longer chains and on
+GSM8K's calculations, PRIME and outcomes alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,9 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from implicit_prime.reproduce.arm_study import Arm, StudyConfig, arm_trial
 from implicit_prime.reproduce.claims import CLAIMS
 from implicit_prime.reproduce.figures import figures
-from implicit_prime.reproduce.metrics import MAIN, OUTCOMES, all_metrics, by_arm
+from implicit_prime.reproduce.metrics import GSM8K, LONGER, MAIN, OUTCOMES, all_metrics, by_arm, metrics_on
+from implicit_prm.reproduce.claims import PROBLEMS
 from implicit_prm.reproduce.generation import generation_trial
 from tenfold import Estimate, Experiment, Run, Trial
+
+POLICY = "policy"
 
 
 class ExperimentConfig(BaseModel):
@@ -27,6 +32,8 @@ class ExperimentConfig(BaseModel):
     study: StudyConfig
     arms: tuple[Arm, ...]
     repeat_steps: int = Field(gt=0)
+    longer_steps: int | None = Field(default=None, gt=0, description="of chains that are right less often")
+    gsm8k: StudyConfig | None = None
 
     @model_validator(mode="after")
     def _arms_can_be(self) -> Self:
@@ -40,30 +47,70 @@ class ExperimentConfig(BaseModel):
 
 def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     """Train every arm with every seed and return the metrics that the claims name."""
-    chain = config.study.chain.model_dump(mode="json")
-    fitted = run.map(
-        generation_trial, [Trial("policy", seed, chain, stage="generation") for seed in config.seeds]
-    )
-    found = run.map(arm_trial, trials(config))
+    others = other_tasks(config)
+    if GSM8K in others and not run.has_data(PROBLEMS):
+        del others[GSM8K]
+    fitted = run.map(generation_trial, policies(config, others))
+    found = run.map(arm_trial, trials(config, others))
     metrics: dict[str, Any] = dict(all_metrics(by_arm(found, "training"), by_arm(found, "repeat")[MAIN]))
-    metrics["pass1"] = [result["pass1"]["1"] for result in fitted.values()]
+    for name in others:
+        metrics |= metrics_on(by_arm(found, name), name)
+    metrics["pass1"] = [result["pass1"]["1"] for trial, result in fitted.items() if trial.arm == POLICY]
     return {name: Estimate.of(value) for name, value in metrics.items()}
 
 
-def trials(config: ExperimentConfig) -> list[Trial]:
-    """Every arm with every seed, seed by seed; and the first seed's PRIME again, in short."""
+def other_tasks(config: ExperimentConfig) -> dict[str, StudyConfig]:
+    """What else PRIME is compared with outcomes alone on, by name: all as in the main task but the task."""
+    found = {}
+    if config.longer_steps is not None:
+        chain, steps = config.study.chain, config.longer_steps
+        room = max(chain.generator.max_position_embeddings, 2 * steps + 16)
+        longer = chain.model_copy(
+            update={
+                "steps": steps,
+                "max_tokens": steps + 2,
+                "generator": replace(chain.generator, max_position_embeddings=room),
+            }
+        )
+        found[LONGER] = config.study.model_copy(update={"chain": longer})
+    if config.gsm8k is not None:
+        found[GSM8K] = config.gsm8k
+    return found
+
+
+def policies(config: ExperimentConfig, others: Mapping[str, StudyConfig]) -> list[Trial]:
+    """The fitted policy of every task and seed."""
+    chains = {POLICY: config.study.chain} | {
+        f"{POLICY}-{name}": study.chain for name, study in others.items()
+    }
+    return [
+        Trial(name, seed, chain.model_dump(mode="json"), stage="generation")
+        for name, chain in chains.items()
+        for seed in config.seeds
+    ]
+
+
+def trials(config: ExperimentConfig, others: Mapping[str, StudyConfig]) -> list[Trial]:
+    """PRIME and outcomes alone on other tasks, the longest; every arm, seed by seed; some of PRIME again."""
     found = [
-        Trial(arm.name, seed, _settings(config, arm), stage="training")
+        Trial(arm.name, seed, _settings(study, arm), stage=name)
+        for name, study in others.items()
+        for seed in config.seeds
+        for arm in config.arms
+        if arm.name in (MAIN, OUTCOMES)
+    ]
+    found += [
+        Trial(arm.name, seed, _settings(config.study, arm), stage="training")
         for seed in config.seeds
         for arm in config.arms
     ]
     main = next(arm for arm in config.arms if arm.name == MAIN)
     short = main.model_copy(update={"training": main.training | {"max_steps": config.repeat_steps}})
-    return [*found, Trial(MAIN, config.seeds[0], _settings(config, short), stage="repeat")]
+    return [*found, Trial(MAIN, config.seeds[0], _settings(config.study, short), stage="repeat")]
 
 
-def _settings(config: ExperimentConfig, arm: Arm) -> dict[str, Any]:
-    return {"study": config.study.model_dump(mode="json"), "arm": arm.model_dump(mode="json")}
+def _settings(study: StudyConfig, arm: Arm) -> dict[str, Any]:
+    return {"study": study.model_dump(mode="json"), "arm": arm.model_dump(mode="json")}
 
 
 EXPERIMENT = Experiment(

@@ -75,7 +75,7 @@ def learning(results: Results, metrics: Mapping[str, Estimate], folder: Path) ->
 def areas(metrics: Mapping[str, Estimate], folder: Path) -> Figure:
     """Every arm with a PRM against its outcomes alone."""
     chosen = {
-        name.removeprefix("area_").replace("_minus_", " against "): found
+        name.removeprefix("area_").replace("_minus_", " against ").replace("_on_", ", "): found
         for name, found in metrics.items()
         if name.startswith("area_") and not name.startswith("area_by_time_")
     }

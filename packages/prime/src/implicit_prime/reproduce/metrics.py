@@ -20,6 +20,9 @@ MAIN, OUTCOMES, OFFLINE, UNFILTERED = "prime", "rloo", "prime-offline", "prime-u
 BASELINES = {"prime-grpo": "grpo", "prime-reinforce": "reinforce"}
 """Arms that are compared with other outcomes alone than RLOO's."""
 
+LONGER, GSM8K = "longer", "gsm8k"
+"""Other tasks, on which PRIME is compared with outcomes alone."""
+
 LATE = (30, 50)
 FIRST = (1, 10)
 WINDOW = 10
@@ -96,6 +99,15 @@ def comparisons(results: Results) -> Metrics:
         target_ratio(ours, theirs) for ours, theirs in pairs(results, MAIN, OUTCOMES)
     ]
     return found
+
+
+def metrics_on(results: Results, task: str) -> Metrics:
+    """The same of PRIME and of outcomes alone on another task; every name ends in "_on_" and the task."""
+    found: Metrics = {"accuracy_before": [run["judged"]["accuracy"][0] for run in results[MAIN].values()]}
+    for arm, seeds in results.items():
+        found[f"gain_{arm}"] = [gain(run) for run in seeds.values()]
+    found |= prm_metrics(results[MAIN].values()) | comparisons(results)
+    return {f"{name}_on_{task}": value for name, value in found.items()}
 
 
 def pairs(results: Results, arm: str, other: str) -> list[tuple[Result, Result]]:
