@@ -29,6 +29,7 @@ from implicit_prime.objectives import better_pairs, prm_loss, prm_weights
 from implicit_prime.responses import Responses
 from implicit_prm import ImplicitPRM
 from implicit_prm.functional import implicit_rewards
+from implicit_prm.reward_metrics import auc
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -258,6 +259,7 @@ class OnlinePRM:
             self._accuracies.clear()
         metrics = {
             "prm/accuracy": accuracy,
+            "prm/auc": auc(scores.numpy(), batch.outcomes.numpy()),
             "prm/calibration_error": calibration_error(scores, batch.outcomes),
             "prm/outcome_reward": float(scores.mean()),
             "prm/token_reward": float(process.abs().sum() / batch.mask.sum().clamp(min=1)),

@@ -24,6 +24,7 @@ from implicit_prime.data import read_prompts
 from implicit_prime.errors import PrimeError, PrimeWarning
 from implicit_prime.models import prepare_models
 from implicit_prime.online import OnlinePRM
+from implicit_prime.overoptimization import OveroptimizationAlarm
 from implicit_prime.policy import Policy
 from implicit_prime.refill import PromptStream, Refilled, refill
 from implicit_prime.responses import PromptGroup, Responses
@@ -109,6 +110,7 @@ class PrimeTrainer:
         epochs = args.num_train_epochs if args.max_steps is None else None
         self.stream = PromptStream(len(self.rows), args.seed, epochs)
         self.state = TrainerState()
+        self.alarm = OveroptimizationAlarm()
         self.last_batch: Responses | None = None
         self.last_process: Tensor | None = None
 
@@ -213,6 +215,8 @@ class PrimeTrainer:
                 found = self.online.step(batch, others)
             weight = process_weight(args, found.accuracy)
             metrics |= found.metrics | {"prm/weight": weight}
+            if told := self.alarm.add(metrics["prm/outcome_reward"], metrics["reward/mean"]):
+                warnings.warn(f"step {self.state.step + 1}: {told}", PrimeWarning, stacklevel=2)
             self.last_process = found.process
             process = weight * core.normalize_process(found.process, batch.mask, args.process_norm)
         advantages = token_advantages(args, batch, process, values)
@@ -351,6 +355,7 @@ class PrimeTrainer:
             "state": asdict(self.state),
             "stream": self.stream.state_dict(),
             "settings": self.args.to_dict(),
+            "alarm": self.alarm.state_dict(),
         }
         (folder / "state.json").write_text(json.dumps(told, indent=1), "utf-8")
 
@@ -377,6 +382,7 @@ class PrimeTrainer:
         _warn_of_changes(told["settings"], self.args.to_dict())
         self.state = TrainerState(**told["state"])
         self.stream.load_state_dict(told["stream"])
+        self.alarm.load_state_dict(told.get("alarm", ()))
         kept = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         for name, learner in self._learners().items():
             if name not in kept["optimizers"]:
