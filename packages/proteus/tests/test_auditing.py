@@ -73,6 +73,26 @@ def test_a_declared_scale_is_held_against_the_values() -> None:
         po.audit(negative, po.Design())
 
 
+def test_logarithms_declared_linear_are_told() -> None:
+    with pytest.raises(ScaleError, match=r"as logarithms of intensities do.*--scale log2"):
+        po.audit(data(scale="linear", group=TWO), po.Design())
+
+
+def test_a_design_whose_terms_together_say_the_same_is_refused() -> None:
+    eight = {"group": list("aaaabbbb"), "plate": list("ppqqppqq"), "day": list("xyxyyxyx")}
+    po.audit(data(**eight), po.Design(condition="group", batch="plate", covariates=("day",)))
+    eight["day"] = list("xyxyxyxy")
+    both = [(p == "p", d == "x") for p, d in zip(eight["plate"], eight["day"], strict=True)]
+    eight["kit"] = ["k" if p == d else "l" for p, d in both]
+    eight["sum"] = [float(p) + float(d) for p, d in both]
+    po.audit(data(**eight), po.Design(condition="group", batch="plate", covariates=("day", "kit")))
+    with pytest.raises(DesignError, match="follow from those before them: sum"):
+        po.audit(data(**eight), po.Design(condition="group", batch="plate", covariates=("day", "sum")))
+    few = data(group=TWO, age=[1.0, 2.0, 4.0, 3.0], mass=[3.0, 1.0, 2.0, 5.0], size=[1.0, 4.0, 2.0, 2.0])
+    with pytest.raises(DesignError, match="5 terms for 4 samples"):
+        po.audit(few, po.Design(condition="group", covariates=("age", "mass", "size")))
+
+
 def test_a_profile_holds_no_sample_name_and_no_value() -> None:
     adata = data(
         "cytometry", "arcsinh", group=TWO, person=["ann", "bob", "cy", "di"], age=[31.5, 42.5, 53.5, 64.5]

@@ -196,6 +196,22 @@ def test_a_spent_budget_keeps_what_was_done_and_resume_goes_on_from_there(tmp_pa
     assert any(one.status == "verified" for one in whole.hypotheses)
 
 
+def test_a_resumed_run_replays_its_cassette(recorded: Any, tmp_path: Path) -> None:
+    found, folder, _ = recorded
+    cassette, silent = (folder / "c.jsonl", "replay"), Scripted()
+    stopped = run(tmp_path / "r", silent, po.Budget(max_requests=3), cassette=cassette)
+    assert stopped.exit_code == 4
+    whole = po.resume(tmp_path / "r", planner=planner(silent), cassette=cassette)
+    assert not silent.calls
+    assert (whole.folder / "hypotheses.json").read_bytes() == (found.folder / "hypotheses.json").read_bytes()
+
+
+def test_the_rules_take_no_cassette(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cassette .* planner is rules"):
+        po.run(data(), out=tmp_path / "r", cassette=(tmp_path / "c.jsonl", "record"))
+    assert not (tmp_path / "r").exists()
+
+
 def test_an_endpoint_that_dies_leaves_a_whole_run_by_the_rules_and_exit_code_5(tmp_path: Path) -> None:
     script = Scripted(dies=3)
     found = run(tmp_path / "r", script)

@@ -184,6 +184,52 @@ def test_a_paired_design_gives_the_paired_t():
     np.testing.assert_allclose(t, ttest_rel(y[3:], y[:3]).statistic, rtol=1e-10)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 0.8), st.booleans())
+def test_absorbed_subjects_give_the_same_fit_as_subjects_that_are_kept(seed, missing, weighted):
+    rng = np.random.default_rng(seed)
+    subject = np.r_[np.repeat(np.arange(6), 2), 6, rng.integers(0, 6, 3)]
+    group = np.r_[np.tile([0, 1], 6), 0, rng.integers(0, 3, 3)]
+    group[-1] = 2
+    terms = {f"s{k}": (subject == k) for k in range(1, 7)}
+    x = pd.DataFrame(
+        {name: group == at for at, name in enumerate("ABC")} | {"age": rng.normal(size=16)} | terms
+    )
+    x, y = x.astype(float), table(16, 40, missing, seed)
+    if weighted:  # as the bootstrap of subjects does
+        weight = np.sqrt(rng.exponential(size=7))[subject]
+        x, y = x * weight[:, None], y * weight[:, None]
+    contrasts = {**B_A, "C_vs_B": {"C": 1, "B": -1}, "age": {"age": 1}}
+    kept, swept = (lm_fit(y, x, absorb).contrasts(contrasts) for absorb in ([], terms))
+    assert swept.fit.terms == ("A", "B", "C", "age")
+    np.testing.assert_allclose(swept.estimate, kept.estimate, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(swept.stdev_unscaled, kept.stdev_unscaled, rtol=1e-7)
+    np.testing.assert_array_equal(swept.fit.df_residual, kept.fit.df_residual)
+    np.testing.assert_allclose(swept.fit.sigma2, kept.fit.sigma2, rtol=1e-7, atol=1e-12)
+    known = np.isfinite(kept.estimate)
+    both = known[:, :, None] & known[:, None, :]
+    np.testing.assert_allclose(swept.correlation()[both], kept.correlation()[both], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(swept.correlation(observed=False), kept.correlation(observed=False), atol=1e-9)
+
+
+def test_only_indicators_are_absorbed():
+    y, x = table(6, 2), GROUPS.assign(p=[0, 1, 0, 0, 1, 0.0], age=np.arange(6.0))
+    for absorb, problem in (
+        (["nobody"], "no term 'nobody' to absorb"),
+        (["age"], "are indicators"),
+        (["p", "A"], "at most one"),
+        (list(x), "at most one"),
+        (["A", "B"], None),
+    ):
+        if problem is None:
+            assert lm_fit(y, x, absorb).terms == ("p", "age")
+            continue
+        with pytest.raises(DesignError, match=problem):
+            lm_fit(y, x, absorb)
+    with pytest.raises(DesignError, match="nothing is left to ask"):
+        lm_fit(y, GROUPS, "AB")
+
+
 def test_contrasts_are_named_level_vs_reference():
     assert level_contrasts(["T2D", "healthy"], "healthy") == {"T2D_vs_healthy": {"T2D": 1, "healthy": -1}}
     with pytest.raises(DesignError, match="'x' is not one of the levels a, b"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pandas as pd
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from proteus_omics.knowledge import Knowledge
+
+Cassette: TypeAlias = tuple[str | Path, Literal["record", "replay", "auto", "off"]]
+"""A file of a language model's answers, and what is done with it."""
 
 RECORD = "run.json"
 HYPOTHESES = "hypotheses.json"
@@ -127,7 +130,7 @@ def run(
     explore: bool = False,
     test: bool = True,
     resume: Literal["auto", "never"] = "auto",
-    cassette: tuple[str | Path, Literal["record", "replay", "auto", "off"]] | None = None,
+    cassette: Cassette | None = None,
     cache: str | Path | None = None,
 ) -> Run:
     """Plan, analyse, interpret and check; everything is left in the folder `out`.
@@ -140,13 +143,14 @@ def run(
     Raises `DataError`, `DesignError` and their kinds before any statistics, `ResumeError` for a folder of
     another run. A spent budget and a failed endpoint are no errors: see `Run.exit_code`.
     """
-    design = design or Design()
+    design, chosen = design or Design(), _planner(planner)
+    if cassette is not None and not isinstance(chosen, EndpointPlanner):
+        raise ValueError(f"a cassette keeps a language model's answers, and the planner is {chosen.name}")
     adata = _declared(adata, scale, modality)
     known = _knowledge(knowledge)
     profile = profile_dataset(
         adata, design, knowledge=known, explore=explore, normalization=normalization, test=test
     )
-    chosen = _planner(planner)
     settings = {
         "design": design.model_dump(mode="json"),
         "planner": chosen.name,
@@ -169,10 +173,17 @@ def run(
         return session.work(data, sha256, cache)
 
 
-def resume(folder: str | Path, *, budget: Budget | None = None, planner: Planner | None = None) -> Run:
+def resume(
+    folder: str | Path,
+    *,
+    budget: Budget | None = None,
+    planner: Planner | None = None,
+    cassette: Cassette | None = None,
+) -> Run:
     """Go on with a run that was killed or whose budget was spent; finished steps are not run again.
 
-    Raises `ResumeError` if the folder is no run, or another process works on it.
+    `planner` and `cassette` are those of a run by a language model. Raises `ResumeError` if the folder is no
+    run, or another process works on it.
     """
     import anndata
 
@@ -196,6 +207,7 @@ def resume(folder: str | Path, *, budget: Budget | None = None, planner: Planner
         normalization=settings["normalization"],
         explore=settings["explore"],
         test=settings["test"],
+        cassette=cassette,
     )
 
 
@@ -210,7 +222,7 @@ class _Session:
         context: ToolContext,
         budget: Budget,
         settings: dict[str, Any],
-        cassette: Any,
+        cassette: Cassette | None,
     ) -> None:
         self.store = store
         self.planner = planner

@@ -9,12 +9,16 @@ import pandas as pd
 
 from proteus_omics.design import CONTROLS, Design
 from proteus_omics.errors import ConfoundedDesignError, DesignError, NoReplicatesError, ScaleError
+from proteus_omics.stats.designs import design_matrix
+from proteus_omics.stats.linear import orthonormal
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 LOG_MAX, LOG_RANGE = 100, 60
 """Beyond these, values are no logarithms."""
+LOG_LOWEST, LOG_HIGHEST = 5, 60
+"""All between these are no linear intensities."""
 
 
 def audit(adata: AnnData, design: Design, *, test: bool = True) -> list[str]:
@@ -30,6 +34,7 @@ def audit(adata: AnnData, design: Design, *, test: bool = True) -> list[str]:
     if design.condition is not None:
         _check_condition(samples, design, test)
         _check_confounding(samples, design)
+        orthonormal(*_terms(samples, design))
     _check_survival(samples, design)
     return _notes(adata, samples, design)
 
@@ -66,7 +71,11 @@ def _check_scale(adata: AnnData, scale: str) -> None:
     seen = f"the values go from {low:.4g} to {high:.4g}"
     if scale == "log2" and (high > LOG_MAX or high - low > LOG_RANGE):
         raise ScaleError(f"{seen}, which no logarithm does: they are linear (scale='linear', --scale linear)")
-    if scale == "linear" and low < 0 and adata.uns.get("proteus", {}).get("modality") != "cytometry":
+    if scale != "linear" or adata.uns.get("proteus", {}).get("modality") == "cytometry":
+        return
+    if low > LOG_LOWEST and high < LOG_HIGHEST:
+        raise ScaleError(f"{seen}, as logarithms of intensities do: say scale='log2' (--scale log2)")
+    if low < 0:
         raise ScaleError(f"{seen}: linear intensities are not negative; say scale='log2' or scale='ratio'")
 
 
@@ -113,6 +122,12 @@ def _check_confounding(samples: pd.DataFrame, design: Design) -> None:
             raise ConfoundedDesignError(
                 f"{name} and {design.condition} say the same, so their effects cannot be told apart:\n{table}"
             )
+
+
+def _terms(samples: pd.DataFrame, design: Design) -> tuple[np.ndarray, list[str]]:
+    """The matrix of the whole design, of which no term may follow from the others."""
+    matrix = design_matrix(samples, design)
+    return matrix.to_numpy(), list(map(str, matrix))
 
 
 def _check_survival(samples: pd.DataFrame, design: Design) -> None:

@@ -132,15 +132,19 @@ def resume(
     base_url: BaseUrl = None,
     model: Model = None,
     api_key_env: ApiKey = "OPENAI_API_KEY",
+    cassette: Cassette = None,
+    cassette_mode: CassetteMode = "auto",
 ) -> None:
     """Go on with a run whose budget was spent, or that was killed."""
     from proteus_omics import api
     from proteus_omics.models import Budget
 
+    cli_verbs.one_of("--cassette-mode", cassette_mode, ("record", "replay", "auto", "off"))
     named = base_url is not None or model is not None
     planner = cli_verbs.planner_of("llm", base_url, model, api_key_env) if named else None
     budget = Budget(max_requests=max_requests, max_steps=max_steps, request_timeout=request_timeout)
-    show_run(api.resume(run, budget=budget, planner=planner if not isinstance(planner, str) else None))
+    recorded = None if cassette is None else (cassette, cassette_mode)
+    show_run(api.resume(run, budget=budget, planner=planner, cassette=recorded))  # type: ignore[arg-type]
 
 
 @app.command()

@@ -70,6 +70,8 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
 def planner_of(name: str, base_url: str | None, model: str | None, api_key_env: str) -> Any:
     """The planner of that name; a language model falls back to the rules."""
     if name == "rules":
+        if base_url is not None or model is not None:
+            raise typer.BadParameter("--base-url and --model are for --planner llm")
         return "rules"
     if name != "llm":
         raise typer.BadParameter(f"--planner is {name!r}; it is rules or llm")

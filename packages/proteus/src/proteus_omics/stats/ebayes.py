@@ -232,7 +232,8 @@ def _log_odds(fit: ModeratedFit) -> Floats:
     limits = np.square(EFFECT_LIMITS) / np.median(fit.prior.s2)
     u = contrasts.stdev_unscaled
     v0 = np.array([
-        _effect_variance(fit.t[:, k], u[:, k], fit.df_total, limits) for k in range(u.shape[1])
+        _effect_variance(fit.t[:, k], fit.p_value[:, k] / 2, u[:, k], fit.df_total, limits)
+        for k in range(u.shape[1])
     ])  # fmt: skip
     r = (u**2 + v0) / u**2
     t2 = fit.t**2
@@ -242,21 +243,26 @@ def _log_odds(fit: ModeratedFit) -> Floats:
     return np.log(PROPORTION / (1 - PROPORTION)) - np.log(r) / 2 + kernel
 
 
-def _effect_variance(t: Floats, u: Floats, df: Floats, limits: Floats) -> float:
-    """Variance of true effects over s0^2: the largest |t| beside their expected quantiles (Smyth 2004)."""
+def _effect_variance(t: Floats, tail: Floats, u: Floats, df: Floats, limits: Floats) -> float:
+    """Variance of true effects over s0^2: the largest |t| beside their expected quantiles (Smyth 2004).
+
+    `tail` is P(T > |t|) on each protein's own degrees of freedom.
+    """
     known = ~np.isnan(t)
-    t, u, df = np.abs(t[known]), u[known], df[known]
-    if not len(t):
+    t, tail, u, df = np.abs(t[known]), tail[known], u[known], df[known]
+    n = len(t)
+    if not n:
         return float("nan")
-    n_top = int(np.ceil(PROPORTION / 2 * len(t)))
-    proportion = max(n_top / len(t), PROPORTION)
+    n_top = int(np.ceil(PROPORTION / 2 * n))
+    proportion = max(n_top / n, PROPORTION)
     most = df.max()
-    tail = stdtr(df, -t)
+    near = np.flatnonzero(tail <= np.partition(tail, n_top - 1)[n_top - 1])  # no other can be among the top
+    t, u, df, tail = t[near], u[near], df[near], tail[near]
     with np.errstate(invalid="ignore"):
         t = np.where((df < most) & (tail > 0), -stdtrit(most, tail), t)  # to equal degrees of freedom
     top = np.argsort(-t, kind="stable")[:n_top]
     p0 = 2 * stdtr(most, -t[top])
-    target = ((np.arange(1, n_top + 1) - 0.5) / len(t) - (1 - proportion) * p0) / proportion
+    target = ((np.arange(1, n_top + 1) - 0.5) / n - (1 - proportion) * p0) / proportion
     v0 = np.zeros(n_top)
     above = target > p0
     quantile = -stdtrit(most, target[above] / 2)

@@ -65,7 +65,8 @@ def smyth_prior(s2: Floats, df: Floats, mean: Floats | None = None) -> Prior:
     if len(s2) == 1:
         return Prior(0.0, s2[0], kind)
     s2 = off_zero(s2, 1e-5)
-    e = np.log(s2) - psi(df / 2) + np.log(df / 2)
+    levels, which = np.unique(df / 2, return_inverse=True)  # few, and their functions are dear
+    e = np.log(s2) + (np.log(levels) - psi(levels))[which]
     basis = None if mean is None else spline_basis(mean)
     if basis is None:
         centre: float | Floats = e.mean()
@@ -74,7 +75,7 @@ def smyth_prior(s2: Floats, df: Floats, mean: Floats | None = None) -> Prior:
         coefficients, _, rank, _ = np.linalg.lstsq(basis, e, rcond=None)
         centre = basis @ coefficients
         variance = np.sum((e - centre) ** 2) / max(len(e) - rank, 1)
-    variance -= polygamma(1, df / 2).mean()
+    variance -= polygamma(1, levels)[which].mean()
     if variance <= 0:
         return Prior(np.inf, float(s2.mean()) if basis is None else np.exp(centre), kind)
     half = trigamma_inverse(variance)

@@ -60,11 +60,17 @@ class Model:
     reference: str
     contrasts: dict[str, dict[str, float]]
     adjusted_for: tuple[str, ...]
+    subjects: tuple[str, ...]
+    """Terms of the matrix that are subjects of a paired design; nothing is asked of them."""
 
     @property
     def fit(self) -> LinearFit:
         """Least squares, protein by protein."""
-        return stats.lm_fit(self.values, self.matrix)
+        return self.fitted(self.values)
+
+    def fitted(self, values: pd.DataFrame, matrix: pd.DataFrame | None = None) -> LinearFit:
+        """Least squares of other values of the same samples, and where given of other values of the terms."""
+        return stats.lm_fit(values, self.matrix if matrix is None else matrix, absorb=self.subjects)
 
     def level(self, contrast: str) -> str:
         """The level that the contrast compares with the reference."""
@@ -119,9 +125,11 @@ def model_of(
             f"no level of {design.condition} has two samples beside two of {reference}: "
             + ", ".join(f"{level} {size}" for level, size in sizes.items())
         )
-    terms = (design.batch, *design.covariates, _pairing(design, matrix))
+    prefix = f"{design.subject}="
+    subjects = tuple(term for term in map(str, matrix) if design.subject and term.startswith(prefix))
+    terms = (design.batch, *design.covariates, design.subject if subjects else None)
     adjusted = tuple(name for name in terms if name is not None)
-    return Model(values.loc[matrix.index], matrix, labels, reference, kept, adjusted)
+    return Model(values.loc[matrix.index], matrix, labels, reference, kept, adjusted, subjects)
 
 
 def valid_counts(model: Model, contrast: str) -> pd.DataFrame:
@@ -167,8 +175,3 @@ def model_row(
         ),
         "adjusted_for": ", ".join(model.adjusted_for),
     }
-
-
-def _pairing(design: Design, matrix: pd.DataFrame) -> str | None:
-    subject = design.subject
-    return subject if any(str(term).startswith(f"{subject}=") for term in matrix) else None

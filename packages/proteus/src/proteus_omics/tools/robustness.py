@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from proteus_omics import stats
 from proteus_omics.errors import ToolError
 from proteus_omics.tools import briefs
 from proteus_omics.tools.columns import table
@@ -88,7 +87,7 @@ def _without(
     """Moderated t of each contrast without one sample; 0 where there is then nothing to compare."""
     values = model.values.copy()
     values.loc[sample] = np.nan
-    fit = stats.lm_fit(values, model.matrix).contrasts(model.contrasts)
+    fit = model.fitted(values).contrasts(model.contrasts)
     t = np.nan_to_num(fit.ebayes(trend=trend, robust=robust, legacy=legacy).t)
     return {name: t[:, at] for at, name in enumerate(model.contrasts)}
 
@@ -124,17 +123,15 @@ def bootstrap_sign(
     model = model_of(data, context, params)
     chosen = chosen_hits(inputs["de"], model, context.alpha, params.max_hits)
     proteins = sorted({protein for named in chosen.values() for protein in named})
-    values = model.values[proteins].to_numpy()
-    x = model.matrix.to_numpy()
+    values = model.values[proteins]
     units = _units(model, data.obs, context.design.subject)
     rng = np.random.default_rng(context.seed)
-    terms = [str(term) for term in model.matrix]
     drawn = np.empty((params.n_bootstraps, len(proteins), len(model.contrasts)))
     for k in range(params.n_bootstraps):
         weight = np.sqrt(rng.exponential(size=units.max() + 1)[units])[:, None]
-        fit = stats.lm_fit(values * weight, pd.DataFrame(x * weight, columns=terms))
+        fit = model.fitted(values * weight, model.matrix * weight)
         drawn[k] = fit.contrasts(model.contrasts).estimate
-    estimate = stats.lm_fit(values, pd.DataFrame(x, columns=terms)).contrasts(model.contrasts).estimate
+    estimate = model.fitted(values).contrasts(model.contrasts).estimate
     rows = []
     for k, (name, named) in enumerate(chosen.items()):
         at = [proteins.index(protein) for protein in named]
