@@ -294,11 +294,23 @@ def test_heads_that_do_not_fit_are_named() -> None:
         built()(q[:, :3], k[:, :2])
     with pytest.raises(FopeError, match="expected head_dim 16"):
         built()(q[:, :2, :, :8], k[:, :2, :, :8])
+    with pytest.raises(FopeError, match=r"q is \[3, 16\]; expected \[B, heads, T, 16\]"):
+        built()(q[0, 0], k[0, 0])
+    with pytest.raises(FopeError, match=r"x is torch\.int64; queries and keys must be floating point"):
+        built()(q[:, :2].long(), k[:, :2].long())
     with pytest.raises(FopeError, match="too close to zero"):
         built(normalize=True, init="eye_normal", init_gain=5.0, num_heads=64).cos_sin(3)
     if torch.cuda.is_available():
         with pytest.raises(FopeError, match="generator is on cuda"):
             FourierPositionEmbedding(FopeConfig(16, 2, 100), generator=torch.Generator("cuda"))
+
+
+def test_a_position_for_each_of_the_same_tokens() -> None:
+    q, k = queries_and_keys(T=3)
+    with pytest.raises(FopeError, match=r"q has 1 tokens, k 3, position_ids are None: .* is rotated already"):
+        built()(q[:, :, -1:], k)
+    with pytest.raises(FopeError, match=r"q has 3 tokens, k 3, position_ids are \[5\]"):
+        built()(q, k, torch.arange(5))
 
 
 def test_in_place_and_an_empty_sequence() -> None:

@@ -179,6 +179,7 @@ def convert(
         "zero_sin": zero_sin,
         "scaling": _json_object(scaling),
     }
+    _check_target(source, target)
     model = _load(source)
     if read(model.config) is None:
         convert_to_fope(model, train_length=train_length, seed=seed, preserve=preserve, **options)
@@ -207,7 +208,15 @@ def fold(
     """Rewrite a FoPE model for the other sine of clipped pairs: the same function, for other engines."""
     from fope.hf import fold_zero_phase
 
+    _check_target(source, target)
     _save(fold_zero_phase(_load(source), zero_sin), source, target, as_json)
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise FopeError(f"{target} is a file; DST is the folder to write to")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise FopeError(f"{target} is the model that is read; give another folder to write to")
 
 
 def _load(source: Path) -> Any:
@@ -218,7 +227,9 @@ def _load(source: Path) -> Any:
     except (OSError, ValueError) as error:
         if isinstance(error, FopeError):
             raise
-        raise FopeError(f"the model {source} cannot be loaded: {error}") from error
+        reason = str(error).partition("\n")[0]
+        where = "" if source.exists() else f"there is no folder {source}, and from the hub: "
+        raise FopeError(f"the model {source} cannot be loaded: {where}{reason}") from error
 
 
 def _save(model: Any, source: Path, target: Path, as_json: bool) -> None:

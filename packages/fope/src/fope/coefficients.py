@@ -95,7 +95,8 @@ def grow(
     if new.num_frequencies < D or new.num_kept < R:
         raise FopeError(
             f"coefficients do not shrink: [{D}, {R}] of train_length {old.train_length} to "
-            f"[{new.num_frequencies}, {new.num_kept}] of {new.train_length}"
+            f"[{new.num_frequencies}, {new.num_kept}] of {new.train_length}; give a longer train_length, or "
+            "convert the RoPE model anew"
         )
     ones = eye(dataclasses.replace(new, dominant="own"))
     ones[:, :R] = 0

@@ -76,6 +76,13 @@ class FourierPositionEmbedding(nn.Module):
         for positions that are negative, no whole numbers, or 2^31 and more.
         """
         self.check_heads(q, k)
+        tokens, given = q.shape[-2:-1], None if position_ids is None else position_ids.shape
+        if k.shape[-2:-1] != tokens or (given is not None and given[-1:] != tokens):
+            raise FopeError(
+                f"q has {q.shape[-2]} tokens, k {k.shape[-2]}, position_ids are "
+                f"{given and list(given)}: rotate the same tokens of both, with a position for each; what is "
+                "in a cache is rotated already"
+            )
         positions = q.shape[-2] if position_ids is None else position_ids
         cos, sin = self.cos_sin(positions, device=q.device)
         return self.rotate(q, cos, sin, inplace=inplace), self.rotate(k, cos, sin, inplace=inplace)
@@ -198,6 +205,9 @@ class FourierPositionEmbedding(nn.Module):
     def check_heads(self, q: Tensor, k: Tensor) -> None:
         """Raise `FopeError` unless q and k [B, heads, T, d] have the config's heads and width."""
         config = self.config
+        for name, x in (("q", q), ("k", k)):
+            if x.dim() < 3:
+                raise FopeError(f"{name} is {list(x.shape)}; expected [B, heads, T, {config.head_dim}]")
         if k.shape[-3] != config.num_heads:
             raise FopeError(
                 f"coefficients are per KV head: got {config.num_heads}, k has {k.shape[-3]} heads; "

@@ -245,6 +245,8 @@ def _check_tables(x: Tensor, cos: Tensor, sin: Tensor, pairs: int) -> None:
         raise FopeError(
             f"rotary_dim is {2 * pairs}, more than the {x.shape[-1]} channels of x {list(x.shape)}"
         )
+    if not x.is_floating_point():
+        raise FopeError(f"x is {x.dtype}; queries and keys must be floating point")
     if x.dim() < 3 or cos.dim() < 3 or cos.dim() > x.dim():
         raise FopeError(
             f"expected x [B, heads, T, d] and tables [H, T, R] or [B, H, T, R], "
