@@ -256,7 +256,7 @@ def test_a_bandits_arms_are_in_the_upper_half_and_noise_follows_the_mean() -> No
     [
         ({"num_states": 4}, "AnyMDP needs 1 .bandit. or at least 8 states; num_states is 4"),
         ({"num_states": 4, "family": "garnet"}, "Garnet needs at least 8 states"),
-        ({"family": "maze"}, "the family 'maze' is not known; needed: anymdp, garnet, bandit"),
+        ({"family": "maze"}, "the family 'maze' is not known; needed: anymdp, anymdp-v1, garnet, bandit"),
         ({"num_actions": 1}, "num_actions is 1"),
         ({"min_states": 20}, "min_states is 20; it must be from 8 to num_states 16"),
         ({"seed": -1}, "seed is -1"),

@@ -24,7 +24,7 @@ def sample(
     num_states: Annotated[int, typer.Option(help="1 (bandits) or at least 8.")] = 16,
     num_actions: Annotated[int, typer.Option()] = 5,
     min_states: Annotated[Optional[int], typer.Option(help="States are uniform from there.")] = None,  # noqa: UP045
-    family: Annotated[str, typer.Option(help="anymdp, garnet or bandit.")] = "anymdp",
+    family: Annotated[str, typer.Option(help="anymdp, anymdp-v1, garnet or bandit.")] = "anymdp",
     strict_paper: Annotated[bool, typer.Option("--strict-paper", help="The bounds of the text too.")] = False,
     first: Annotated[int, typer.Option(help="The first task's number: parts of one set.")] = 0,
     workers: Workers = 1,

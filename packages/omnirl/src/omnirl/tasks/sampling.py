@@ -20,11 +20,12 @@ import numpy as np
 from omnirl.errors import OmniRLError, SamplingError
 from omnirl.tasks.acceptance import accept
 from omnirl.tasks.anymdp import Candidates, block_sizes, build, name_draws
+from omnirl.tasks.anymdp_v1 import v1_tables
 from omnirl.tasks.batch import TaskBatch
 from omnirl.tasks.simple_families import bandit_tables, garnet_tables
 from omnirl.tasks.task import Floats, Ints
 
-FAMILIES = ("anymdp", "garnet", "bandit")
+FAMILIES = ("anymdp", "anymdp-v1", "garnet", "bandit")
 
 _ENTRIES = 2**18  # of (s, a, s') in a batch of candidates: they stay in the cache from one step to the next
 _MOST_CANDIDATES = 256
@@ -49,9 +50,10 @@ def sample_tasks(
 
     A task depends on its index, the family, the sizes, the seed and `strict_paper`; not on `batch_size`
     (candidates that are worked on at a time) nor on `workers` (processes). `min_states`: the number of inner
-    states is uniform from there to `num_states`. "bandit" always has one state; `branching` is Garnet's
-    number of successors. `strict_paper` adds the bounds on p̂ and the ergodicity test that the paper has and
-    its code has not. numpy's global random state is not touched.
+    states is uniform from there to `num_states`. "anymdp-v1" has the worlds of the paper's first version.
+    "bandit" always has one state; `branching` is Garnet's number of successors. `strict_paper` adds the
+    bounds on p̂ and the ergodicity test that the paper has and its code has not. numpy's global random state
+    is not touched.
 
     Raises `OmniRLError` for impossible sizes, `SamplingError` if a task is not found in `max_candidates`
     candidates.
@@ -93,7 +95,7 @@ class Law:
             object.__setattr__(self, "family", "bandit")
         elif self.states < 8:
             one = "1 (bandit) or " if self.family == "anymdp" else ""
-            name = {"anymdp": "AnyMDP", "garnet": "Garnet"}[self.family]
+            name = {"anymdp": "AnyMDP", "anymdp-v1": "AnyMDP (v1)", "garnet": "Garnet"}[self.family]
             raise OmniRLError(f"{name} needs {one}at least 8 states; num_states is {self.states}")
         if self.actions < 2:
             raise OmniRLError(f"num_actions is {self.actions}; it must be at least 2")
@@ -130,6 +132,9 @@ class _Search:
         num_states = (
             law.states if law.min_states is None else int(rng.integers(law.min_states, law.states + 1))
         )
+        if law.family == "anymdp-v1":
+            max_steps = float(max(int(4 * law.states * rng.standard_exponential()), 4 * law.states))
+            return cls(index, rng, num_states, rng.permutation(law.states)[:num_states], max_steps)
         lowest = max(4 * law.states, 100)
         highest = max(min(8 * law.states, 500), lowest + 1)
         max_steps = rng.uniform(lowest, highest)
@@ -184,12 +189,24 @@ def _sample(law: Law, first: int, stop: int, batch_size: int | None) -> TaskBatc
     else:
         for index in range(first, stop):
             search = _Search.start(law, index)
-            if law.family == "garnet":
+            if law.family == "anymdp-v1":
+                tables = _v1_tables(law, search)
+            elif law.family == "garnet":
                 tables = garnet_tables(search.rng, search.num_states, law.actions, law.branching)
             else:
                 tables = bandit_tables(search.rng, law.actions)
-            found.put([search], **{name: table[None] for name, table in tables.items()})
+            found.put([search], **{name: np.asarray(table)[None] for name, table in tables.items()})
     return found.batch()
+
+
+def _v1_tables(law: Law, search: _Search) -> dict[str, Any]:
+    tables = v1_tables(search.rng, search.num_states, law.actions, law.max_candidates)
+    if tables is None:
+        raise SamplingError(
+            f"task {search.index} of seed {law.seed} has flat values in each of {law.max_candidates} rounds "
+            f"of {search.num_states} states and {law.actions} actions; raise max_candidates"
+        )
+    return tables
 
 
 def _sample_anymdp(law: Law, found: _Found, stop: int, batch_size: int | None) -> None:

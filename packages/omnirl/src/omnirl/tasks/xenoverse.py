@@ -89,7 +89,7 @@ class _NumbersOnly(pickle.Unpickler):
 
 
 def load_xenoverse_tasks(path: str | Path) -> list[Task]:
-    """Return the tasks of a pickle with one xenoverse task dictionary or a list of them (`read_xenoverse`)."""
+    """Return the tasks of a pickle with one xenoverse task dictionary or a list of them: `read_xenoverse`."""
     return [task_from_xenoverse(task) for task in read_xenoverse(path)]
 
 
