@@ -19,7 +19,11 @@ COMMANDS = {
     for project in PROJECTS
     for command, target in project.get("scripts", {}).items()
 }
-PAPERS = {name for name, (project, _) in COMMANDS.items() if "tenfold.experiments" in project["entry-points"]}
+PAPERS = {
+    name
+    for name, (project, _) in COMMANDS.items()
+    if "tenfold.experiments" in project.get("entry-points", {})
+}
 OTHER_NAMES = {
     "--output": "--out",
     "--outdir": "--out",

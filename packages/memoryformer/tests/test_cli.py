@@ -373,11 +373,11 @@ def test_assert_makes_claims_c1_and_c2_gating(
 @pytest.mark.parametrize(
     ("missing", "function", "arguments", "extra"),
     [
-        ("transformers", "hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
-        ("lmlab.train", "reproduce.training.run_config", ("train", "run.toml"), "reproduce"),
-        ("tenfold", "reproduce.experiment.EXPERIMENT.reproduce", ("reproduce",), "reproduce"),
-        ("scipy.sparse", "probing.probe", ("probe", "LLAMA", "text.txt"), "fit"),
-        ("lm_eval", "texts.benchmarks", ("eval", "LLAMA", "--tasks", "piqa"), "eval"),
+        ("transformers", "memoryformer.hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
+        ("lmlab.train", "memoryformer.reproduce.training.run_config", ("train", "run.toml"), "reproduce"),
+        ("tenfold", "tenfold.Experiment.reproduce", ("reproduce",), "reproduce"),
+        ("scipy.sparse", "memoryformer.probing.probe", ("probe", "LLAMA", "text.txt"), "fit"),
+        ("lm_eval", "memoryformer.texts.benchmarks", ("eval", "LLAMA", "--tasks", "piqa"), "eval"),
     ],
 )
 def test_what_is_missing_is_named_with_its_extra(
@@ -392,7 +392,7 @@ def test_what_is_missing_is_named_with_its_extra(
     def without(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
 
-    monkeypatch.setattr(f"memoryformer.{function}", without)
+    monkeypatch.setattr(function, without)
     told = refused(capsys, *(llama if word == "LLAMA" else word for word in arguments))
     assert f"this needs {missing.partition('.')[0]}, which is not installed" in told
     assert f"pip install 'memoryformer[{extra}]'" in told
