@@ -8,10 +8,13 @@ READY := .venv/.ready
 # A paper is a package that declares an experiment; nothing has to be listed here.
 PACKAGES := $(sort $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))))
 PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.entry-points."tenfold.experiments"\]' packages/*/pyproject.toml)))
-ORDINARY := not slow and not gpu and not vllm and not dft and not network
+HERE := not gpu and not vllm and not dft and not network
+ORDINARY := not slow and $(HERE)
+# Files with slow tests begin first (conftest.py), so that no process is left with one at the end.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12 --durations-min=3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-slow test-vllm test-dft test-verl gpu bench lint ruff types imports kernels format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-slow test-all test-vllm test-dft test-verl gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -47,10 +50,13 @@ report: $(READY) ## build the page of all results so far and open it
 ## checks
 
 test: $(READY) ## all tests that need no GPU and no network, save the slow ones
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m '$(ORDINARY)' --durations=8 --durations-min=3
+	$(PYTEST) -m '$(ORDINARY)'
 
 test-slow: $(READY) ## the slow ones
-	$(BIN)/python -m pytest -m 'slow and not gpu and not vllm and not dft and not network'
+	$(PYTEST) -m 'slow and $(HERE)'
+
+test-all: $(READY) ## both together: modules are imported, and models of a file made, once
+	$(PYTEST) -m '$(HERE)'
 
 test-vllm: $(READY) ## the tests that need vLLM, in an environment of their own (.venv-vllm, Linux)
 	$(BIN)/python tools/test_vllm.py
@@ -107,7 +113,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types imports kernels test test-slow wheels docs test-vllm test-dft
+	@python3 tools/stages.py setup ruff types,imports kernels test-all wheels,test-vllm,test-dft,docs
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import random
 
+# One thread each, also in processes that a test starts: tests run side by side, a processor each.
+# Settled before NumPy and torch are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
@@ -26,3 +30,10 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those of slow tests that were not asked for are taken out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: with several processes, the last minutes are then of short files."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

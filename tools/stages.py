@@ -1,20 +1,26 @@
 """Run targets of the Makefile in order and sum up: a line a stage, with its time and pytest's closing words.
 
-    python tools/stages.py setup lint test
+    python tools/stages.py setup lint test docs,wheels
 
-Stops at the first stage that fails, with its exit code.
+Targets with commas between run side by side, at most one a processor: for those that keep one busy. Nothing
+new starts after a stage that fails; the exit code is that of the first.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 # `12 passed, 1 skipped in 3.21s`, with or without pytest's rules and colours around it.
 CLOSING_LINE = re.compile(r"\d+ (?:passed|failed|errors?|skipped|deselected)\b.* in [\d.]+s\b[^=\x1b]*")
+SPEAKING = threading.Lock()
+"""Held for a line, so that lines of two stages do not mix."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,16 @@ class Stage:
         return f"{self.target:<12} {outcome:<11} {self.seconds:7.1f} s  {self.tests}".rstrip()
 
 
-def run(target: str) -> Stage:
+def say(text: str) -> None:
+    """Print whole lines at once."""
+    with SPEAKING:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def run(target: str, prefix: str = "") -> Stage:
     """Run `make target`, pass its output on, and keep the closing line of pytest, if there is one."""
-    print(f"\n=== {target}", flush=True)
+    say(f"\n=== {target}\n")
     start, tests = time.monotonic(), ""
     command = ["make", "--no-print-directory", target]
     with subprocess.Popen(
@@ -41,29 +54,44 @@ def run(target: str) -> Stage:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            say(prefix + line)
             if found := CLOSING_LINE.search(line):
                 tests = found.group().strip()
     return Stage(target, process.returncode, time.monotonic() - start, tests)
 
 
-def main(targets: list[str]) -> int:
-    """Run the targets; return the exit code of the first that fails, or 0."""
+def run_group(targets: list[str]) -> list[Stage]:
+    """Run targets side by side, their lines marked; those not begun when one fails are left out."""
+    if len(targets) == 1:
+        return [run(targets[0])]
+    done: list[Stage] = []
+
+    def run_next(target: str) -> None:
+        if not any(stage.code for stage in done):
+            done.append(run(target, f"{target} | "))
+
+    with ThreadPoolExecutor(min(len(targets), os.cpu_count() or 1)) as pool:
+        list(pool.map(run_next, targets))
+    return done
+
+
+def main(groups: list[str]) -> int:
+    """Run the groups of targets; return the exit code of the first stage that fails, or 0."""
     # Output is passed on as it comes, whatever the locale says about its letters.
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    targets = [target for group in groups for target in group.split(",")]
     done: list[Stage] = []
-    for target in targets:
-        done.append(run(target))
-        if done[-1].code:
+    start = time.monotonic()
+    for group in groups:
+        done += run_group(group.split(","))
+        if any(stage.code for stage in done):
             break
     print("\n=== summary")
     print(*done, sep="\n")
-    left = targets[len(done) :]
-    if left:
+    if left := [target for target in targets if target not in {stage.target for stage in done}]:
         print(f"not run: {', '.join(left)}")
-    print(f"{'total':<24} {sum(stage.seconds for stage in done):7.1f} s")
-    return done[-1].code
+    print(f"{'total':<24} {time.monotonic() - start:7.1f} s")
+    return next((stage.code for stage in done if stage.code), 0)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[1] / "stages.py"
 MAKEFILE = """
 good:
@@ -16,6 +18,10 @@ bad:
 \t@echo 'naïve letters'; exit 7
 later:
 \t@echo never
+one:
+\t@touch one; while ! test -e two; do sleep 0.05; done; echo 'met two'
+two:
+\t@touch two; while ! test -e one; do sleep 0.05; done; echo 'met one'
 """
 
 
@@ -50,3 +56,21 @@ def test_the_first_failure_ends_the_run(tmp_path: Path) -> None:
     assert "never" not in done.stdout
     assert re.search(r"^bad +FAILED \(2\)", done.stdout, flags=re.MULTILINE)
     assert "not run: later\n" in done.stdout
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="side by side means a processor each")
+def test_targets_with_a_comma_between_run_side_by_side(tmp_path: Path) -> None:
+    done = run(tmp_path, "one,two", "good")
+    assert done.returncode == 0
+    assert {"one | met two", "two | met one"} <= set(done.stdout.splitlines())
+    summary = done.stdout.partition("=== summary\n")[2].splitlines()
+    assert {line.split()[0] for line in summary[:2]} == {"one", "two"}
+    assert summary[2].startswith("good ")
+
+
+def test_a_failure_side_by_side_ends_the_run_too(tmp_path: Path) -> None:
+    done = run(tmp_path, "bad,good", "later")
+    assert done.returncode == 2
+    assert "bad | naïve letters" in done.stdout
+    assert "never" not in done.stdout
+    assert "later\n" in done.stdout.partition("not run: ")[2]
