@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from altermag.dft import gpaw
+from altermag.dft import gpaw, sliding
 from altermag.dft.results import DFTResult, check_splitting, in_plane_rotations
 from altermag.errors import AltermagError
 from altermag.monolayer import Monolayer
@@ -111,3 +111,11 @@ def test_scf_that_does_not_converge_is_an_error_and_leaves_no_result(tmp_path: P
             nickel_chloride((1 / 3, 0)), out=tmp_path, **(COARSE | {"max_iterations": 2, "k_mesh": (1, 1)})
         )
     assert not (tmp_path / "result.json").exists()
+
+
+def test_rigid_layers_that_come_near_repel_each_other(tmp_path: Path) -> None:
+    settings = COARSE | {"hubbard": {}}
+    bilayer = nickel_chloride((1 / 3, 0))
+    scan = sliding.distance_scan(bilayer, [4.8, 5.75], gpaw.calculator_of(**settings), tmp_path, "coarse")
+    assert scan.energies[0] > scan.energies[1] + 0.1
+    assert (tmp_path / "d4.8000.txt").exists()

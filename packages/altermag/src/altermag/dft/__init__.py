@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from altermag.dft import engines, espresso, gpaw, results, vasp
+    from altermag.dft import engines, espresso, gpaw, results, sliding, vasp
     from altermag.dft.results import DFTResult, SplittingCheck
 
-__all__ = ["DFTResult", "SplittingCheck", "engines", "espresso", "gpaw", "results", "vasp"]
+__all__ = ["DFTResult", "SplittingCheck", "engines", "espresso", "gpaw", "results", "sliding", "vasp"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -109,6 +109,15 @@ def run(
     if problem:
         raise WrongOrderError(f"{folder}: {problem}", result)
     return result
+
+
+def calculator_of(preset: str = "lcao-dzp", **changes: Any) -> Callable[[Path], Any]:
+    """Return what `altermag.dft.sliding` takes: a function that makes a calculator logging to a path.
+
+    Raises `AltermagError` for an unknown preset or parameter; `ImportError` without GPAW, when it is called.
+    """
+    settings = settings_of(preset, **changes)
+    return lambda log: _calculator(settings, log)
 
 
 def relax_monolayer(
