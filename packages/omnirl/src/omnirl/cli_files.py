@@ -160,7 +160,9 @@ FORMATS = ("xenoverse", "airsoul", "minari", "omnirl")
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A file, a folder, or a Minari data set's name.")],
+    source: Annotated[
+        str, typer.Argument(help="A file, a folder, or a Minari data set's name; a checkpoint of airsoul.")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="What is written.")],
     from_format: Annotated[
         str,
@@ -172,14 +174,28 @@ def convert(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave out damaged records with a warning.")
     ] = False,
+    num_heads: Annotated[int, typer.Option(help="Of a checkpoint: nhead of its config.", min=1)] = 8,
+    layout: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of a checkpoint: its rsa_type; by default from its tokens."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert tasks from xenoverse, and data sets between the official folders, Minari's and ours."""
+    """Convert xenoverse's tasks, official checkpoints, and data sets (official, Minari's, ours)."""
     for option, name in (("--from", from_format), ("--to", to_format)):
         if name not in FORMATS:
             raise OmniRLError(f"{option} {name}: it may be {', '.join(FORMATS)}")
     if to_format == "xenoverse" or (from_format == "xenoverse" and to_format != "omnirl"):
         raise OmniRLError("tasks are read from xenoverse and written as omnirl's .npz, nothing else")
+    if from_format == "airsoul" and Path(source).is_file():
+        if to_format != "omnirl":
+            raise OmniRLError("a checkpoint becomes a model of omnirl, nothing else")
+        from omnirl.model.airsoul_checkpoint import convert_airsoul_checkpoint
+
+        config = convert_airsoul_checkpoint(source, out, num_heads=num_heads, layout=layout)
+        model = {"out": out, **config.to_dict()}
+        screen.show(model, as_json, [(key, str(entry)) for key, entry in model.items()])
+        return
     number = (
         _convert_tasks(source, out)
         if from_format == "xenoverse"

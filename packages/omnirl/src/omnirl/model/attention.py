@@ -44,7 +44,7 @@ class Attention(nn.Module):
         self.rotary = config.layout != FUSED
         self.dropout = config.dropout
         self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
-        self.o_proj = nn.Linear(width, width, bias=False)
+        self.o_proj = nn.Linear(width, width, bias=config.attention_bias)
 
     def forward(self, x: Tensor, memory: LayerMemory, context: Context) -> tuple[Tensor, LayerMemory]:
         """(B, T, hidden) to (B, T, hidden), and the memory with the T tokens' keys and values."""

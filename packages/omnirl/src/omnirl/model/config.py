@@ -29,7 +29,8 @@ class OmniRLConfig:
     and the reward; None means yes, where the layout has room for them. `window` is the number of steps that
     attention looks back, None for all of them. Attention has rotary positions in every layout but "fused",
     where a tabular learner needs counts, not order. `state_dropout` is the probability, in training, that a
-    state's id is hidden from the model.
+    state's id is hidden from the model. `final_norm` puts a norm after the trunk, beside the one that each
+    head begins with, and `attention_bias` a bias on attention's output; the official code has both.
 
     Raises `OmniRLError` naming the key, the value and what is allowed.
     """
@@ -46,6 +47,8 @@ class OmniRLConfig:
     world_model: bool | None = None
     state_dropout: float = 0.15
     window: int | None = None
+    attention_bias: bool = False
+    final_norm: bool = False
 
     def __post_init__(self) -> None:
         for key in ("num_states", "num_actions", "hidden_size", "num_layers", "num_heads"):

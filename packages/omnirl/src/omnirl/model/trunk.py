@@ -44,11 +44,13 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`num_layers` blocks; the heads have the norm that comes after the last."""
+    """`num_layers` blocks; the heads begin with a norm, and `final_norm` adds one before them."""
 
     def __init__(self, config: OmniRLConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        if config.final_norm:
+            self.final_norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
         self, x: Tensor, memory: list[LayerMemory], context: Context
@@ -58,7 +60,7 @@ class Trunk(nn.Module):
         for block, layer_memory in zip(self.blocks, memory, strict=True):
             x, layer_memory = block(x, layer_memory, context)
             after.append(layer_memory)
-        return x, after
+        return (self.final_norm(x) if hasattr(self, "final_norm") else x), after
 
     def empty_memory(self, batch_size: int) -> list[LayerMemory]:
         """The memory of each layer before the first token."""
