@@ -10,8 +10,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 
 from omnirl.model.modeling import OmniRL
-from omnirl.reproduce import figures, training
-from omnirl.reproduce.experiment import EXPERIMENT, METHODS, ExperimentConfig, side_trainings, with_data
+from omnirl.reproduce import figures, playing, training
+from omnirl.reproduce.experiment import (
+    EXPERIMENT,
+    METHODS,
+    ExperimentConfig,
+    evaluations,
+    side_trainings,
+    with_data,
+)
 from omnirl.reproduce.metrics import pool_metrics, start_metrics
 from omnirl.reproduce.playing import lake_task, unseen_tasks
 from omnirl.reproduce.training import changed_parameters, model_folder, task_hashes, training_trial
@@ -85,6 +92,25 @@ def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     drawn = {file.stem for file in outcome.folder.figures.glob("*.svg")}
     drawn |= {file.stem for file in outcome.folder.figures.glob("*.gif")}
     assert drawn == FIGURES | ({"methods", "pools"} if scale == "laptop" else set())
+
+
+def test_the_film_of_quick_is_played_by_the_shipped_model_and_that_of_laptop_by_its_own() -> None:
+    for scale, wanted in (("quick", "omnirl/mini"), ("laptop", None)):
+        config = load_config(EXPERIMENT, scale, ())
+        assert isinstance(config, ExperimentConfig)
+        (film,) = (trial for trial in evaluations(config) if trial.stage == playing.FILM)
+        assert film.settings.get("film_model") == wanted
+        assert ("training" in film.settings) == (wanted is None)
+
+
+def test_the_shipped_model_learns_the_lake_of_the_film(tmp_path: Path) -> None:
+    config = load_config(EXPERIMENT, "quick", ())
+    assert isinstance(config, ExperimentConfig)
+    (film,) = (trial for trial in evaluations(config) if trial.stage == playing.FILM)
+    found = playing.film_trial(film, TrialContext(film, tmp_path, lambda done, total: None))
+    assert sum(found["raw"][-20:]) > sum(found["raw"][:10]) + 5
+    drawn = figures.film({"lake": {0: found}}, "omnirl/mini", tmp_path)
+    assert drawn.path.read_bytes().startswith(b"GIF89a")
 
 
 def test_no_two_of_the_laptops_ten_trainings_are_drawn_alike(

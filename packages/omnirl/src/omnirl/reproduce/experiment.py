@@ -64,6 +64,9 @@ class ExperimentConfig(BaseModel):
     worlds: int = Field(gt=1, description="tasks of each family whose stationary distribution is looked at")
     context_steps: int = Field(gt=0, description="how far cross-entropy is followed")
     film_episodes: int = Field(gt=0, description="of FrozenLake in one run, for the animation")
+    film_model: str | None = Field(
+        default=None, description="who plays in it; by default the model of the run"
+    )
     methods: dict[str, Any] | None = None
     pools: PoolsConfig | None = None
     star: dict[str, Any] | None = Field(default=None, description="the paper's layout, trained and reported")
@@ -131,7 +134,8 @@ def evaluations(config: ExperimentConfig) -> list[Trial]:
         model = {"model": source.arm, "training": source.settings}
         at = {**tests, **model, "seen": False, "steps": config.context_steps}
         trials.append(Trial("main", source.seed, at, stage=contexts.STAGE))
-        film = {**tests, **model, "episodes": config.film_episodes}
+        who = model if config.film_model is None else {"film_model": config.film_model}
+        film = {**tests, **who, "episodes": config.film_episodes}
         trials.append(Trial("lake", source.seed, film, stage=playing.FILM))
         trials += [
             Trial(name, source.seed, {**tests, **model, "play": name}, playing.STAGE) for name in plays

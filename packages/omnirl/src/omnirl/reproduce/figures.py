@@ -40,7 +40,7 @@ def figures(
             learning_curves(played, folder),
             start_curves(played, folder),
             lakes(played, folder),
-            film(by_arm(found, playing.FILM), folder),
+            film(by_arm(found, playing.FILM), config.film_model or "the model of this run", folder),
             stationary(by_arm(found, worlds.STAGE), folder),
             cross_entropy(by_arm(found, contexts.STAGE), folder),
             training_loss(records, folder),
@@ -110,7 +110,7 @@ def lakes(played: Results, folder: Path) -> Figure:
     return Figure(save(canvas, folder, "frozen_lake"), caption)
 
 
-def film(found: Results, folder: Path) -> Figure:
+def film(found: Results, model: str, folder: Path) -> Figure:
     """The first three episodes of a run of FrozenLake beside its last three, animated."""
     result = _first(found["lake"])
     episodes = [
@@ -118,8 +118,8 @@ def film(found: Results, folder: Path) -> Figure:
         for number, (way, raw) in enumerate(zip(result["ways"], result["raw"], strict=True))
     ]
     caption = (
-        f"One run of FrozenLake with frozen parameters: the first three of {len(episodes)} episodes, with "
-        "an empty context, beside the last three. What lies between them was learnt in the context alone."
+        f"One run of FrozenLake by {model}, parameters frozen: the first three of {len(episodes)} episodes, "
+        "from an empty context, beside the last three. What lies between was learnt in the context alone."
     )
     return Figure(animate_lake(episodes[:3], episodes[-3:], folder / "frozen_lake_film.gif"), caption)
 

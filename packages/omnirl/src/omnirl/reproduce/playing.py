@@ -17,6 +17,7 @@ from omnirl.evaluation.results import StepResult
 from omnirl.evaluation.teachers import Teacher
 from omnirl.inference.agent import ICRLAgent
 from omnirl.inference.live import play
+from omnirl.model.modeling import OmniRL
 from omnirl.reproduce.training import STAGE as TRAINING
 from omnirl.reproduce.training import changed_parameters, load_model, task_hashes, trained_on
 from omnirl.tasks.batch import TaskBatch
@@ -85,11 +86,14 @@ def evaluation_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
 
 
 def film_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """The model in one FrozenLake, episode by episode: how it goes, for the animation."""
+    """The run's model or a named one in one FrozenLake, episode by episode: how it goes, for the film."""
     tests = TestsConfig(**trial.settings["tests"])
     seed = tests.first_seed + trial.seed
-    source = training_of(trial)
-    agent = ICRLAgent(load_model(source, context), num_actions=4, device=source.settings.get("device"))
+    if "film_model" in trial.settings:
+        agent = ICRLAgent(OmniRL.from_pretrained(trial.settings["film_model"]), num_actions=4)
+    else:
+        source = training_of(trial)
+        agent = ICRLAgent(load_model(source, context), num_actions=4, device=source.settings.get("device"))
     env = ShapedReward(
         gymnasium.make("FrozenLake-v1", is_slippery=False), lake_shaping(False, tests.lake_scale)
     )
