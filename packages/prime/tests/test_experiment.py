@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import inf, isnan
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from implicit_prime.reproduce.claims import CLAIMS, FEWER_ROLLOUTS, MORE_AREA, R
 from implicit_prime.reproduce.experiment import EXPERIMENT, ExperimentConfig, other_tasks
 from implicit_prime.reproduce.pretraining import single_steps
 from implicit_prm.reproduce.generation import task_of
+from implicit_prm.tasks import gsm8k_chain
 from implicit_prm.tasks.modchain import ModChain
 from tenfold import Estimate, NotTestableError, Run, Verdict, data, run_experiment
 from tenfold.configs import load_config
@@ -107,6 +109,7 @@ def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "map", run_here)
+    monkeypatch.setattr(gsm8k_chain, "read_programs", cache(gsm8k_chain.read_programs))  # else 16 times
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
     outcome = run_experiment(EXPERIMENT, "laptop", assignments=TINY, results=tmp_path / "results")
     found = {claim.id: claim for claim in outcome.claims.claims}

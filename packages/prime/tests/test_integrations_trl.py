@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,17 @@ def test_a_verifier_is_asked_of_texts_and_messages() -> None:
         assert reward(completions=["2", message, "?"], answer=[1, 3, 1], prompts=[]) == [0.0, 1.0, None]
     with pytest.raises(PrimeError, match="'answer'"):
         reward(completions=["2"])
+
+
+def test_the_script_in_launch_has_settings_that_both_take(tmp_path: Path) -> None:
+    from implicit_prime.integrations.trl import prime_config
+
+    path = Path(__file__).parents[1] / "launch" / "qwen25_1p5b_trl.py"
+    script = runpy.run_path(str(path))
+    # Sampling needs vLLM, whose settings are not looked at here.
+    args = trl.GRPOConfig(**script["ARGS"] | {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False})
+    found, paper = prime_config(args, script["PRIME"]), PrimeConfig(output_dir="-")
+    for name in ("beta", "prm_loss", "prm_learning_rate", "mini_batch_size", "accuracy_range", "advantage"):
+        assert getattr(found, name) == getattr(paper, name), name
+    assert (found.prompts_per_step, found.num_generations) == (256, 4)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 256

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
@@ -18,9 +19,12 @@ import implicit_prime
 from implicit_prime import core, models, verifiers
 from implicit_prime.cli import app
 from implicit_prime.config import PrimeConfig
+from implicit_prime.online import OnlinePRM
+from implicit_prm import ImplicitPRM
+from implicit_prm.logprobs import causal_log_probs
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-TRAINING, TENSORS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+TRAINING, TENSORS, TRAINER = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def even_word_first(completions: Sequence[str], references: Sequence[Any]) -> list[float]:
@@ -76,3 +80,35 @@ def test_every_verb_that_it_shows_exists() -> None:
     assert verbs
     for verb in verbs:
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0, verb
+
+
+def test_the_function_for_other_trainers_gives_every_token_its_reward(
+    tiny_llama: Callable[..., LlamaForCausalLM], words: PreTrainedTokenizerFast
+) -> None:
+    names: dict[str, Any] = {}
+    exec(TRAINER, names)
+    prm = ImplicitPRM(tiny_llama(), words, tiny_llama(1), 0.05)
+    args = PrimeConfig(output_dir="-", use_cpu=True, prm_learning_rate=1e-3)
+    online = OnlinePRM(prm, args, Accelerator(cpu=True))
+    responses = [[5, 6, 1], [7, 1], [8, 9, 10], [11, 1]]
+    output = {
+        "prompt_token_ids": [[3, 4], [3, 4], [12], [12]],
+        "response_ids": responses,
+        "rollout_logprobs": [[-1.0] * len(ids) for ids in responses],
+        "stop_reasons": ["stop", "stop", "length", "stop"],
+        "loss_masks": [[1] * len(ids) for ids in responses],
+    }
+    outcomes = [1.0, 0.0, 0.0, 1.0]
+    found = names["with_process_rewards"](output, outcomes, 2, online)
+    rows = zip(output["prompt_token_ids"], responses, outcomes, found["rewards"], strict=True)
+    for prompt, response, outcome, rewards in rows:
+        whole = torch.tensor([[*prompt, *response]])
+        with torch.no_grad():
+            first, reference = (
+                causal_log_probs(tiny_llama(seed), whole, torch.ones_like(whole))[0, len(prompt) :]
+                for seed in (0, 1)
+            )
+        wanted = 0.05 * (first - reference)  # of the PRM before it is trained
+        wanted[-1] += outcome
+        assert rewards == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert {**found, "rewards": None} == {**output, "rewards": None}
