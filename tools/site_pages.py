@@ -241,6 +241,10 @@ def relink(text: str, source: Path, page: str, targets: dict[Path, str]) -> str:
         file = Path(os.path.normpath(source.parent / match.group(2)))
         if file in targets:
             target = targets[file]
+        elif file == DOCS / "results":
+            target = CLAIMS
+        elif file.parent == DOCS / "benchmarks":
+            target = f"benchmarks.md#{file.name}"
         elif file.is_relative_to(DOCS):
             target = file.relative_to(DOCS).as_posix()
         else:

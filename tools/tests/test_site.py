@@ -55,6 +55,7 @@ def test_every_package_has_its_pages(site: Path) -> None:
 
 def test_pages_ask_nobody_and_fit(site: Path, browser: Browser) -> None:
     page = browser.new_page(viewport=PHONE)
+    page.set_default_timeout(600_000)  # the page of claims has all figures in it, and the machine may be busy
     asked: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -82,11 +83,19 @@ def test_links_of_a_readme_lead_to_the_pages_of_the_site() -> None:
     text = (
         '[a](../tenfold/README.md#use) ![b](../../docs/floors.svg) <img src="../../docs/floors.svg">'
         " [c](https://arxiv.org/abs/1) [d](#here) [e](src/lpa/layers.py)"
+        " [f](../../docs/results) [g](../../docs/benchmarks/lpa)"
     )
     assert site_pages.relink(text, source, "packages/lpa.md", targets) == (
         '[a](tenfold.md#use) ![b](../floors.svg) <img src="../floors.svg">'
         " [c](https://arxiv.org/abs/1) [d](#here) [e](src/lpa/layers.py)"
+        " [f](../results/index.html) [g](../benchmarks.md#lpa)"
     )
+
+
+def test_the_page_of_claims_has_every_paper(site: Path) -> None:
+    html = (site / "results" / "index.html").read_text(encoding="utf-8")
+    for paper in (ROOT / "docs" / "results").iterdir():
+        assert f'id="paper-{paper.name}"' in html
 
 
 def test_the_table_of_kernels_has_a_row_a_tile_and_a_column_a_target() -> None:
