@@ -35,6 +35,7 @@ class Ledger:
         self.new_calls = 0
         self._replies: dict[str, str] = {}
         self._under_way: dict[str, Event] = {}
+        self._stopped = False
         self._lock = Lock()
 
     def __enter__(self) -> Ledger:
@@ -52,6 +53,10 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def stop(self) -> None:
+        """Make no new call: what is under way in other threads is still kept."""
+        self._stopped = True
 
     def ask(
         self, model: ChatModel, messages: Sequence[Mapping[str, Any]], sample: int = 0, **parameters: Any
@@ -73,6 +78,8 @@ class Ledger:
                     break
             answered.wait()  # if the other thread got no reply, this one tries
         try:
+            if self._stopped:
+                raise MedXpertQAError("the run was stopped")
             reply = model(messages, **parameters)
             about = {"key": key, "model": model.name, "sample": sample}
             self._write(key, {**about, "messages": list(messages), "reply": reply})

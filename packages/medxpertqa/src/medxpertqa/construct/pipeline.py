@@ -223,7 +223,8 @@ class _Run:
             return {model.name: self._answers(model, question, stage, n) for model, n in basic + advanced}
 
         questions = [item.question for item in self.items]
-        found = each_question("ai", ask, questions, _at_once(stage.basic + stage.advanced))
+        at_once = _at_once(stage.basic + stage.advanced)
+        found = each_question("ai", ask, questions, at_once, self.ledger.stop)
         for name in found[0] if found else ():
             letters = [answer.letter for answers in found for answer in answers[name]]
             self.no_letter[name] = letters.count(None), len(letters)
@@ -262,7 +263,7 @@ class _Run:
         self, stage: str, change: Callable[[Question], Made | Labelled], models: Sequence[ModelSettings] = ()
     ) -> None:
         questions = [item.question for item in self.items]
-        changed = each_question(stage, change, questions, _at_once(models))
+        changed = each_question(stage, change, questions, _at_once(models), self.ledger.stop)
         for position, (item, made) in enumerate(zip(self.items, changed, strict=True)):
             self.items[position] = replace(item, question=made.question)
             if made.problems:

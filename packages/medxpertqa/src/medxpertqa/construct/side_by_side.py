@@ -13,13 +13,17 @@ Found = TypeVar("Found")
 
 
 def each_question(
-    stage: str, work: Callable[[Question], Found], questions: Sequence[Question], at_once: int
+    stage: str,
+    work: Callable[[Question], Found],
+    questions: Sequence[Question],
+    at_once: int,
+    stop: Callable[[], None],
 ) -> list[Found]:
     """Return `work(question)` of every question, in their order, with `at_once` of them under way.
 
     A terminal sees how far it is. A question whose request was turned down does not keep the others from
-    being asked; any other failure, and Ctrl-C, ends the stage as soon as what is under way has its replies,
-    which are kept.
+    being asked. Any other failure, and Ctrl-C, calls `stop`, after which `work` must ask nothing more, and
+    ends the stage as soon as the calls under way have their replies, which are kept.
 
     Raises:
         MedXpertQAError: requests were turned down; it names the questions.
@@ -38,6 +42,7 @@ def each_question(
                 if error is not None and not isinstance(error, RequestError):
                     raise error
         except BaseException:
+            stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     refused = {question.id: error for future, question in futures.items() if (error := future.exception())}
