@@ -7,6 +7,7 @@ import torch
 
 import fope.hf
 from fope.errors import FopeError
+from fope.hf.rotation import Deferred, give_tables, rotating_layers
 
 from .test_hf import fresh, logits, tokens
 
@@ -72,6 +73,16 @@ def test_decoding_with_a_cache_goes_past_the_kernel(kernel):
     options = {"max_new_tokens": 5, "do_sample": False}
     assert torch.equal(fused.generate(tokens(), **options), plain.generate(tokens(), **options))
     assert not kernel
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])  # before transformers 5.24, and since
+def test_a_layer_that_is_given_a_cache_rotates_by_itself(kernel, name):
+    _, fused = pair()
+    (attention, *_) = rotating_layers(fused)
+    options = {"position_ids": torch.arange(3)[None], "position_embeddings": None}
+    for cache, deferred in ((object(), False), (None, True)):
+        _, kwargs = give_tables(attention, (), {**options, name: cache})
+        assert isinstance(kwargs["position_embeddings"][0], Deferred) == deferred
 
 
 def test_a_mask_goes_past_the_kernel(kernel):

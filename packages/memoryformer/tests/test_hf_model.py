@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from memoryformer.errors import MemoryFormerError
-from memoryformer.hf import MemoryFormerConfig, MemoryFormerForCausalLM, memory
+from memoryformer.hf import MemoryFormerConfig, MemoryFormerForCausalLM, caches, memory
 from memoryformer.layers import MemoryLayer
 from memoryformer.machine import _MEMINFO, free_bytes
 
@@ -68,6 +68,15 @@ def test_decoding_with_a_cache_is_the_full_pass(changes: dict[str, Any], attenti
         step = model(ids[:, position : position + 1], past_key_values=step.past_key_values, use_cache=True)
         parts.append(step.logits)
     torch.testing.assert_close(torch.cat(parts, 1), full, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", caches.NAMES)
+def test_a_cache_is_taken_by_its_older_and_its_newer_name(name: str) -> None:
+    model, ids = small_model(), tokens(2, 12)
+    filled = model(ids[:, :5], use_cache=True)[caches.NAME]
+    rest = model(ids[:, 5:], **{name: filled})
+    torch.testing.assert_close(rest.logits, model(ids).logits[:, 5:], rtol=0, atol=1e-9)
+    assert filled.get_seq_length() == 12
 
 
 def test_left_padding_changes_nothing() -> None:

@@ -124,7 +124,9 @@ def give_tables(
     tables = HeadTables(embedding, *embedding.cos_sin(positions))
     if attention.config._attn_implementation != ATTENTION:  # type: ignore[union-attr]
         return args, kwargs | {"position_embeddings": (tables, tables)}
-    deferred = kwargs.get("past_key_values") is None and _kernels_have(tables)
+    # Of two names: transformers calls it `cache` from 5.24 on.
+    has_cache = kwargs.get("past_key_values") is not None or kwargs.get("cache") is not None
+    deferred = not has_cache and _kernels_have(tables)
     attention.fope_tables = tables if deferred else None  # type: ignore[assignment]
     handed = Deferred() if deferred else tables
     return args, kwargs | {"position_embeddings": (handed, handed)}

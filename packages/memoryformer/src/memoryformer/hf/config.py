@@ -40,7 +40,7 @@ class MemoryFormerConfig(PreTrainedConfig):
     """
 
     model_type = "memoryformer"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # noqa: RUF012
 
     vocab_size: int = 50_304
     hidden_size: int = 512

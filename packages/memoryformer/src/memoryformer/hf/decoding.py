@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache
 
 from memoryformer import backends
+from memoryformer.hf import caches
 
 if TYPE_CHECKING:
     from memoryformer.hf.modeling import MemoryFormerForCausalLM
@@ -39,7 +40,7 @@ def is_possible(model: MemoryFormerForCausalLM, generation_config: Any, **call: 
     "sdpa", or where the model has other modules or parameters than its own (adapters, shards), or hooks
     (accelerate, statistics).
     """
-    cache = call.get("past_key_values")
+    cache = call.get(caches.NAME)
     config = model.config
     return (
         not generation_config.return_dict_in_generate
@@ -201,13 +202,13 @@ def sample(
     """The loop of `generate` for greedy decoding and sampling, token for token as transformers has it."""
     outputs = model(
         input_ids,
-        **{key: model_kwargs.get(key) for key in ("attention_mask", "position_ids", "past_key_values")},
+        **{key: model_kwargs.get(key) for key in ("attention_mask", "position_ids", caches.NAME)},
         use_cache=True,
         logits_to_keep=1,
     )
     batch, length = input_ids.shape
     max_length = generation_config.max_length
-    step = Step(model, outputs.past_key_values, max_length)
+    step = Step(model, outputs[caches.NAME], max_length)
     mask, positions = _padding(model_kwargs.get("attention_mask"), model_kwargs, max_length)
     ids = input_ids.new_empty(batch, max_length)
     ids[:, :length] = input_ids

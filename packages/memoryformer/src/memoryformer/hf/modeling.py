@@ -33,7 +33,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from memoryformer.errors import MemoryFormerError
-from memoryformer.hf import decoding, saving
+from memoryformer.hf import caches, decoding, saving
 from memoryformer.hf.config import MemoryFormerConfig
 from memoryformer.hf.memory import check_fits
 from memoryformer.layers import BIAS_STD, MemoryBlock, MemoryLayer
@@ -92,6 +92,7 @@ class MemoryFormerAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return (batch, length, hidden_size) and, from the eager attention, the weights."""
@@ -101,8 +102,8 @@ class MemoryFormerAttention(nn.Module):
             for part in self.qkv_proj(hidden_states).chunk(3, dim=-1)
         )
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if (cache := caches.either(past_key_values, cache)) is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -147,7 +148,7 @@ class MemoryFormerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["MemoryFormerLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = list(caches.NAMES)  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -205,6 +206,7 @@ class MemoryFormerModel(MemoryFormerPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Token ids (batch, length), or embeddings, to the last hidden states (batch, length, hidden_size).
@@ -216,9 +218,11 @@ class MemoryFormerModel(MemoryFormerPreTrainedModel):
             raise MemoryFormerError("give either input_ids or inputs_embeds, not both")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = caches.either(past_key_values, cache)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        past = cache.get_seq_length() if cache is not None else 0
+        named: dict[str, Any] = {caches.NAME: cache}
         self.check_length(past, inputs_embeds.shape[1])
         if position_ids is None:
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + past
@@ -226,8 +230,8 @@ class MemoryFormerModel(MemoryFormerPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **named,
         )
         hidden_states = inputs_embeds
         position_embeddings = self.rotary_emb(hidden_states, position_ids=position_ids)
@@ -237,13 +241,11 @@ class MemoryFormerModel(MemoryFormerPreTrainedModel):
                 position_embeddings=position_embeddings,
                 attention_mask=mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
+                **named,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
-        )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **named)
 
     def check_length(self, past: int | torch.Tensor, new: int) -> None:
         """Raise `MemoryFormerError` if `new` tokens after `past` ones go beyond the positions."""
@@ -305,6 +307,7 @@ class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (batch, length, vocab_size), and with `labels` the mean loss in nats.
@@ -315,9 +318,9 @@ class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **{caches.NAME: caches.either(past_key_values, cache)},
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -331,9 +334,9 @@ class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{caches.NAME: outputs.get(caches.NAME)},
         )
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from memoryformer.hf import caches
+
 
 @torch.no_grad()
 def write(model: PreTrainedModel, prompt: Tensor, new_tokens: int) -> Tensor:
@@ -25,7 +27,7 @@ def write(model: PreTrainedModel, prompt: Tensor, new_tokens: int) -> Tensor:
     ids = prompt.new_empty(1, length + new_tokens)
     ids[:, :length] = prompt
     outputs = model(prompt, use_cache=True, logits_to_keep=1)
-    step = Step(model, outputs.past_key_values, length + new_tokens)
+    step = Step(model, outputs[caches.NAME], length + new_tokens)
     logits = outputs.logits[:, -1]
     for at in range(length, length + new_tokens):
         ids[:, at] = logits.argmax(-1)
