@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers.utils import ModelOutput
 
 from implicit_prm.backends.hf import HFBackend
+from implicit_prm.backends.prompts import can_share_prompts
 from implicit_prm.decoding import draw
 from implicit_prm.encoding import encode_rows
 from implicit_prm.errors import ImplicitPRMError
@@ -109,6 +112,35 @@ def test_the_most_probable_tokens_are_those_of_generate(tiny_llama, tokenizer, k
     for prompt, (sample,) in zip(ids, found, strict=True):
         expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)
         assert sample.token_ids == tuple(expected[0, len(prompt) :].tolist())
+
+
+def forward_with_cache(self, input_ids, attention_mask=None, position_ids=None, cache=None, use_cache=None):
+    """As transformers has it from 5.24 on: the cache is called `cache`, in arguments and outputs."""
+    inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+    output = LlamaForCausalLM.forward(self, input_ids, past_key_values=cache, **inputs)
+    return NewerOutput(logits=output.logits, cache=output.past_key_values)
+
+
+@dataclass
+class NewerOutput(ModelOutput):
+    logits: torch.Tensor | None = None
+    cache: object = None
+
+
+def test_a_cache_of_the_newer_name_is_read_and_kept(tiny_llama, tokenizer) -> None:
+    model = tiny_llama(vocab_size=len(tokenizer))
+    usual = HFSampler(model, tokenizer).sample(PROMPTS, temperature=0.0, max_tokens=12)
+    model.forward = forward_with_cache.__get__(model)
+    assert can_share_prompts(model)
+    newer = HFSampler(model, tokenizer).sample(PROMPTS, temperature=0.0, max_tokens=12)
+    assert [one.token_ids for one in flat(newer)] == [one.token_ids for one in flat(usual)]
+
+
+def test_a_model_without_a_cache_is_refused(tiny_llama, tokenizer) -> None:
+    model = tiny_llama(vocab_size=len(tokenizer))
+    model.forward = lambda input_ids, attention_mask=None: None
+    with pytest.raises(ImplicitPRMError, match="takes no cache of keys and values"):
+        HFSampler(model, tokenizer).sample(PROMPTS, max_tokens=2)
 
 
 def test_the_shares_drawn_are_the_softmax_at_that_temperature() -> None:

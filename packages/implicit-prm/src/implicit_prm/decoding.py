@@ -12,6 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from implicit_prm.backends.prompts import cache_name
+from implicit_prm.errors import ImplicitPRMError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -103,6 +106,7 @@ class _Reader:
     def __init__(self, model: Any) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._accepted = inspect.signature(inner.forward).parameters.keys()
+        self._name = cache_name(inner)
         self._model = model
         self._cache: Any = None
         self._mask: Any = None
@@ -114,12 +118,17 @@ class _Reader:
             "input_ids": tokens,
             "attention_mask": self._mask,
             "position_ids": (self._mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :],
-            "past_key_values": self._cache,
             "use_cache": True,
             "logits_to_keep": 1,
         }
-        output = self._model(**{key: value for key, value in inputs.items() if key in self._accepted})
-        self._cache = output.past_key_values
+        given = {key: value for key, value in inputs.items() if key in self._accepted}
+        if self._name is None:
+            raise ImplicitPRMError(
+                f"{type(self._model).__name__} takes no cache of keys and values, without which it cannot "
+                "write token by token here; sample with the backend vllm or openai"
+            )
+        output = self._model(**given, **{self._name: self._cache})
+        self._cache = output[self._name]
         return output.logits[:, -1].to(tokens.device, torch.float32)
 
     def select(self, values: Tensor, rows: Tensor) -> Tensor:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def cache_name(model: PreTrainedModel) -> str | None:
+    """What the model's `forward` calls its cache: `cache` from transformers 5.24 on; None: it takes none."""
+    accepted = inspect.signature(_inner(model).forward).parameters
+    return next((name for name in ("past_key_values", "cache") if name in accepted), None)
+
+
 def can_share_prompts(model: PreTrainedModel) -> bool:
     """Whether what a model keeps of a prompt is one key and one value for each token in every layer.
 
@@ -27,7 +33,7 @@ def can_share_prompts(model: PreTrainedModel) -> bool:
 
     inner = _inner(model)
     accepted = inspect.signature(inner.forward).parameters
-    if inner._is_stateful or not {"past_key_values", "position_ids"} <= accepted.keys():
+    if inner._is_stateful or cache_name(model) is None or "position_ids" not in accepted:
         return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=inner.config).layers)
 
@@ -38,8 +44,11 @@ class PromptCache:
     tokens: those of all prompts; computed: the positions fed to get them, padding included.
     """
 
-    def __init__(self, layers: list[tuple[Tensor, Tensor]], lengths: list[int], computed: int) -> None:
+    def __init__(
+        self, layers: list[tuple[Tensor, Tensor]], lengths: list[int], computed: int, name: str
+    ) -> None:
         self._layers = layers
+        self._name = name  # of the cache among the model's arguments
         self._lengths = lengths
         self.tokens = sum(lengths)
         self.computed = computed
@@ -51,13 +60,13 @@ class PromptCache:
         """Feed the prompts, the longest first, at most `batch_size` at a time; none may be empty."""
         from transformers import DynamicCache
 
-        longest, computed = max(map(len, prompts)), 0
+        longest, computed, name = max(map(len, prompts)), 0, cache_name(model) or "past_key_values"
         parts: list[list[tuple[Tensor, Tensor]]] = []
         for part in cheapest_cuts([len(prompt) for prompt in prompts], batch_size):
             tokens = padded(prompts[part], 0, model.device)
             cache = DynamicCache(config=_inner(model).config)
             # Of the logits only the last position's, which nobody reads, can be asked for: none would be all.
-            model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model(input_ids=tokens, **{name: cache}, use_cache=True, logits_to_keep=1)
             computed += tokens.numel()
             room = (0, 0, 0, longest - tokens.shape[1])
             parts.append([(F.pad(keys, room), F.pad(values, room)) for keys, values, _ in cache])
@@ -65,7 +74,7 @@ class PromptCache:
             (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
             for layer in zip(*parts, strict=True)
         ]
-        return cls(layers, [len(prompt) for prompt in prompts], computed)
+        return cls(layers, [len(prompt) for prompt in prompts], computed, name)
 
     def followed_by(self, tokens: Tensor, prompts: Sequence[int]) -> dict[str, Any]:
         """What to call the model with so that row b of `tokens` [B, T] follows prompt number `prompts[b]`.
@@ -87,7 +96,7 @@ class PromptCache:
             "input_ids": tokens,
             "attention_mask": torch.cat([held, torch.ones_like(tokens, dtype=torch.bool)], 1).long(),
             "position_ids": lengths[:, None] + positions,
-            "past_key_values": DynamicCache(kept),
+            self._name: DynamicCache(kept),
             "use_cache": True,
         }
 
