@@ -187,10 +187,11 @@ def test_generation_with_and_without_a_cache_is_equal(ranks, token_ids):
     assert torch.equal(*texts)
 
 
-def test_a_text_read_in_pieces_gives_the_same_logits(token_ids):
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])  # before transformers 5.24, and since
+def test_a_text_read_in_pieces_gives_the_same_logits(token_ids, name):
     model = build(rank=8)
     cache = DynamicCache(config=model.config)
-    pieces = [model(piece, past_key_values=cache).logits for piece in token_ids.split((5, 1, 14), dim=1)]
+    pieces = [model(piece, **{name: cache}).logits for piece in token_ids.split((5, 1, 14), dim=1)]
     torch.testing.assert_close(torch.cat(pieces, 1), model(token_ids).logits, rtol=1e-5, atol=1e-5)
 
 

@@ -33,6 +33,10 @@ from lpa.config import check_rank
 from lpa.errors import LPAError, RankError
 from lpa.layers import LowRankLinear, StackedDown
 
+# What transformers calls the cache of keys and values: `cache` from 5.24 on. Models here take both names; one
+# that knew only the older would generate from the last token alone, and nobody would say so.
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 class ClassicConfig(PreTrainedConfig):
     """Sizes of a setting-1 model; the defaults are the official 370M one.
@@ -43,7 +47,7 @@ class ClassicConfig(PreTrainedConfig):
     """
 
     model_type = "lpa_classic"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -116,6 +120,7 @@ class ClassicAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, length, hidden_size) twice: the output, and the attention weights if they are computed."""
@@ -124,8 +129,8 @@ class ClassicAttention(nn.Module):
             project(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if (cache := past_key_values if cache is None else cache) is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attention: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -173,7 +178,7 @@ class ClassicPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["ClassicDecoderLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -210,6 +215,7 @@ class ClassicModel(ClassicPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Token ids (batch, length) -> hidden states (batch, length, hidden_size).
@@ -222,9 +228,11 @@ class ClassicModel(ClassicPreTrainedModel):
             raise LPAError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        seen = 0 if cache is None else cache.get_seq_length()
+        named: dict[str, Any] = {CACHE: cache}
         self._check_length(seen + inputs_embeds.shape[1])
         if position_ids is None:
             position_ids = seen + torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
@@ -233,12 +241,12 @@ class ClassicModel(ClassicPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **named,
         )
         for layer in self.layers:
-            x = layer(x, attention_mask=mask, past_key_values=past_key_values, **kwargs)
-        return BaseModelOutputWithPast(last_hidden_state=x, past_key_values=past_key_values)
+            x = layer(x, attention_mask=mask, **named, **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=x, **named)
 
     def _check_length(self, length: int) -> None:
         most = self.config.max_position_embeddings
@@ -271,6 +279,7 @@ class ClassicForCausalLM(ClassicPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Token ids (batch, length) -> `.logits` (batch, length, vocab_size), of the last `logits_to_keep`.
@@ -282,9 +291,9 @@ class ClassicForCausalLM(ClassicPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **{CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -297,9 +306,9 @@ class ClassicForCausalLM(ClassicPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: outputs.get(CACHE)},
         )
 
 
