@@ -28,7 +28,7 @@ def test_the_kernel_finds_what_spglib_finds_on_the_built_cell(
         shifts = np.array([*SPECIAL, *rng.random((2, 2))])
         found = stacking_map(mono, op, shifts)
         for shift, index in zip(shifts, found.index, strict=True):
-            stratum, built = found.strata[index], classify(stack(mono, op, shift, gap=3.3))
+            stratum, built = found.strata[index], classify(stack(mono, op, shift, gap=3.3).atoms)
             for field in ("kind", "wave", "n_nodal_lines", "polar_z", "chiral"):
                 assert getattr(stratum, field) == getattr(built, field), (op, shift, field)
             counts = len(built.keep_ops), len(built.flip_ops)
@@ -89,7 +89,7 @@ def test_near_a_special_position_the_kernel_and_spglib_draw_the_same_line(
     step = np.array(direction) @ np.linalg.inv(PTBR3.lattice[:2, :2])  # 1 Å along x or y
     for part in (0.1, 0.45, 1.2, 3.0):
         near = np.array(shift) + part * PTBR3.symprec * step
-        built = classify(stack(PTBR3, "mirror", near, distance=6.35))
+        built = classify(stack(PTBR3, "mirror", near, distance=6.35).atoms)
         found = stacking_map(PTBR3, "mirror", [near])
         assert found.kind.tolist() == [built.kind], part
 

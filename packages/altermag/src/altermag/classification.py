@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
+from altermag.bilayer_group import bilayer_operations
 from altermag.cells import primitive_cell, rotation_count
 from altermag.errors import AltermagError
 from altermag.hall import hall_components
@@ -62,10 +64,10 @@ class Classification:
     `wave` ("d", "g", "i") is that of the dimension asked for, `wave_3d` that of the same structure judged in
     space; None where there is none. `n_nodal_lines` counts the nodal lines through Γ that symmetry forces
     (dim=3: planes), `nodal_directions` are their angles from x in degrees. `chiral`, `polar_z` and
-    `polar_inplane` are those of the group of all operations, spin-keeping and spin-flipping; `layer_group`
-    (dim=2) or `space_group` (dim=3) is that of the positions alone. `lattice`, `frac_coords`, `species`,
-    `magmoms` are the structure as judged:
-    in the package's frame for dim=2, and in the primitive cell where the given one hides rotations.
+    `polar_inplane` are those of the group of all operations, spin-keeping and spin-flipping. `lattice`,
+    `frac_coords`, `species`, `magmoms` are the structure as judged: in the package's frame for dim=2, and in
+    the primitive cell where the given one hides rotations. `layer_group` and `space_group` are looked for
+    when they are asked for.
     """
 
     kind: str
@@ -77,8 +79,6 @@ class Classification:
     nodal_directions: tuple[float, ...]
     keep_ops: tuple[SpinOperation, ...]
     flip_ops: tuple[SpinOperation, ...]
-    layer_group: Group | None
-    space_group: Group | None
     spin_point_group: str
     chiral: bool
     polar_z: bool
@@ -122,6 +122,20 @@ class Classification:
             planar=self.dim == 2,
         )
 
+    @cached_property
+    def layer_group(self) -> Group | None:
+        """The layer group of the positions, moments left aside; None unless dim=2."""
+        return layer_group(*self._positions) if self.dim == 2 else None
+
+    @cached_property
+    def space_group(self) -> Group | None:
+        """The space group of the positions, moments left aside; None unless dim=3."""
+        return space_group(*self._positions) if self.dim == 3 else None
+
+    @property
+    def _positions(self) -> tuple[Floats, Floats, tuple[str, ...], float]:
+        return np.array(self.lattice), np.array(self.frac_coords), self.species, self.symprec
+
     @property
     def operations(self) -> Operations:
         """All operations as arrays, the keeping ones first."""
@@ -140,7 +154,8 @@ class Classification:
         for name in ("keep_ops", "flip_ops"):
             data[name] = [operation.to_dict() for operation in data[name]]
         for name in ("layer_group", "space_group"):
-            data[name] = data[name] and data[name]._asdict()
+            group = getattr(self, name)
+            data[name] = group and group._asdict()
         for name in ("nodal_directions", "species", "magmoms"):
             data[name] = list(data[name])
         for name in ("lattice", "frac_coords"):
@@ -161,8 +176,6 @@ class Classification:
         fields = {name: data[name] for name in cls.__dataclass_fields__}
         for name in ("keep_ops", "flip_ops"):
             fields[name] = tuple(map(SpinOperation.from_dict, fields[name]))
-        for name in ("layer_group", "space_group"):
-            fields[name] = fields[name] and Group(*_values(fields[name]))
         for name in ("nodal_directions", "species", "magmoms"):
             fields[name] = tuple(fields[name])
         for name in ("lattice", "frac_coords"):
@@ -190,11 +203,17 @@ def classify(
     """
     if dim not in (2, 3):
         raise AltermagError(f"dim={dim}; needed: 2 for a layer or 3 for a crystal")
-    crystal = _crystal(obj)
     symprec = symprec if symprec is not None else getattr(obj, "symprec", DEFAULT_SYMPREC)
     mag_tol = mag_tol if mag_tol is not None else getattr(obj, "mag_tol", DEFAULT_MAG_TOL)
     if not 0 < mag_tol < 1:
         raise AltermagError(f"mag_tol={mag_tol}; needed: a fraction of the largest moment, between 0 and 1")
+    if isinstance(obj, Bilayer) and dim == 2 and magmoms is None:
+        # `stack` has checked it, and its operations follow from those of the monolayer.
+        operations = bilayer_operations(obj) if (symprec, mag_tol) == (obj.symprec, obj.mag_tol) else None
+        if operations is not None:
+            cell = (obj.lattice, obj.frac_coords, obj.species, obj.magmoms, operations)
+            return _classification(*cell, dim=dim, symprec=symprec, mag_tol=mag_tol)
+    crystal = _crystal(obj)
     lattice, frac = checked_cell(crystal.lattice, crystal.frac_coords, crystal.species)
     vectors = site_moments(crystal.species, crystal.magmoms if magmoms is None else magmoms)
     canted = on_common_axis(vectors)[1] > MAX_CANTING
@@ -204,30 +223,10 @@ def classify(
         axis = crystal.vacuum_axis if vacuum_axis is None else vacuum_axis
         lattice, frac = to_slab(lattice, frac, vacuum_axis=axis, whole=crystal.vacuum_axis is not None)
     check_contacts(lattice, frac, crystal.species, PLANE if dim == 2 else (True, True, True), symprec)
-    lattice, frac, species, moments, operations = _with_all_rotations(
+    cell = _with_all_rotations(
         lattice, frac, crystal.species, moments, symprec=symprec, mag_tol=mag_tol, planar=dim == 2
     )
-    kind, reason = judge(operations, relative_moments(moments, mag_tol), mag_tol, dim)
-    if canted:
-        kind, reason = "noncollinear", "the moments have no common axis"
-    positions = (lattice, frac, species, symprec)
-    return Classification(
-        kind=kind,
-        reason=reason,
-        dim=dim,
-        layer_group=layer_group(*positions) if dim == 2 else None,
-        space_group=space_group(*positions) if dim == 3 else None,
-        spin_point_group=spin_point_group(operations),
-        symprec=symprec,
-        mag_tol=mag_tol,
-        lattice=_rows(lattice),
-        frac_coords=_rows(frac),
-        species=species,
-        magmoms=tuple(map(float, moments)),
-        **_listed(operations),
-        **_in_k(kind, operations, lattice, dim),
-        **vector_symmetry(operations, lattice),
-    )
+    return _classification(*cell, dim=dim, symprec=symprec, mag_tol=mag_tol, canted=canted)
 
 
 def symprec_scan(
@@ -246,6 +245,57 @@ def symprec_scan(
             if "symprec" not in str(error):
                 raise
     return found
+
+
+def _classification(
+    lattice: Floats,
+    frac: Floats,
+    species: tuple[str, ...],
+    moments: Floats,
+    operations: Operations,
+    *,
+    dim: int,
+    symprec: float,
+    mag_tol: float,
+    canted: bool = False,
+) -> Classification:
+    arrays = (operations.rotations, operations.signs, lattice, relative_moments(moments, mag_tol))
+    told = _told_by_rotations(*(np.ascontiguousarray(array).tobytes() for array in arrays), mag_tol, dim)
+    if canted:
+        told = told | {"kind": "noncollinear", "reason": "the moments have no common axis"}
+        told |= _in_k("noncollinear", operations, lattice, dim)
+    return Classification(
+        dim=dim,
+        symprec=symprec,
+        mag_tol=mag_tol,
+        lattice=_rows(lattice),
+        frac_coords=_rows(frac),
+        species=species,
+        magmoms=tuple(moments.tolist()),
+        **_listed(operations),
+        **told,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _told_by_rotations(
+    rotations: bytes, signs: bytes, lattice: bytes, moments: bytes, mag_tol: float, dim: int
+) -> dict[str, Any]:
+    """Return all that does not depend on where the atoms are: many stackings differ in nothing else.
+
+    The arguments are the arrays of `Operations`, the lattice and the relative moments, as bytes.
+    """
+    rows = np.frombuffer(rotations, dtype=np.int64).reshape(-1, 3, 3)
+    operations = Operations(rows, np.zeros((len(rows), 3)), np.frombuffer(signs, dtype=np.int64))
+    cell = np.frombuffer(lattice).reshape(3, 3)
+    kind, reason = judge(operations, np.frombuffer(moments), mag_tol, dim)
+    return {
+        "kind": kind,
+        "reason": reason,
+        "spin_point_group": spin_point_group(operations),
+        **_in_k(kind, operations, cell, dim),
+        **vector_symmetry(operations, cell),
+    }
 
 
 def _with_all_rotations(
@@ -329,9 +379,4 @@ def _symbol(species: Any) -> str:
 
 
 def _rows(matrix: Any) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(row.tolist() if hasattr(row, "tolist") else row) for row in matrix)
-
-
-def _values(group: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
-    """Return number and symbol; monty writes a named tuple as a list."""
-    return group.values() if isinstance(group, Mapping) else group
+    return tuple(map(tuple, matrix.tolist() if hasattr(matrix, "tolist") else matrix))

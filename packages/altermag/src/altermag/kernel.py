@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,18 +53,33 @@ class Form:
         return first.denominator == 1 and (self.d * shift[1] + self.e).denominator == 1
 
 
+class PlainForm(NamedTuple):
+    """A form in plain numbers, with the residual that it may have for a tolerance of 1 Å (its square for rank
+    2)."""
+
+    rank: int
+    a: int
+    b: int
+    c: float
+    d: int
+    e: float
+    limit: float
+
+
 @dataclass(frozen=True)
 class Congruences:
     """The operations that bilayers of one monolayer, operator and order can have, and when they have them.
 
-    Operation i has rotations[i] (3, 3) in the lattice's basis and signs[i], and is there if any form of
-    owners[i] (indices into `forms`) holds. `offset` (2,) turns a shift into one about the rational origin.
+    Operation i has rotations[i] (3, 3) in the lattice's basis, signs[i] and translations[i] (2,), to which
+    the shift is added if it swaps the layers (R_zz = -1); it is there if any form of owners[i] (indices into
+    `forms`) holds. `offset` (2,) turns a shift into one about the rational origin.
     """
 
     plane: Floats
     offset: Floats
     rotations: Integers
     signs: Integers
+    translations: Floats
     owners: tuple[tuple[int, ...], ...]
     forms: tuple[Form, ...]
 
@@ -78,46 +94,76 @@ class Congruences:
             block = shifts[start : start + BLOCK]
             x, y = block[:, 0] + self.offset[0], block[:, 1] + self.offset[1]
             bits = np.zeros(len(block), dtype=np.uint64)
-            for i, form in enumerate(self.forms):
+            for i, form in enumerate(self._plain):
                 bits |= self._near(form, x, y, tolerance).astype(np.uint64) << np.uint64(i)
             found[start : start + BLOCK] = bits
         return found
+
+    def code(self, shift: tuple[float, float], tolerance: float) -> int:
+        """Return the bits of the forms that hold at one shift: `codes` without its arrays."""
+        x, y = shift[0] + float(self.offset[0]), shift[1] + float(self.offset[1])
+        return sum(1 << i for i, form in enumerate(self._plain) if self._near(form, x, y, tolerance))
 
     def exact_code(self, shift: tuple[Fraction, Fraction]) -> int:
         """Return the bits of the forms that an exact shift about the rational origin satisfies."""
         return sum(1 << i for i, form in enumerate(self.forms) if form.holds(shift))
 
-    def operations(self, code: int) -> Operations:
-        """Return the rotations and signs of the operations that hold; their translations are left at zero."""
-        there = [i for i, forms in enumerate(self.owners) if any(code >> form & 1 for form in forms)]
-        return Operations(self.rotations[there], np.zeros((len(there), 3)), self.signs[there])
+    def operations(self, code: int, shift: tuple[float, float] = (0.0, 0.0)) -> Operations:
+        """Return the operations that hold, about the mid-plane and the in-plane origin of the bottom layer.
+
+        A code tells no translations: those of the operations that swap the layers need the `shift`.
+        """
+        there = self._there(code)
+        rotations = self.rotations[there]
+        translations = np.zeros((len(there), 3))
+        translations[:, :2] = self.translations[there]
+        translations[rotations[:, 2, 2] < 0, :2] += shift
+        return Operations(rotations, translations, self.signs[there])
 
     def is_group(self, code: int) -> bool:
         """Whether the operations are closed: not so for a shift just outside the tolerance of one form."""
-        found = self.operations(code)
-        rows = {(*map(int, r.ravel()), int(s)) for r, s in zip(found.rotations, found.signs, strict=True)}
-        products = np.einsum("aij,bjk->abik", found.rotations, found.rotations).reshape(-1, 9)
-        signs = np.outer(found.signs, found.signs).ravel()
-        return {(*map(int, r), int(s)) for r, s in zip(products, signs, strict=True)} <= rows
+        known = self._closed.get(code)
+        if known is None:
+            known = self._closed[code] = _closed(self.operations(code))
+        return known
+
+    def _there(self, code: int) -> list[int]:
+        return [i for i, forms in enumerate(self.owners) if any(code >> form & 1 for form in forms)]
 
     @cached_property
-    def _inverse(self) -> Floats:
-        return np.asarray(np.linalg.inv(self.plane))
+    def _closed(self) -> dict[int, bool]:
+        return {}
 
-    def _near(self, form: Form, x: Floats, y: Floats, tolerance: float) -> NDArray[np.bool_]:
-        if form.rank == 0:
-            return np.ones(len(x), dtype=bool)
-        if form.rank == 1:
-            # A is 1 minus a reflection: at a distance δ from the line the operation misses by 2δ.
-            slope = float(np.linalg.norm(self._inverse @ [form.a, form.b]))
-            return np.abs(_residual(form.a, x, form.b, y, float(form.c))) <= tolerance * slope / 2
-        second = _residual(0, x, form.d, y, float(form.e)) / form.d
-        first = _residual(form.a, x, form.b, y, float(form.c))
-        first = (first - form.b * second) / form.a
-        (xx, xy), (_, yy) = self.plane @ self.plane.T
-        # A is 1 minus a rotation: at a distance δ from the point the operation misses by √(det A) δ.
-        limit = tolerance**2 / (form.a * form.d)
-        return xx * first**2 + 2 * xy * first * second + yy * second**2 <= limit
+    @cached_property
+    def _plain(self) -> tuple[PlainForm, ...]:
+        inverse = np.linalg.inv(self.plane)
+        found = []
+        for form in self.forms:
+            # rank 1: A is 1 minus a reflection: at a distance δ from the line the operation misses by 2δ.
+            # rank 2: A is 1 minus a rotation: at δ from the point the operation misses by √(det A) δ.
+            limit = float(np.linalg.norm(inverse @ [form.a, form.b])) / 2
+            if form.rank == 2:
+                limit = 1 / (form.a * form.d)
+            found.append(PlainForm(form.rank, form.a, form.b, float(form.c), form.d, float(form.e), limit))
+        return tuple(found)
+
+    @cached_property
+    def _metric(self) -> tuple[float, float, float]:
+        (xx, xy), (_, yy) = (self.plane @ self.plane.T).tolist()
+        return xx, xy, yy
+
+    def _near(self, form: PlainForm, x: Any, y: Any, tolerance: float) -> Any:
+        """Whether a form holds at shifts about the rational origin: numbers, or arrays (N,)."""
+        rank, a, b, c, d, e, limit = form
+        if rank == 0:
+            return np.ones(np.shape(x), dtype=bool)
+        first = _residual(a, x, b, y, c)
+        if rank == 1:
+            return np.abs(first) <= tolerance * limit
+        second = _residual(0, x, d, y, e) / d
+        first = (first - b * second) / a
+        xx, xy, yy = self._metric
+        return xx * first**2 + 2 * xy * first * second + yy * second**2 <= tolerance**2 * limit
 
 
 def congruences(operations: Operations, operator: Integers, eta: int, plane: Floats) -> Congruences:
@@ -135,21 +181,27 @@ def congruences(operations: Operations, operator: Integers, eta: int, plane: Flo
         partners.setdefault((*map(int, rotation.ravel()), int(sign)), []).append(i)
     forms: dict[Form, int] = {}
     owners: dict[tuple[int, ...], set[int]] = {}
+    moves: list[Floats] = []
 
-    def add(rotation: Integers, sign: int, a: Integers, numerators: Integers) -> None:
+    def add(rotation: Integers, sign: int, a: Integers, numerators: Integers, translation: Floats) -> None:
         form = hermite_form(a, [Fraction(int(value), n) for value in numerators])
         if form is not None:
             key = (*map(int, rotation.ravel()), sign)
+            if key not in owners:  # in a primitive cell one translation belongs to a rotation and sign
+                moves.append(translation)
             owners.setdefault(key, set()).add(forms.setdefault(form, len(forms)))
 
     for i, (rotation, sign) in enumerate(zip(operations.rotations, operations.signs.tolist(), strict=True)):
         if rotation[2, 2] == 1:
             for j in partners.get((*map(int, (inverse @ rotation @ operator).ravel()), sign), []):
-                add(rotation, sign, unit - rotation[:2, :2], flat @ translations[j] - translations[i])
+                difference = flat @ translations[j] - translations[i]
+                add(rotation, sign, unit - rotation[:2, :2], difference, operations.translations[i, :2])
         swap = operator @ rotation
         if swap[2, 2] == -1:
             for j in partners.get((*map(int, (swap @ operator).ravel()), sign), []):
-                add(swap, eta * sign, unit + swap[:2, :2], flat @ translations[i] - translations[j])
+                difference = flat @ translations[i] - translations[j]
+                moved = flat @ operations.translations[i, :2]
+                add(swap, eta * sign, unit + swap[:2, :2], difference, moved)
     if len(forms) > 64:
         raise AltermagError(f"{len(forms)} different conditions on the shift; a code has room for 64")
     return Congruences(
@@ -157,6 +209,7 @@ def congruences(operations: Operations, operator: Integers, eta: int, plane: Flo
         offset=(flat - unit) @ origin,
         rotations=np.array([key[:9] for key in owners], dtype=np.int64).reshape(-1, 3, 3),
         signs=np.array([key[9] for key in owners], dtype=np.int64),
+        translations=np.array(moves).reshape(-1, 2),
         owners=tuple(tuple(sorted(found)) for found in owners.values()),
         forms=tuple(forms),
     )
@@ -217,7 +270,14 @@ def solutions(form: Form) -> list[tuple[Fraction, Fraction]]:
     return found
 
 
-def _residual(a: int, x: Floats, b: int, y: Floats, c: float) -> Floats:
+def _closed(found: Operations) -> bool:
+    rows = {(*map(int, r.ravel()), int(s)) for r, s in zip(found.rotations, found.signs, strict=True)}
+    products = np.einsum("aij,bjk->abik", found.rotations, found.rotations).reshape(-1, 9)
+    signs = np.outer(found.signs, found.signs).ravel()
+    return {(*map(int, r), int(s)) for r, s in zip(products, signs, strict=True)} <= rows
+
+
+def _residual(a: int, x: Any, b: int, y: Any, c: float) -> Any:
     """Return a x + b y + c minus the nearest integer."""
     value = y * b if a == 0 else x * a if b == 0 else x * a + y * b
     if c:

@@ -135,7 +135,7 @@ def _by_kernel(row: Row) -> dict[str, Any]:
 
 
 def _by_spglib(bilayer: Bilayer) -> dict[str, Any]:
-    found = classify(bilayer)
+    found = classify(bilayer.atoms)  # of a bilayer it would take the kernel's operations
     answers = {
         "kind": found.kind,
         "group": found.layer_group.number if found.layer_group else None,
