@@ -326,6 +326,8 @@ def test_bench_prints_a_table_and_writes_json(
         (("buckets", "LLAMA", "text.txt"), "has no MemoryLayer"),
         (("quantize", "OURS", "OUT", "--dtype", "int4"), "unknown dtype 'int4'"),
         (("quantize", "LLAMA", "OUT"), "has no MemoryLayer"),
+        (("quantize", "OURS", "OURS"), "is the model that is read; give another folder"),
+        (("quantize", "OURS", "text.txt"), "text.txt is a file; OUT is the folder"),
         (("convert", "official", "EMPTY", "OUT"), "EMPTY"),
         (("probe", "LLAMA", "text.txt", "--match", "*.ffn.*"), "*.mlp.down_proj"),
         (("probe", "LLAMA", "text.txt", "--tau", "17"), "tau is 17"),

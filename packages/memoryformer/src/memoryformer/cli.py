@@ -181,6 +181,7 @@ def quantize(
     """Store a model's tables in 4 times (int8) or twice (bfloat16) less memory."""
     from memoryformer.quantization import quantize_tables_
 
+    _check_output(output, checkpoint)
     model, tokenizer = _load(checkpoint)
     before = _table_bytes(model)
     quantize_tables_(model, dtype)
@@ -201,6 +202,7 @@ def official(
     """Convert a checkpoint of the authors' code to one that transformers reads."""
     from memoryformer.convert.official import convert_official
 
+    _check_output(output, str(source))
     model = convert_official(source)
     model.save_pretrained(output)
     saved = {"output": str(output), "parameters": sum(parameter.numel() for parameter in model.parameters())}
@@ -312,6 +314,13 @@ def reproduce(
         raise typer.Exit(1)
 
 
+def _check_output(output: Path, source: str) -> None:
+    if output.exists() and not output.is_dir():
+        raise MemoryFormerError(f"{output} is a file; OUT is the folder to write to")
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise MemoryFormerError(f"{output} is the model that is read; give another folder to write to")
+
+
 def _load(source: str) -> tuple[Any, Any]:
     """A causal language model in evaluation mode, on the accelerator if there is one, and its tokenizer."""
     import torch
@@ -328,7 +337,9 @@ def _load(source: str) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         if isinstance(error, MemoryFormerError):
             raise
-        raise MemoryFormerError(f"the model {source} cannot be loaded: {error}") from error
+        reason = str(error).partition("\n")[0]
+        where = "" if Path(source).exists() else f"there is no folder {source}, and from the hub: "
+        raise MemoryFormerError(f"the model {source} cannot be loaded: {where}{reason}") from error
     if torch.accelerator.is_available():
         torch.nn.Module.to(model, torch.accelerator.current_accelerator())
     return model.eval(), tokenizer
