@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import pickle
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_a_file_of_a_hub_data_set_is_read_and_may_be_packed(
     (task,) = read_tasks(["hf:owner/name:test2.jsonl.gz"], ["code"])
     assert task["prompt"] == LEETCODE["prompt_sft"]
     assert asked == [("owner/name", "test2.jsonl.gz", {"repo_type": "dataset"})]
+
+
+def test_a_hub_data_set_without_the_package_for_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(PrimeError, match=r"hf:owner/name:test is read by .*: pip install datasets"):
+        read_tasks(["hf:owner/name:test"], ["code"])
 
 
 def test_all_of_humaneval_is_read() -> None:

@@ -27,5 +27,7 @@ def test_rows_that_cannot_be_used_are_named(words: PreTrainedTokenizerFast) -> N
         read_prompts([{"question": "w0", "answer": 0}], words, 9)
     with pytest.raises(PrimeError, match="tests: row '0'"):
         read_prompts([{"prompt": "", "answer": 0}], words, 9, "tests")
+    with pytest.raises(PrimeError, match="row 1: the prompt is 5; it must be text, messages or token ids"):
+        read_prompts([{"prompt": "w0", "answer": 0}, {"prompt": 5, "answer": 0}], words, 9)
     with pytest.raises(PrimeError, match="no prompt to use"):
         read_prompts([], words, 9)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from implicit_prime import PrimeError
+from implicit_prime import PrimeError, PrimeWarning
 from implicit_prime.verifiers import MathVerifier, workers
 from implicit_prime.verifiers.base import VerifierResult
 from implicit_prime.verifiers.judging import judge
@@ -77,7 +77,8 @@ def test_workers_judge_as_the_function_does_and_keep_the_order(verifier):
 
 
 def test_references_may_be_numbers_and_nothing_is_an_error(verifier):
-    results = verifier([r"\boxed{6}"] * 4, [6, 6.0, None, " "])
+    with pytest.warns(PrimeWarning, match="2 of 4 .* the first is row 2: the reference None is no answer"):
+        results = verifier([r"\boxed{6}"] * 4, [6, 6.0, None, " "])
     assert _scores(results) == [(1.0, "ok"), (1.0, "ok"), (0.0, "error"), (0.0, "error")]
     assert verifier([], []) == []
 

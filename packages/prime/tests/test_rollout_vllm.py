@@ -293,3 +293,10 @@ def test_over_nccl_all_weights_are_announced_before_they_are_streamed(
         assert metadata == [(name, "float32", list(value.shape)) for name, value in whole_weights(model)]
         assert list(streamed) == [name for name, _, _ in metadata]
     assert torch.equal(updates[1][1]["lm_head.weight"], model.lm_head.weight)
+
+
+def test_without_vllm_the_extra_that_brings_it_is_named(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("implicit_prime.rollout.choice.find_spec", lambda name: None)
+    config = PrimeConfig(output_dir="run", rollout="vllm_colocate")
+    with pytest.raises(PrimeError, match=r"pip install 'implicit-prime\[vllm\]'"):
+        engine_for(config, torch.nn.Identity(), words)

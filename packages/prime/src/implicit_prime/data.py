@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,11 @@ def read_prompts(
                     f"{name}, row {number}, has no {key!r} (found: {found}); a row needs a 'prompt', and an "
                     "'answer' that the verifier can compare responses with"
                 )
+        if not isinstance(row["prompt"], Sequence):
+            raise PrimeError(
+                f"{name}, row {number}: the prompt is {row['prompt']!r:.60}; it must be text, messages or "
+                "token ids"
+            )
     try:
         ids = prompt_ids([row["prompt"] for row in rows], tokenizer)
     except ImplicitPRMError as error:

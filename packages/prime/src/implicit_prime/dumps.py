@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise PrimeError(
-            f"{path} is no dump of tensors: {(str(error) or repr(error)).splitlines()[0]}"
+            f"{path} is no dump of tensors, or of more than tensors; torch.save a dict of them"
         ) from error
     tensors = {key: x for key, x in found.items() if isinstance(x, Tensor)} if isinstance(found, dict) else {}
     if missing := [key for key in ("mask", "outcomes", "groups") if key not in tensors]:

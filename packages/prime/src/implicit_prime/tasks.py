@@ -133,16 +133,19 @@ def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _hub_rows(source: str) -> Iterator[Mapping[str, Any]]:
-    from datasets import load_dataset
-    from huggingface_hub import hf_hub_download
-
     name, *rest = source.split(":")
     split = rest[-1] if rest else "train"
     try:
         if split.endswith((".jsonl", ".jsonl.gz")):
+            from huggingface_hub import hf_hub_download
+
             rows: Iterable[Any] = read_lines(hf_hub_download(name, split, repo_type="dataset"))
         else:
+            from datasets import load_dataset
+
             rows = load_dataset(name, *rest[:-1], split=split)
+    except ImportError as error:
+        raise PrimeError(f"{HUB}{source} is read by the package datasets: pip install datasets") from error
     except (OSError, ValueError) as error:
         raise PrimeError(
             f"cannot load the hub's data set {name!r}, split {split!r}: {error}; write hf:owner/name:split, "

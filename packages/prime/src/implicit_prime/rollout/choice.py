@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from implicit_prime.errors import PrimeError
 from implicit_prime.rollout.base import RolloutEngine
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ def engine_for(config: PrimeConfig, model: nn.Module, tokenizer: PreTrainedToken
 
         return HFEngine(model, tokenizer, batch_size=config.rollout_batch_size)
     if config.rollout == "vllm_colocate":
+        if find_spec("vllm") is None:
+            raise PrimeError(
+                "rollout is 'vllm_colocate', and vLLM is not installed: pip install 'implicit-prime[vllm]'"
+            )
         from implicit_prime.rollout.vllm_colocate import VLLMEngine
 
         return VLLMEngine.from_model(

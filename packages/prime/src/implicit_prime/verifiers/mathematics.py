@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 from implicit_prime.errors import MissingExtraError, PrimeError
-from implicit_prime.verifiers.base import VerifierResult, check_lengths
+from implicit_prime.verifiers.base import VerifierResult, check_lengths, warn_of_faults
 from implicit_prime.verifiers.gsm8k import judge_gsm8k
 from implicit_prime.verifiers.workers import WorkerPool
 
@@ -42,11 +42,16 @@ class MathVerifier:
         self._pool = WorkerPool(workers, extract, timeout_s)
 
     def __call__(self, completions: Sequence[str], references: Sequence[Any]) -> list[VerifierResult]:
-        """A result for each, in order; any thread may ask.
+        """A result for each, in order; any thread may ask. What is an "error" is warned of.
 
         Raises `PrimeError` if the lengths differ or a worker does not start.
         """
         check_lengths(completions, references)
+        results = self._judge(completions, references)
+        warn_of_faults([(n, r) for n, r in enumerate(results) if r.status == "error"], len(results))
+        return results
+
+    def _judge(self, completions: Sequence[str], references: Sequence[Any]) -> list[VerifierResult]:
         if self.extract == "gsm8k":
             return [judge_gsm8k(*row) for row in zip(completions, references, strict=True)]
         results: dict[int, VerifierResult] = {}
