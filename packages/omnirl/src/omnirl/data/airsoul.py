@@ -78,6 +78,8 @@ def read_airsoul(
         OmniRLError: no records, one that is not whole, or no filler step to tell A.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise OmniRLError(f"{folder}: there is no such file or folder")
     records = {}
     for path in sorted(folder.glob("record-*")):
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from omnirl.evaluation.worlds import discrete_size
 from omnirl.inference.agent import ICRLAgent
 
 
@@ -31,8 +32,11 @@ def play(agent: ICRLAgent, env: gym.Env[Any, Any], *, episodes: int, seed: int =
     """Let the agent learn in `env` from an empty memory and yield each episode when it has ended.
 
     `env` has discrete observations and actions; its raw reward is `info["raw_reward"]` where `ShapedReward`
-    tells it, else the reward. Raises `OmniRLError` for more states or actions than the model knows.
+    tells it, else the reward. Raises `OmniRLError` for other spaces and for more states or actions than the
+    model knows.
     """
+    discrete_size(env.observation_space, "observations")
+    discrete_size(env.action_space, "actions")
     agent.reset(1, "none", seed=seed)
     for number in range(episodes):
         obs, _ = env.reset(seed=seed if number == 0 else None)

@@ -92,7 +92,11 @@ def read_checkpoint(path: str | Path) -> State:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise OmniRLError(f"{path}: there is no such file") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:  # torch's own words advise to read it with its code
+        raise OmniRLError(
+            f"{path} cannot be read as a checkpoint: it is no file of torch.save, or holds more than tensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         raise OmniRLError(f"{path} cannot be read as a checkpoint: {error}") from error
     if isinstance(found, Mapping):
         found = found.get("metadict_models", found)

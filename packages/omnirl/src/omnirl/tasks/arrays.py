@@ -38,7 +38,9 @@ def load_arrays(path: str | Path, kind: str) -> dict[str, Any]:
             values = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise OmniRLError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:  # numpy's own words are about reading it as a pickle, which is never done
+        raise OmniRLError(f"{path} cannot be read as a saved {kind}: it is no .npz file of arrays") from error
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise OmniRLError(f"{path} cannot be read as a saved {kind}: {error}") from error
     header = values.pop("omnirl", None)
     if header is None or header.tolist() != [kind, str(FORMAT)]:
