@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ptbr3: Monolayer) -> Path:
     """A monolayer without moments, and AB' and AC' bilayers with them."""
     found = tmp_path_factory.mktemp("structures")
     ptbr3.atoms.write(found / "mono.cif")
+    (found / "three.json").write_text("3")
     for name, shift in (("AB", (1 / 3, 2 / 3)), ("AC", (1 / 3, 0))):
         write_structure(stack(ptbr3, "mirror", shift, distance=6.35), found / f"{name}.json")
     return found
@@ -95,13 +96,31 @@ def test_a_poscar_is_written_and_its_moments_are_told(
             ("stack", "mono.cif", "--magmoms", "Pt=1", "--shift", "0,0", "-d", "6.4", "-o", "x.strange"),
             "ASE does not know this kind of file",
         ),
+        (("classify", "."), "a folder, not a structure"),
+        (("classify", "three.json"), "not an object"),
+        (("classify", "mono.cif", "--magmoms", "Pt=nan"), "a moment is not a finite number"),
+        (("classify", "mono.cif", "--magmoms", "Pt=1,Pt=2"), "an element is named twice"),
+        (
+            ("stack", "mono.cif", "--magmoms", "Pt=1", "--shift", "0,0", "-d", "6.4", "-o", "none/x.json"),
+            "there is no folder none",
+        ),
+        (("bands", "AB.json", "--exchange", "nan"), "exchange=nan"),
+        (("kerr", "AB.json", "--electrons", "72", "--emax", "-1"), "--emax -1.0"),
+        (
+            ("kerr", "AB.json", "--electrons", "72", "--substrate", "0", "--mesh", "1", "-n", "2"),
+            "n_substrate=0.0",
+        ),
         (("kpath", "AB.json", "--kind", "short"), "--kind short: it may be generic or standard"),
         (("kerr", "AB.json", "--electrons", "72", "--neel", "z"), "write three numbers, 0,0,1"),
         (("dft", "inputs", "AB.json", "-o", "x", "--engine", "abinit"), "there is no engine 'abinit'"),
         (("dft", "inputs", "AB.json", "-o", "x", "--preset", "hse"), "no preset 'hse'"),
         (("dft", "run", "AB.json", "-o", "x", "--set", "cutoff=5"), "have no cutoff"),
         (("dft", "run", "AB.json", "-o", "x", "--set", "h"), "--set h: write key=value"),
+        (("dft", "inputs", "AB.json", "-o", "mono.cif"), "mono.cif: File exists"),
         (("screen", "empty", "-o", "t.parquet"), "no such structure: empty"),
+        (("screen", ".", "-o", "t.csv"), "name it t.parquet"),
+        (("screen", ".", "-o", "t.parquet", "--ops", "foo"), "unknown operator 'foo'"),
+        (("screen", ".", "-o", "t.parquet", "--symprecs", "0,1e-2"), "needed: positive tolerances"),
         (("screen", ".", "-o", "t.parquet", "--magmoms", "1,1"), "give moments by element"),
         (("reproduce", "--quick", "--laptop"), "--quick and --laptop: choose one"),
     ],

@@ -269,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(f"this needs {package}, which is not installed: pip install 'altermag[{extra}]'", 2)
     except ImportError as error:  # says itself which extra brings what is missing
         _end(str(error), 2)
+    except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        _end(f"{error.filename}: {error.strerror}", 2)
     except OSError as error:  # a full disk, a folder that may not be written
         _end(str(error), 1)
     except Exception as error:

@@ -111,6 +111,8 @@ def kerr(
     from altermag.classification import classify
 
     direction = _direction(neel)
+    if not emax > 0:
+        raise AltermagError(f"--emax {emax}: the largest photon energy is a positive number of eV")
     layer = slab(structure, magmoms)
     allowed = sorted(classify(layer).hall_vector(direction))
     model = tb.from_bilayer(layer, orbitals=orbitals, soc=soc, neel=direction)
@@ -151,9 +153,14 @@ def slab(structure: Path, magmoms: str | None) -> Monolayer:
 
 
 def write_structure(layered: Any, out: Path) -> None:
-    """Write a bilayer, as .json with everything, else by ASE. Raises `AltermagError` if ASE cannot."""
+    """Write a bilayer, as .json with everything, else by ASE.
+
+    Raises `AltermagError` if ASE cannot, or there is no such folder.
+    """
     from altermag.dft.results import write_whole
 
+    if not out.parent.is_dir():
+        raise AltermagError(f"{out}: there is no folder {out.parent}")
     if out.suffix == ".json":
         write_whole(out, json.dumps(layered.to_dict(), indent=1))
         return

@@ -35,13 +35,17 @@ def moments_of(text: str | None) -> dict[str, float] | list[float] | None:
     parts = [part.strip() for part in text.split(",")]
     try:
         if "=" in text:
-            pairs = (part.partition("=") for part in parts)
-            return {name: float(value) for name, _, value in pairs}
-        return [float(part) for part in parts]
+            pairs = [part.partition("=") for part in parts]
+            found = {name: float(value) for name, _, value in pairs}
+        else:
+            return [float(part) for part in parts]
     except ValueError as error:
         raise AltermagError(
             f"--magmoms {text}: write Pt=1,Br=0 or a number for each atom, 1,1,0,0"
         ) from error
+    if len(found) < len(pairs):
+        raise AltermagError(f"--magmoms {text}: an element is named twice")
+    return found
 
 
 def assignments(entries: Sequence[str] | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def read(path: str | PathLike[str]) -> Crystal:
     """
     file = Path(path)
     if not file.is_file():
-        raise AltermagError(f"{file}: no such file")
+        raise AltermagError(f"{file}: {'a folder, not a structure' if file.is_dir() else 'no such file'}")
     if file.suffix == ".mcif":
         return _read_mcif(file)
     if file.suffix == ".json":
@@ -72,7 +72,7 @@ def read(path: str | PathLike[str]) -> Crystal:
         atoms = ase.io.read(file)
     except Exception as error:  # ASE's readers raise whatever they stumble over
         raise AltermagError(
-            f"{file}: not a structure that ASE can read ({type(error).__name__}: {error})"
+            f"{file}: not a structure that ASE can read ({type(error).__name__}{error and f': {error}'})"
         ) from error
     assert isinstance(atoms, Atoms)
     return from_ase(atoms)._replace(vacuum_axis=None)
@@ -168,14 +168,16 @@ def _read_json(file: Path) -> Crystal:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise AltermagError(f"{file}: not JSON ({error})") from error
-    if isinstance(content, dict) and content.get("@class") == "Structure":
+    if not isinstance(content, dict):
+        raise AltermagError(f"{file}: not an object; needed: lattice, frac_coords, species, magmoms")
+    if content.get("@class") == "Structure":
         try:
             from pymatgen.core.structure import Structure
         except ImportError as error:
             raise MissingExtraError("pymatgen", extra="pymatgen", why=f"to read {file}") from error
         return from_pymatgen(Structure.from_dict(content))
     missing = [key for key in ("lattice", "frac_coords", "species") if key not in content]
-    if not isinstance(content, dict) or missing:
+    if missing:
         raise AltermagError(
             f"{file}: no {', '.join(missing)}; needed: lattice, frac_coords, species, magmoms"
         )

@@ -224,7 +224,7 @@ def kerr(sigma_xx: ArrayLike, sigma_xy: ArrayLike, n_substrate: ArrayLike = 1.0)
     Conductivities are in e²/h, the substrate's index n_s may be complex and depend on the energy; shapes
     broadcast. r_± = (1 − n_s − Z0 σ_±)/(1 + n_s + Z0 σ_±), σ_± = σ_xx ± iσ_xy, Z0 e²/h = 2α; θ = −½
     arg(r_+/r_−) and ε = (|r_+| − |r_−|)/(|r_+| + |r_−|). For small angles θ + iε ≈ −2 Z0 σ_xy/[(n_s + Z0
-    σ_xx)² − 1]. nan where nothing is reflected (n_s = 1, σ = 0).
+    σ_xx)² − 1]. nan where nothing is reflected (n_s = 1, σ = 0). Raises `AltermagError` unless Re n_s > 0.
     """
     plus, minus, n_s = _circular(sigma_xx, sigma_xy, n_substrate)
     return _rotation((1 - n_s - plus) / (1 + n_s + plus), (1 - n_s - minus) / (1 + n_s + minus))
@@ -243,6 +243,8 @@ def _circular(
     sigma_xx: ArrayLike, sigma_xy: ArrayLike, n_substrate: ArrayLike
 ) -> tuple[Complex, Complex, Complex]:
     xx, xy, n_s = (np.asarray(values, dtype=complex) for values in (sigma_xx, sigma_xy, n_substrate))
+    if not (n_s.real > 0).all():
+        raise AltermagError(f"n_substrate={n_substrate!r}; needed: a refractive index, 1 for vacuum")
     return 2 * fine_structure * (xx + 1j * xy), 2 * fine_structure * (xx - 1j * xy), n_s
 
 

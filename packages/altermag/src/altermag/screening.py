@@ -22,6 +22,7 @@ from altermag.errors import AltermagError, MissingExtraError
 from altermag.exfoliation import exfoliate
 from altermag.io import crystal_dict, read
 from altermag.monolayer import Monolayer
+from altermag.stacking import named_operator
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,11 +71,17 @@ def screen(
     done again. `magmoms` by element replaces the files' moments. Shifts are fractions of the monolayer's
     cell, which is in the column structure (the content of a .json that `altermag.io.read` takes).
 
-    Raises `AltermagError` if there is no structure, or `out` is there and not to be resumed; `ImportError`
-    without pandas and pyarrow.
+    Raises `AltermagError` if there is no structure, `out` is there and not to be resumed or is no .parquet,
+    or for an unknown operator or tolerance; `ImportError` without pandas and pyarrow.
     """
     _pandas()
     target = Path(out)
+    if target.suffix != ".parquet":
+        raise AltermagError(f"{target}: the table is parquet; name it {target.with_suffix('.parquet').name}")
+    for op in ops:
+        named_operator(op)
+    if not symprecs or not all(0 < symprec < np.inf for symprec in symprecs):
+        raise AltermagError(f"symprecs={list(symprecs)}; needed: positive tolerances in Å")
     rows_file = target.with_name(f"{target.name}.rows.jsonl")
     files = _files(sources)
     if not resume and (target.exists() or rows_file.exists()):

@@ -51,14 +51,16 @@ def site_moments(species: Sequence[str], magmoms: ArrayLike | Mapping[str, float
     Raises `AltermagError` where there are none, the length differs or a named element is absent.
     """
     if magmoms is None:
-        raise AltermagError('the structure carries no moments; give them, such as magmoms={"Pt": 1.0}')
+        raise AltermagError(
+            'the structure carries no moments; give them, such as magmoms={"Pt": 1.0} (--magmoms Pt=1)'
+        )
     if isinstance(magmoms, Mapping):
         absent = sorted(set(magmoms) - set(species))
         if absent:
             raise AltermagError(
                 f"a moment is given for {', '.join(absent)}; there is only {_listed(species)}"
             )
-        return np.array([float(magmoms.get(name, 0.0)) for name in species])
+        magmoms = [float(magmoms.get(name, 0.0)) for name in species]
     moments = np.array(magmoms, dtype=float)
     if moments.shape not in {(len(species),), (len(species), 3)}:
         raise AltermagError(f"{len(species)} atoms, but moments of shape {moments.shape}")
@@ -196,7 +198,8 @@ def _vacuum(lattice: Floats, frac: Floats, axis: int | None) -> tuple[int, float
             i = max(range(3), key=lambda i: gaps[i][0])
             raise AltermagError(
                 f"no vacuum: the widest gap is {gaps[i][0]:.2f} Å, along {AXES[i]} (needed: {MIN_VACUUM:g} "
-                f"Å). A bulk crystal is classified with dim=3; a layered one can be cut with vacuum_axis={i}"
+                f"Å). A bulk crystal is classified with dim=3 (--dim 3); a layered one can be cut with "
+                f"vacuum_axis={i} (--vacuum-axis {i} of classify)"
             )
         if len(empty) > 1:
             along = " and ".join(f"{AXES[i]} ({gaps[i][0]:.1f} Å)" for i in empty)

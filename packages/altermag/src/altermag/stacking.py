@@ -194,7 +194,7 @@ def parse_shift(shift: Sequence[float | str | Fraction]) -> tuple[float, float]:
 def resolve_operator(op: str | ArrayLike, plane: Floats) -> tuple[str, Floats]:
     """Return the name and the Cartesian matrix (3, 3) of an operator that maps the lattice (2, 2)."""
     if isinstance(op, str):
-        name, matrix = op, _named_operator(op)
+        name, matrix = op, named_operator(op)
     else:
         name, matrix = "custom", np.array(op, dtype=float)
         if matrix.shape != (3, 3) or not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6):
@@ -224,7 +224,8 @@ def operate(mono: Monolayer, operator: Floats, shift: tuple[float, float] = (0.0
     return wrapped(mono.frac_coords[:, :2] @ inside.T + np.array(shift))
 
 
-def _named_operator(name: str) -> Floats:
+def named_operator(name: str) -> Floats:
+    """Return the Cartesian matrix (3, 3) of one of `OPERATORS`; raises `AltermagError` for another name."""
     simple = {
         "mirror": np.diag([1.0, 1.0, -1.0]),
         "identity": np.eye(3),
@@ -257,8 +258,8 @@ def _allowed(plane: Floats) -> str:
     vectors = np.array([(i, j) for i in range(-3, 4) for j in range(-3, 4) if (i, j) != (0, 0)]) @ plane
     along = np.degrees(np.arctan2(vectors[:, 1], vectors[:, 0])) % 180
     angles = sorted({round(float(angle), 3) % 180 for angle in np.r_[along, (along + 90) % 180]})
-    axes = [f"{a:g}" for a in angles if _lattice_residual(_named_operator(f"c2:{a}")[:2, :2], plane) < limit]
-    quarter = _lattice_residual(_named_operator("c4z")[:2, :2], plane) < limit
+    axes = [f"{a:g}" for a in angles if _lattice_residual(named_operator(f"c2:{a}")[:2, :2], plane) < limit]
+    quarter = _lattice_residual(named_operator("c4z")[:2, :2], plane) < limit
     say_axes = (
         f"in-plane axes c2:<angle> are possible at {', '.join(axes)}°" if axes else "it has no in-plane axes"
     )

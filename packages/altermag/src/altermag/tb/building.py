@@ -60,6 +60,9 @@ def from_bilayer(
     shells = SHELLS[orbitals]
     places = np.concatenate([np.arange(9)[SHELL_SLICES[shell]] for shell in shells])
     species, n = list(obj.species), len(places)
+    numbers = [exchange, field, *(soc.values() if isinstance(soc, Mapping) else [soc])]
+    if not np.isfinite(numbers).all():
+        raise AltermagError(f"exchange={exchange}, soc={soc}, field={field}; needed: finite numbers")
     coupling = np.array([soc.get(name, 0.0) if isinstance(soc, Mapping) else soc for name in species])
     if coupling.any() and shells == ("s",):
         raise AltermagError("s orbitals have no spin-orbit coupling; needed: orbitals='p', 'sp' or 'spd'")
