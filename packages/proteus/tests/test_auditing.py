@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -76,6 +78,11 @@ def test_a_declared_scale_is_held_against_the_values() -> None:
 def test_logarithms_declared_linear_are_told() -> None:
     with pytest.raises(ScaleError, match=r"as logarithms of intensities do.*--scale log2"):
         po.audit(data(scale="linear", group=TWO), po.Design())
+
+
+def test_a_scale_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ScaleError, match="'furlong'; it is one of linear, log2, ratio, arcsinh"):
+        po.run(data(group=TWO), out=tmp_path / "r", scale="furlong")
 
 
 def test_a_design_whose_terms_together_say_the_same_is_refused() -> None:

@@ -135,6 +135,9 @@ def test_different_samples_are_listed_with_the_nearest_names(tmp_path: Path) -> 
         po.read(path, metadata=sheet)
     for part in ("Only in the table: liver_01", "Only in the sheet: liver-01", "liver_01 ~ liver-01"):
         assert part in str(error.value)
+    sheet["sample_id"] = ["LIVER_01", "liver_02"]
+    with pytest.raises(MetadataError, match="liver_01 ~ LIVER_01"):
+        po.read(path, metadata=sheet)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import pandas as pd
 
@@ -22,10 +22,19 @@ from proteus_omics.engine.loop import Loop, Outcome
 from proteus_omics.engine.recording import RecordedPlanner
 from proteus_omics.engine.store import EVENTS, Store, file_hash
 from proteus_omics.engine.versions import versions
-from proteus_omics.errors import BudgetError, ResumeError
+from proteus_omics.errors import BudgetError, ResumeError, ScaleError
 from proteus_omics.hypotheses.assembly import assemble
 from proteus_omics.hypotheses.references import Table, Tables
-from proteus_omics.models import Budget, DatasetProfile, Hypothesis, Objective, Ref, Result
+from proteus_omics.models import (
+    Budget,
+    DatasetProfile,
+    Hypothesis,
+    Modality,
+    Objective,
+    Ref,
+    Result,
+    Scale,
+)
 from proteus_omics.planner.base import Connection, EndpointPlanner, Planner, Results, Spent
 from proteus_omics.planner.rules import RulesPlanner
 from proteus_omics.profiling import Normalization, profile_dataset
@@ -327,6 +336,9 @@ def _caveats(ref: Ref, ledger: Ledger, executor: Executor) -> Iterator[str]:
 def _declared(adata: AnnData, scale: str | None, modality: str | None) -> AnnData:
     if scale is None and modality is None:
         return adata
+    for given, kinds, what in ((scale, Scale, "scale"), (modality, Modality, "modality")):
+        if given is not None and given not in get_args(kinds):
+            raise ScaleError(f"{what} is {given!r}; it is one of {', '.join(get_args(kinds))}")
     result = adata.copy()
     record = dict(result.uns.get("proteus", {}))
     result.uns["proteus"] = record | {

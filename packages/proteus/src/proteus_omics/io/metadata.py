@@ -41,10 +41,9 @@ def matched(sheet: pd.DataFrame, samples: Sequence[str]) -> pd.DataFrame:
     unknown = [name for name in names if name not in sheet.index]
     unused = [name for name in sheet.index if name not in set(names)]
     if unknown or unused:
-        nearest = {
-            name: difflib.get_close_matches(name, unused or list(sheet.index), 1) for name in unknown[:5]
-        }
-        hints = ", ".join(f"{name} ~ {found[0]}" for name, found in nearest.items() if found)
+        alike = {name.lower(): name for name in unused or list(sheet.index)}
+        nearest = {name: difflib.get_close_matches(name.lower(), alike, 1) for name in unknown[:5]}
+        hints = ", ".join(f"{name} ~ {alike[found[0]]}" for name, found in nearest.items() if found)
         raise MetadataError(
             f"the table and the sample sheet have different samples. Only in the table: {_shown(unknown)}. "
             f"Only in the sheet: {_shown(unused)}." + (f" Nearest names: {hints}." if hints else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -131,9 +132,15 @@ def all_tools() -> dict[str, Tool]:
     """Every tool by name: ours, the user's own, and those of the entry points `proteus_omics.tools`."""
     import proteus_omics.tools  # noqa: F401  # registers ours
 
+    _load_entry_points()
+    return dict(sorted(_REGISTERED.items()))
+
+
+@cache
+def _load_entry_points() -> None:
+    """Once: finding them reads the metadata of every installed distribution."""
     for point in entry_points(group="proteus_omics.tools"):
         point.load()
-    return dict(sorted(_REGISTERED.items()))
 
 
 def get_tool(name: str) -> Tool:
