@@ -94,6 +94,18 @@ def test_data_goes_to_the_official_folders_and_back(command: Command, tasks: Pat
     )
 
 
+def test_bench_tells_four_rates(command: Command) -> None:
+    found = command.run("bench", "-n", 2, "--num-states", 8, "--steps", 20)
+    assert list(found) == [
+        "sampled tasks / s",
+        "solved tasks / s",
+        "environment steps / s",
+        "synthesised steps / s",
+    ]
+    assert all(rate > 0 for rate in found.values())
+    assert "at least 8" in command.fails("bench", "--num-states", 4)
+
+
 def test_a_model_is_trained_from_toml_with_changes(command: Command, tmp_path: Path) -> None:
     model = OmniRLConfig(16, 5, hidden_size=8, num_layers=1, num_heads=1, layout="fused")
     config = TrainConfig(

@@ -66,7 +66,14 @@ SHAPINGS = {
     "MountainCar": ("mountaincar", 1.0),
 }
 
-for verb in (cli_files.sample, cli_files.solve, cli_files.synth, cli_files.info, cli_files.convert):
+for verb in (
+    cli_files.sample,
+    cli_files.solve,
+    cli_files.synth,
+    cli_files.info,
+    cli_files.convert,
+    cli_files.bench,
+):
     app.command()(verb)
 
 

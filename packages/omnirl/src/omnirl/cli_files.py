@@ -1,4 +1,4 @@
-"""The verbs that make, read and convert files: sample, solve, synth, info, convert."""
+"""The verbs that make, read and convert files: sample, solve, synth, info, convert; and bench."""
 
 from __future__ import annotations
 
@@ -112,6 +112,21 @@ def synth(
     )
     value = {"out": str(out), "sequences": len(data), "steps": data.steps}
     screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+
+
+def bench(
+    num_states: Annotated[int, typer.Option(help="1 (bandits) or at least 8.")] = 16,
+    num_actions: Annotated[int, typer.Option()] = 5,
+    num_tasks: Annotated[int, typer.Option("--num-tasks", "-n", min=1)] = 256,
+    steps: Annotated[int, typer.Option(help="Of a synthesised sequence.", min=1)] = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine samples, solves, steps and synthesises, by the processor's clock."""
+    from omnirl.speed import measured_speed
+
+    value = measured_speed(num_states, num_actions, num_tasks=num_tasks, steps=steps, seed=seed)
+    screen.show(value, as_json, [(key, f"{rate:,.0f}") for key, rate in value.items()])
 
 
 def info(
