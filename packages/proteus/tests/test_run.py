@@ -64,6 +64,7 @@ def test_what_it_says_is_true_and_verified(finished: po.Run) -> None:
         assert {"reliability", "coherence", "literature", "novelty", "evaluability"} == set(one.scores)
         assert one.prediction is not None
         assert one.prediction.n_needed is not None
+    assert set(finished.entities()) <= set(finished.tables.entities())
 
 
 def test_the_same_seed_gives_the_same_bytes(finished: po.Run, tmp_path: Path) -> None:

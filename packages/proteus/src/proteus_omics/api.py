@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-
+from proteus_omics.auditing import declared
 from proteus_omics.design import Design
 from proteus_omics.engine.budget import Meter
 from proteus_omics.engine.execution import Executor
@@ -22,20 +21,11 @@ from proteus_omics.engine.loop import Loop, Outcome
 from proteus_omics.engine.recording import RecordedPlanner
 from proteus_omics.engine.store import EVENTS, Store, file_hash
 from proteus_omics.engine.versions import versions
-from proteus_omics.errors import BudgetError, ResumeError, ScaleError
+from proteus_omics.errors import BudgetError, ResumeError
 from proteus_omics.hypotheses.assembly import assemble
-from proteus_omics.hypotheses.references import Table, Tables
-from proteus_omics.models import (
-    Budget,
-    DatasetProfile,
-    Hypothesis,
-    Modality,
-    Objective,
-    Ref,
-    Result,
-    Scale,
-)
-from proteus_omics.planner.base import Connection, EndpointPlanner, Planner, Results, Spent
+from proteus_omics.hypotheses.references import Frames, Table, Tables
+from proteus_omics.models import Budget, DatasetProfile, Hypothesis, Objective, Ref, Result
+from proteus_omics.planner.base import Cassette, Connection, EndpointPlanner, Planner, Results, Spent
 from proteus_omics.planner.rules import RulesPlanner
 from proteus_omics.profiling import Normalization, profile_dataset
 from proteus_omics.tools.registry import ToolContext, all_tools
@@ -44,9 +34,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from proteus_omics.knowledge import Knowledge
-
-Cassette: TypeAlias = tuple[str | Path, Literal["record", "replay", "auto", "off"]]
-"""A file of a language model's answers, and what is done with it."""
 
 RECORD = "run.json"
 HYPOTHESES = "hypotheses.json"
@@ -104,9 +91,9 @@ class Run:
         return Tables(found)
 
     @cached_property
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Result tables by id: `de`, `gsea`, `modules`, `cox`, `state_de`, ..."""
-        return {id: table.data for id, table in self.index.items()}
+    def tables(self) -> Frames:
+        """Result tables by id: `de`, `gsea`, `cox`, `state_de`, ...; `.entities()` are what they name."""
+        return Frames(self.index)
 
     def entities(self) -> list[str]:
         """Every entity that a hypothesis is about, in rank order."""
@@ -155,7 +142,7 @@ def run(
     design, chosen = design or Design(), _planner(planner)
     if cassette is not None and not isinstance(chosen, EndpointPlanner):
         raise ValueError(f"a cassette keeps a language model's answers, and the planner is {chosen.name}")
-    adata = _declared(adata, scale, modality)
+    adata = declared(adata, scale, modality)
     known = _knowledge(knowledge)
     profile = profile_dataset(
         adata, design, knowledge=known, explore=explore, normalization=normalization, test=test
@@ -331,20 +318,6 @@ def _caveats(ref: Ref, ledger: Ledger, executor: Executor) -> Iterator[str]:
         yield again
     if executor.used_imputation(ref.table):
         yield "imputed values went into this result"
-
-
-def _declared(adata: AnnData, scale: str | None, modality: str | None) -> AnnData:
-    if scale is None and modality is None:
-        return adata
-    for given, kinds, what in ((scale, Scale, "scale"), (modality, Modality, "modality")):
-        if given is not None and given not in get_args(kinds):
-            raise ScaleError(f"{what} is {given!r}; it is one of {', '.join(get_args(kinds))}")
-    result = adata.copy()
-    record = dict(result.uns.get("proteus", {}))
-    result.uns["proteus"] = record | {
-        name: value for name, value in (("scale", scale), ("modality", modality)) if value is not None
-    }
-    return result
 
 
 def _knowledge(source: str | Path | Knowledge | None) -> Knowledge | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 
 from proteus_omics.design import CONTROLS, Design
 from proteus_omics.errors import ConfoundedDesignError, DesignError, NoReplicatesError, ScaleError
+from proteus_omics.models import Modality, Scale
 from proteus_omics.stats.designs import design_matrix
 from proteus_omics.stats.linear import orthonormal
 
@@ -37,6 +38,21 @@ def audit(adata: AnnData, design: Design, *, test: bool = True) -> list[str]:
         orthonormal(*_terms(samples, design))
     _check_survival(samples, design)
     return _notes(adata, samples, design)
+
+
+def declared(adata: AnnData, scale: str | None, modality: str | None) -> AnnData:
+    """The data with the scale and modality that the user says, which a reader could only guess."""
+    if scale is None and modality is None:
+        return adata
+    for given, kinds, what in ((scale, Scale, "scale"), (modality, Modality, "modality")):
+        if given is not None and given not in get_args(kinds):
+            raise ScaleError(f"{what} is {given!r}; it is one of {', '.join(get_args(kinds))}")
+    result = adata.copy()
+    record = dict(result.uns.get("proteus", {}))
+    result.uns["proteus"] = record | {
+        name: value for name, value in (("scale", scale), ("modality", modality)) if value is not None
+    }
+    return result
 
 
 def sample_sheet(adata: AnnData, design: Design, modality: str) -> pd.DataFrame:

@@ -150,6 +150,25 @@ class Tables(Mapping[str, Table]):
         return table.data[ref.column].iloc[table.row(ref.row)]
 
 
+class Frames(dict[str, pd.DataFrame]):
+    """The data of result tables by id."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__({id: table.data for id, table in tables.items()})
+        self._tables = tables
+
+    def entities(self) -> list[str]:
+        """Every protein, gene, set, module or population that a table names, each once, as they come."""
+        columns = [
+            table.data[name]
+            for table in self._tables.values()
+            for name, role in table.roles.items()
+            if role == "entity"
+        ]
+        named = (str(value) for values in columns for value in values.dropna().unique())
+        return list(dict.fromkeys(name for name in named if name))
+
+
 def _with_contrast(table: Table, row: str, contrast: str) -> str:
     if not contrast:
         return row

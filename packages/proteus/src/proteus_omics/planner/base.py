@@ -91,6 +91,8 @@ class Planner(Protocol):
 
 
 CassetteMode: TypeAlias = Literal["record", "replay", "auto", "off"]
+Cassette: TypeAlias = tuple[str | Path, CassetteMode]
+"""A file of a language model's answers, and what is done with it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Connection:
     seed: int = 0
     emit: Callable[[str, Mapping[str, Any]], None] = lambda event, payload: None
     """Writes an event: `llm_request` and `llm_response` are the planner's own."""
-    cassette: tuple[str | Path, CassetteMode] | None = None
+    cassette: Cassette | None = None
     spent: Spent = Spent()
     """What earlier sessions of a resumed run asked, from its events."""
 
