@@ -142,6 +142,15 @@ def test_dft_inputs_are_written_by_the_engine_that_is_named(
     assert [Path(file).name for file in json.loads(shown.out)] == ["scf.in", "bands.in", "run.sh"]
 
 
+def test_kpath_names_its_points_in_fractions(altermag: Command, folder: Path) -> None:
+    found = json.loads(altermag("kpath", folder / "AB.json", "--json").out)
+    assert found["special_points"]["M"] == pytest.approx([0.5, 0])
+    shown = altermag("kpath", folder / "AB.json").out
+    x, y = found["special_points"]["k*"]
+    assert f"({x:.4f}, {y:.4f})" in shown
+    assert "(0.5000, 0.0000)" in shown
+
+
 def test_bands_show_nothing_on_the_standard_path_and_something_off_it(
     altermag: Command, folder: Path
 ) -> None:

@@ -37,9 +37,10 @@ def kpath(
             "k_points": path.k_points.tolist(),
             "distances": path.distances.tolist(),
             "ticks": ticks,
+            "special_points": {label: list(k) for label, k in path.special_points.items()},
         },
         as_json,
-        lambda: terminal.table(("point", "along (1/Å)"), [(label, f"{x:.4f}") for label, x in ticks]),
+        lambda: terminal.table(("point", "k (fractions of b1, b2)", "along (1/Å)"), _stations(path)),
     )
 
 
@@ -181,6 +182,15 @@ def _path(layer: Monolayer, kind: str) -> Any:
     if kind not in ("generic", "standard"):
         raise AltermagError(f"--kind {kind}: it may be generic or standard")
     return generic_path(layer) if kind == "generic" else standard_path(layer)
+
+
+def _stations(path: Any) -> list[tuple[str, str, str]]:
+    """Return label, fractions and distance of every point of a path, both of them where it jumps."""
+    return [
+        (label, "({:.4f}, {:.4f})".format(*path.special_points[label]), f"{along:.4f}")
+        for labels, along in path.ticks
+        for label in labels.split("|")
+    ]
 
 
 def _direction(text: str) -> tuple[float, float, float]:

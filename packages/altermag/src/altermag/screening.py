@@ -118,10 +118,11 @@ def top(table: DataFrame, count: int = 20) -> str:
         rank=found["waves"].map(lambda waves: min(WAVES.get(wave, 9) for wave in waves.split(", ")))
     ).sort_values(["rank", "n_atoms", "symprec", "source"], kind="stable")
     best = ranked.drop_duplicates(["source", "layer", "op"]).head(count)
+    layers = len(found.drop_duplicates(["source", "layer"]))
     lines = [
         "# Altermagnetic stackings",
         "",
-        f"{len(found.drop_duplicates(['source', 'layer']))} monolayers have one; the first {len(best)}:",
+        f"Monolayers that have one: {layers}. The first {len(best)} rows:",
         "",
         "| source | layer | group | stacked by | at shifts | wave | bilayer | polar, too, at |",
         "|---|---|---|---|---|---|---|---|",
