@@ -144,7 +144,7 @@ def test_moments_by_element_serve_files_that_have_none(folder: Path, tmp_path: P
     assert table["waves"].iloc[0]
     page = screening.top(table)
     assert "| d_silent.json |" in page
-    assert "1 monolayers have one" in page
+    assert "Monolayers that have one: 1." in page
 
 
 def test_a_folder_without_structures_is_an_error(tmp_path: Path) -> None:
