@@ -52,8 +52,8 @@ report: $(READY) ## build the page of all results so far and open it
 test: $(READY) ## all tests that need no GPU and no network, save the slow ones
 	$(PYTEST) -m '$(ORDINARY)'
 
-test-slow: $(READY) ## the slow ones
-	$(PYTEST) -m 'slow and $(HERE)'
+test-slow: $(READY) ## the slow ones, one after the other
+	$(BIN)/python -m pytest -m 'slow and $(HERE)'
 
 test-all: $(READY) ## both together: modules are imported, and models of a file made, once
 	$(PYTEST) -m '$(HERE)'
@@ -113,7 +113,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types,imports kernels test-all wheels,test-vllm,test-dft,docs
+	@python3 tools/stages.py setup ruff types,imports kernels test test-slow wheels docs test-vllm test-dft
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

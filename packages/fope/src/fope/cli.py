@@ -1,4 +1,4 @@
-"""The `fope` command: every verb calls one public function and shows what it returns."""
+"""The `fope` command, whole, hence over 400 lines: every verb shows what a public function returns."""
 
 from __future__ import annotations
 
