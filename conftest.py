@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 
 # One thread each, also in processes that a test starts: tests run side by side, a processor each.
 # Settled before NumPy and torch are imported.
@@ -30,6 +31,13 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_accelerator() -> None:
+    """A file's first Accelerator settles the precision of the process: the next file settles its own."""
+    if accelerate := sys.modules.get("accelerate"):
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before those of slow tests that were not asked for are taken out
