@@ -48,10 +48,14 @@ REWORKED = {
     "granite": {"logits_scaling": 3.0},
 }
 LENGTHS = (5, 9, 2)
+# In float64 transformers (from 5.24 on) gives Gemma 2, whose scores it caps, a softmax of float32 and NaN at
+# padding, the least float64 being -inf there.
+IN_FLOAT32 = {"gemma2"}
 
 
-def tiny_model(family, dtype=torch.float64, **changes):
+def tiny_model(family, dtype=None, **changes):
     torch.manual_seed(0)
+    dtype = dtype or (torch.float32 if family in IN_FLOAT32 else torch.float64)
     config = AutoConfig.for_model(family, **TINY | (PLAIN | REWORKED).get(family, {}) | changes)
     return AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
@@ -59,6 +63,10 @@ def tiny_model(family, dtype=torch.float64, **changes):
 @pytest.fixture(scope="module")
 def llama():
     return tiny_model("llama")
+
+
+def tolerance(family):
+    return {"rtol": 1e-5, "atol": 1e-5} if family in IN_FLOAT32 else {"rtol": 0, "atol": 1e-10}
 
 
 def rows(lengths=LENGTHS, vocabulary=VOCABULARY):
@@ -224,7 +232,7 @@ def test_a_padded_or_packed_batch_gives_every_row_its_textbook_values(family, si
         values = causal_log_probs(model, ids, mask, chunk_size=4, packed=packed)
         for row, sequence in enumerate(sequences):
             expected = naive(model, sequence)
-            torch.testing.assert_close(values[row][mask[row] == 1], expected, rtol=0, atol=1e-10)
+            torch.testing.assert_close(values[row][mask[row] == 1], expected, **tolerance(family))
     assert (values[mask == 0] == 0).all()
     assert "forward" not in vars(model.get_output_embeddings())
 
@@ -255,8 +263,7 @@ def test_gradients_of_a_whole_model_are_the_textbook_ones(family):
     ours = torch.autograd.grad(causal_log_probs(model, ids, mask, 4).sum(), tuple(model.parameters()))
     loss = sum(naive(model, sequence).sum() for sequence in sequences)
     expected = torch.autograd.grad(loss, tuple(model.parameters()))
-    # Gemma's norms are worked in float32 whatever the model's dtype.
-    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 if family == "gemma2" else 1e-10)
+    torch.testing.assert_close(ours, expected, **tolerance(family))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -269,7 +276,7 @@ def test_only_the_marked_tokens_are_worked_out(family):
         expected = causal_log_probs(model, ids, mask)
     kept = marked.clone()
     kept[2] = 0
-    torch.testing.assert_close(values, expected * kept, rtol=0, atol=1e-12)
+    torch.testing.assert_close(values, expected * kept, **tolerance(family))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -281,7 +288,7 @@ def test_after_a_cache_a_model_s_first_call_gives_the_values_of_the_whole_row(fa
         inputs = {"input_ids": sequence[None, 5:], "past_key_values": cache, "use_cache": True}
         places = torch.tensor([[True, True, True, False]])
         values = logprobs.chosen_log_probs(model, inputs, sequence[6:], places)
-    torch.testing.assert_close(values, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(values, expected, **tolerance(family))
 
 
 def test_the_first_call_draws_the_random_numbers_of_every_other():

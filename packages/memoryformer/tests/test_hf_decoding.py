@@ -181,8 +181,8 @@ def test_what_the_step_does_not_offer_goes_the_usual_way(monkeypatch: pytest.Mon
 
 def test_tokens_are_streamed_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
     class Tokenizer:
-        def decode(self, ids: list[int], **_: Any) -> str:
-            return " ".join(f"w{number}" for number in ids) + "\n"
+        def decode(self, ids: list[int] | int, **_: Any) -> str:
+            return " ".join(f"w{number}" for number in (ids if isinstance(ids, list) else [ids])) + "\n"
 
     model, ids = build().compile_decode(), tokens(1, 5)
     streamer = TextStreamer(Tokenizer(), skip_prompt=True)

@@ -85,7 +85,7 @@ def biased_attention(
     """transformers' SDPA attention with the module's own bias (heads, queries, keys) on the scores."""
     keys = torch.arange(key.shape[2], device=key.device)
     bias: torch.Tensor = module.position_bias(keys[-query.shape[2] :], keys)
-    bias = bias.to(query.dtype)
+    bias = bias.to(query.dtype)[None]
     return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=bias, **kwargs)
 
 
