@@ -14,7 +14,7 @@ ORDINARY := not slow and $(HERE)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12 --durations-min=3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-slow test-all test-vllm test-dft test-verl gpu bench lint ruff types imports kernels format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-slow test-all test-vllm test-dft test-verl test-newest gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -66,6 +66,9 @@ test-dft: $(READY) ## the tests that need GPAW, in an environment of their own (
 
 test-verl: $(READY) ## prime inside verl on a local Ray cluster, in an environment of their own (.venv-verl; not in make ci: minutes)
 	$(BIN)/python tools/test_verl.py
+
+test-newest: $(READY) ## the tests under the newest releases of all dependencies, in an environment of their own (.venv-newest)
+	$(BIN)/python tools/test_newest.py
 
 test-%: $(READY) ## the tests of one package
 	$(BIN)/python -m pytest -m '$(ORDINARY)' packages/$*
