@@ -1,6 +1,6 @@
 """Run tests under the newest releases of all dependencies, in an environment of their own, .venv-newest.
 
-Whoever installs a package with pip gets these; uv.lock holds some back, for vLLM's sake transformers above all.
+Whoever installs a package with pip gets these; uv.lock holds some back, transformers above all, for vLLM.
 
     python tools/test_newest.py                 # the ordinary tests of all packages
     python tools/test_newest.py packages/fope   # pytest's arguments

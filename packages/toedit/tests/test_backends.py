@@ -189,6 +189,21 @@ def test_a_model_that_is_not_there_says_how_to_get_one(tmp_path, monkeypatch):
         Editor.from_pretrained(str(tmp_path / "nothing"))
 
 
+def test_a_damaged_file_and_an_unknown_option_are_the_user_s_to_mend(tmp_path, tiny_llama, tokenizer):
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF and no more")
+    with pytest.raises(ToEditError, match=r"cannot load .*a\.gguf.*; the file may be damaged"):
+        Editor.from_pretrained(str(file))
+    tiny_llama().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(ToEditError, match="the backend takes no option 'foo'"):
+        Editor.from_pretrained(str(tmp_path / "model"), foo=1)
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ToEditError, match=r"cannot load .*model.*; the file may be damaged"):
+        Editor.from_pretrained(str(tmp_path / "model"))
+
+
 def test_a_path_can_mean_a_gguf_file(tmp_path):
     one = tmp_path / "a.gguf"
     one.touch()

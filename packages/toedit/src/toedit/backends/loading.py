@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,18 +49,30 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 @contextmanager
-def readable_errors(name: str) -> Iterator[None]:
-    """A model that is not there, gated, offline or in need of a library is the user's to mend."""
+def readable_errors(name: str, options: Iterable[str] = ()) -> Iterator[None]:
+    """A model that is not there, gated, damaged, offline or in need of a library is the user's to mend.
+
+    `options` are the names that the caller handed on, one of which the library may not know.
+    """
+    from safetensors import SafetensorError
+
     try:
         yield
     except ImportError as error:
         raise ToEditError(
             f"loading {name!r} needs a library that is not installed: {_first_line(error)}"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError, struct.error) as error:
         if isinstance(error, ToEditError):
             raise
-        raise ToEditError(f"cannot load {name!r}: {_first_line(error)}; {_HELP}") from error
+        is_read = isinstance(error, (SafetensorError, struct.error)) or gguf_file(name)
+        advice = "the file may be damaged or cut short; fetch it again" if is_read else _HELP
+        raise ToEditError(f"cannot load {name!r}: {_first_line(error)}; {advice}") from error
+    except TypeError as error:
+        unknown = next((option for option in options if f"'{option}'" in str(error)), None)
+        if unknown is None:
+            raise
+        raise ToEditError(f"the backend takes no option {unknown!r}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

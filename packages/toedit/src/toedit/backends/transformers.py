@@ -74,7 +74,7 @@ class TransformersBackend:
         cuda = torch.cuda.is_available()
         settings = {"dtype": "auto" if cuda else torch.float32, **sources(name), **options}
         tokenizer = load_tokenizer(name)
-        with readable_errors(name):
+        with readable_errors(name, options):
             model: nn.Module = AutoModelForCausalLM.from_pretrained(**settings)
         if cuda and "device_map" not in options:
             model = model.to("cuda")

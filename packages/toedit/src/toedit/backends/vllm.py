@@ -66,7 +66,7 @@ class VllmBackend:
         options["max_logprobs"] = max(options.get("max_logprobs", _MAX_LOGPROBS), cfg.top_k)
         options.setdefault("max_num_batched_tokens", _STEP_TOKENS)
         tokenizer = load_tokenizer(name)
-        with readable_errors(name):
+        with readable_errors(name, options):
             llm = LLM(model=name, enable_prefix_caching=False, **options)
         return cls(llm), tokenizer
 
