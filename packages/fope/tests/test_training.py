@@ -60,9 +60,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_run_folder_gives_the_trained_model_back(kind: str, file: Path, tmp_path: Path) -> None:
     config = run_config(str(file), [f"apply.options.kind={kind}"])
     metrics = train_run(config, tmp_path)
-    again = evaluate_run(tmp_path, (16, 64), max_tokens=4 * 32)
-    for length, score in metrics["splits"]["valid"]["by_length"].items():
-        assert again["valid"][length]["loss"] == pytest.approx(score["loss"], abs=1e-6)
+    for again in (evaluate_run(tmp_path), evaluate_run(tmp_path, (16, 64), max_tokens=4 * 32)):
+        assert again["valid"].keys() == {"16", "64"}
+        for length, score in metrics["splits"]["valid"]["by_length"].items():
+            assert again["valid"][length]["loss"] == pytest.approx(score["loss"], abs=1e-6)
     assert load_run(tmp_path)[0] == config
 
 

@@ -30,7 +30,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Source = Annotated[Path, typer.Argument(metavar="SRC", help="A model's folder or hub id.")]
 Target = Annotated[Path, typer.Argument(metavar="DST", help="The folder to write to.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `fope train` wrote.")]
-Lengths = Annotated[str, typer.Option(help="Context lengths with commas between; L to 16 L if not given.")]
+Lengths = Annotated[
+    str,
+    typer.Option(help="Context lengths with commas between; those of the run's own evaluation if not given."),
+]
 Assignments = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads it at run time
     typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
@@ -131,7 +134,12 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(help="Another text than the run's own (see `lmlab corpus list`)."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of each split, 0 for all.", min=0)] = 0,
+    max_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Tokens of each split, 0 for all; as in the run's own evaluation if not given.", min=0
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Perplexity of a trained model by context length."""

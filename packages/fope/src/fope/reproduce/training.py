@@ -133,22 +133,26 @@ def _baseline(saved: Path, options: dict[str, Any]) -> PreTrainedModel:
 
 
 def evaluate_run(
-    folder: Path, lengths: Sequence[int] = (), corpus: str | None = None, max_tokens: int = 0
+    folder: Path, lengths: Sequence[int] = (), corpus: str | None = None, max_tokens: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """Perplexity of each split but train at each context length: {split: {length: lmlab's `Perplexity`}}.
 
-    `corpus` is the run's own unless another is named, `lengths` L to 16 L. `max_tokens` bounds each split's
-    text, 0 takes all. Raises `FopeError` for a length that the text is too short for.
+    `corpus` is the run's own unless another is named. `lengths` are those of the run's own evaluation, or L
+    to 16 L where it has none; `max_tokens` bounds each split's text, 0 takes all of it, None as much as there.
+    Raises `FopeError` for a length that the text is too short for.
     """
     config, model, tokenizer = load_run(folder)
     length, name = config.corpus.context_length, corpus or config.corpus.name
+    lengths = lengths or config.evaluation.lengths or _multiples(length)
+    if max_tokens is None:
+        max_tokens = config.evaluation.max_blocks * length
     measured = {}
     for split in find_corpus(name).splits:
         if split == "train":
             continue
         text = np.asarray(pack(name, split, tokenizer, length).tokens[: max_tokens or None]).astype(np.int64)
         try:
-            scores = perplexity_by_length(model, torch.from_numpy(text), lengths or _multiples(length))
+            scores = perplexity_by_length(model, torch.from_numpy(text), lengths)
         except ValueError as error:
             raise FopeError(f"{split} of {name}: {error}") from error
         measured[split] = {str(length): asdict(score) for length, score in scores.items()}
@@ -158,9 +162,12 @@ def evaluate_run(
 def find_passkeys(
     folder: Path, lengths: Sequence[int] = (), depths: Sequence[float] = DEPTHS, trials: int = 10
 ) -> list[dict[str, Any]]:
-    """Passkey retrieval of a run's model: an `lmlab.passkey.PasskeyScore` for each length and depth."""
+    """Passkey retrieval of a run's model: an `lmlab.passkey.PasskeyScore` for each length and depth.
+
+    `lengths` are those of the run's own evaluation, or L to 16 L where it has none.
+    """
     config, model, tokenizer = load_run(folder)
-    wanted = lengths or _multiples(config.corpus.context_length)
+    wanted = lengths or config.evaluation.passkey_lengths or _multiples(config.corpus.context_length)
     return [asdict(score) for score in passkey(model, tokenizer, wanted, depths, trials=trials)]
 
 
