@@ -138,7 +138,7 @@ def evaluate_run(
     """Perplexity of each split but train at each context length: {split: {length: lmlab's `Perplexity`}}.
 
     `corpus` is the run's own unless another is named. `lengths` are those of the run's own evaluation, or L
-    to 16 L where it has none; `max_tokens` bounds each split's text, 0 takes all of it, None as much as there.
+    to 16 L where it has none; `max_tokens` bounds each split's text, 0 takes all, None as much as there.
     Raises `FopeError` for a length that the text is too short for.
     """
     config, model, tokenizer = load_run(folder)
