@@ -92,3 +92,10 @@ def test_huge_pages_are_refused_where_there_is_nothing_to_put_there() -> None:
         use_huge_pages_(nn.Linear(2, 2))
     with pytest.raises(MemoryFormerError, match=r"the tables of 0 are on meta, not on the CPU"):
         use_huge_pages_(nn.Sequential(MemoryLayer(8, 8, 4, device="meta")))
+
+
+def test_new_tables_ask_for_huge_pages() -> None:
+    layer = MemoryLayer(256, 1024, tau=8)  # tables of 32 MB
+    for made in (layer, quantize_tables_(layer), quantize_tables_(MemoryLayer(256, 1024, tau=8), "bfloat16")):
+        (flags,) = re.findall("^VmFlags: (.*)$", region(made.tables[16]), flags=re.MULTILINE)
+        assert "hg" in flags.split()

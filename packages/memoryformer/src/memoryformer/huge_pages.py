@@ -1,4 +1,7 @@
-"""Tables in huge pages of memory, for inference on Linux: fewer address translations for scattered rows."""
+"""Tables in huge pages of memory, for inference on Linux: fewer address translations for scattered rows.
+
+New tables ask for them by themselves (`machine.empty_tables`); loaded ones lie where the loader put them.
+"""
 
 from __future__ import annotations
 

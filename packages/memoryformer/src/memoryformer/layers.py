@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from memoryformer.errors import MemoryFormerError
 from memoryformer.functional import hash_codes, hash_weights, memory_lookup
 from memoryformer.hashing import check_score, check_tau
+from memoryformer.machine import empty_tables
 
 BIAS_STD = 0.001
 
@@ -79,9 +80,7 @@ class MemoryLayer(LookupLayer):
     ) -> None:
         super().__init__(in_features, out_features, tau, score, temperature)
         self.init_std = init_std
-        self.tables = nn.Parameter(
-            torch.empty(self.num_chunks, 2**tau, out_features, device=device, dtype=dtype)
-        )
+        self.tables = nn.Parameter(empty_tables((self.num_chunks, 2**tau, out_features), dtype, device))
         self.register_parameter(
             "bias", nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
         )

@@ -1,13 +1,37 @@
-"""What the machine has free."""
+"""The machine's memory: what is free, and pages for new tables."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+_HUGE_PAGE = 1 << 21
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def empty_tables(
+    shape: Sequence[int], dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """`torch.empty` for tables; on Linux its memory asks for pages of 2 MB before anything is written there.
+
+    Rows are fetched from all over the tables, and with pages of 4 KB finding its page is a good part of the time
+    that a row takes. The system may say no, which changes nothing but the time.
+    """
+    tables = torch.empty(tuple(shape), dtype=dtype, device=device)
+    if hasattr(mmap, "MADV_HUGEPAGE") and type(tables) is Tensor and tables.is_cpu:
+        first = -(-tables.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+        last = (tables.data_ptr() + tables.nbytes) // _HUGE_PAGE * _HUGE_PAGE
+        if first < last:
+            ctypes.CDLL(None).madvise(
+                ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_HUGEPAGE
+            )
+    return tables
 
 
 def free_bytes(device: torch.device) -> int | None:

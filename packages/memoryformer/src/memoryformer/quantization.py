@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from memoryformer.errors import MemoryFormerError
 from memoryformer.layers import LookupLayer, MemoryLayer
+from memoryformer.machine import empty_tables
 
 DTYPES = ("int8", "bfloat16")
 
@@ -37,7 +37,7 @@ class QuantizedMemoryLayer(LookupLayer):
     ) -> None:
         super().__init__(in_features, out_features, tau, score, temperature)
         shape = (self.num_chunks, 2**tau, out_features)
-        self.register_buffer("tables", torch.zeros(shape, dtype=torch.int8, device=device))
+        self.register_buffer("tables", empty_tables(shape, torch.int8, device).zero_())
         self.register_buffer("scales", torch.zeros(shape[:2], dtype=torch.float32, device=device))
         self.register_buffer("bias", torch.zeros(out_features, device=device, dtype=dtype) if bias else None)
         self.eval()
@@ -95,7 +95,8 @@ def quantize_tables_(model: nn.Module, dtype: str = "int8") -> nn.Module:
         raise MemoryFormerError(f"{type(model).__name__} has no MemoryLayer whose tables could be quantized")
     for layer, names in layers.items():
         if dtype == "bfloat16":
-            tables = layer.tables.detach().to(torch.bfloat16)
+            old = layer.tables.detach()
+            tables = empty_tables(old.shape, torch.bfloat16, old.device).copy_(old)
             layer.tables = nn.Parameter(tables, requires_grad=layer.tables.requires_grad)
             continue
         try:
@@ -111,7 +112,7 @@ def quantize_tables_(model: nn.Module, dtype: str = "int8") -> nn.Module:
 
 def _rows_to_int8(tables: Tensor) -> tuple[Tensor, Tensor]:
     """Tables [K, R, h] -> int8 [K, R, h] and float32 scales [K, R], a table at a time to spare memory."""
-    whole: Any = torch.empty_like(tables, dtype=torch.int8, memory_format=torch.contiguous_format)
+    whole = empty_tables(tables.shape, torch.int8, tables.device)
     scales = torch.empty(tables.shape[:2], dtype=torch.float32, device=tables.device)
     for k, table in enumerate(tables):
         largest = table.abs().amax(1).float()
