@@ -4,10 +4,10 @@
 
 All in one process and in turn, so that a busy machine slows both sides of a ratio; one thread.
 `layers` is `memoryformer bench` (its protocol stands in `memoryformer.benchmark`).
-`step` is a training step, forward, backward, clipping and AdamW (fused, as in `memoryformer train`), of a model
-of d 256, 4 layers and a vocabulary of 4096 on 16 x 256 tokens, against the same model with torch's own
-operations in its Memory Layers (the hash, then `F.embedding_bag`, by autograd); and without clipping and AdamW,
-the same for both.
+`step` is a training step, forward, backward, clipping and AdamW (fused, as in `memoryformer train`), of a
+model of d 256, 4 layers and a vocabulary of 4096 on 16 x 256 tokens, against the same model with torch's own
+operations in its Memory Layers (the hash, then `F.embedding_bag`, by autograd); and without clipping and
+AdamW, the same for both.
 `decode` is greedy decoding of an untrained model of d 512, 6 layers and a vocabulary of 4096, against
 GPT-NeoX of the same shape, as claim C9 measures it.
 

@@ -20,8 +20,8 @@ def empty_tables(
 ) -> Tensor:
     """`torch.empty` for tables; on Linux its memory asks for pages of 2 MB before anything is written there.
 
-    Rows are fetched from all over the tables, and with pages of 4 KB finding its page is a good part of the time
-    that a row takes. The system may say no, which changes nothing but the time.
+    Rows are fetched from all over the tables, and with pages of 4 KB finding its page is a good part of the
+    time that a row takes. The system may say no, which changes nothing but the time.
     """
     tables = torch.empty(tuple(shape), dtype=dtype, device=device)
     if hasattr(mmap, "MADV_HUGEPAGE") and type(tables) is Tensor and tables.is_cpu:
