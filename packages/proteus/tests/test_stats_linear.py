@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_1samp, ttest_ind
 
 from proteus_omics.design import Design
 from proteus_omics.errors import DataError, DesignError, MetadataError, NoReplicatesError
@@ -103,6 +103,15 @@ def test_without_shrinkage_the_moderated_t_is_students():
     fit = lm_fit(y, GROUPS).contrasts(B_A)
     ordinary = fit.estimate[:, 0] / np.sqrt(fit.fit.sigma2) / fit.stdev_unscaled[:, 0]
     np.testing.assert_allclose(ordinary, ttest_ind(y[3:], y[:3]).statistic, rtol=1e-10)
+
+
+def test_a_design_of_one_term_is_the_test_of_one_sample():
+    y = table(6, 50, missing=0.3)
+    fit = lm_fit(y, np.ones((6, 1))).contrasts({"mean": {"x1": 1}})
+    ordinary = fit.estimate[:, 0] / np.sqrt(fit.fit.sigma2) / fit.stdev_unscaled[:, 0]
+    tested = fit.fit.df_residual > 0
+    t = ttest_1samp(y, 0, nan_policy="omit").statistic
+    np.testing.assert_allclose(ordinary[tested], t[tested], rtol=1e-10)
 
 
 def test_a_repeated_term_is_refused_by_name():

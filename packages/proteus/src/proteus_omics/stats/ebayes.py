@@ -140,7 +140,7 @@ class ModeratedFit:
         table.attrs = {
             "prior": self.prior.kind,
             "df_prior": float(np.median(self.prior.df)),
-            "s2_prior": float(np.median(self.prior.s2)),
+            "s2_prior": self.prior.median_s2,
         }
         return table
 
@@ -208,11 +208,9 @@ def _for_all(prior: Prior, tested: NDArray[np.bool_], mean: Floats) -> Prior:
 
 
 def _squeeze(s2: Floats, df: Floats, prior: Prior) -> Floats:
-    d0, s0 = np.broadcast_to(prior.df, s2.shape), np.broadcast_to(prior.s2, s2.shape)
-    finite = np.isfinite(d0)
     with np.errstate(invalid="ignore"):
-        squeezed = (d0 * s0 + df * s2) / (d0 + df)
-    return np.where(finite, squeezed, s0)
+        squeezed = (prior.df * prior.s2 + df * s2) / (prior.df + df)
+    return np.where(np.isfinite(prior.df), squeezed, prior.s2)
 
 
 def _f_statistic(t: Floats, correlation: Floats) -> tuple[Floats, Floats]:
@@ -229,7 +227,7 @@ def _f_statistic(t: Floats, correlation: Floats) -> tuple[Floats, Floats]:
 def _log_odds(fit: ModeratedFit) -> Floats:
     """limma's B: the standard deviation of true effects is matched to the largest t of each contrast."""
     contrasts, df = fit.contrasts, fit.df_total[:, None]
-    limits = np.square(EFFECT_LIMITS) / np.median(fit.prior.s2)
+    limits = np.square(EFFECT_LIMITS) / fit.prior.median_s2
     u = contrasts.stdev_unscaled
     v0 = np.array([
         _effect_variance(fit.t[:, k], fit.p_value[:, k] / 2, u[:, k], fit.df_total, limits)
@@ -238,8 +236,8 @@ def _log_odds(fit: ModeratedFit) -> Floats:
     r = (u**2 + v0) / u**2
     t2 = fit.t**2
     kernel = (1 + df) / 2 * np.log((t2 + df) / (t2 / r + df))
-    normal = np.broadcast_to(fit.prior.df, fit.s2_post.shape) > 1e6
-    kernel[normal] = (t2 * (1 - 1 / r) / 2)[normal]
+    if np.max(fit.prior.df) > 1e6:
+        kernel = np.where(np.reshape(fit.prior.df, (-1, 1)) > 1e6, t2 * (1 - 1 / r) / 2, kernel)
     return np.log(PROPORTION / (1 - PROPORTION)) - np.log(r) / 2 + kernel
 
 
@@ -249,15 +247,14 @@ def _effect_variance(t: Floats, tail: Floats, u: Floats, df: Floats, limits: Flo
     `tail` is P(T > |t|) on each protein's own degrees of freedom.
     """
     known = ~np.isnan(t)
-    t, tail, u, df = np.abs(t[known]), tail[known], u[known], df[known]
-    n = len(t)
+    n = int(np.count_nonzero(known))
     if not n:
         return float("nan")
     n_top = int(np.ceil(PROPORTION / 2 * n))
     proportion = max(n_top / n, PROPORTION)
-    most = df.max()
+    most = df[known].max()
     near = np.flatnonzero(tail <= np.partition(tail, n_top - 1)[n_top - 1])  # no other can be among the top
-    t, u, df, tail = t[near], u[near], df[near], tail[near]
+    t, u, df, tail = np.abs(t[near]), u[near], df[near], tail[near]
     with np.errstate(invalid="ignore"):
         t = np.where((df < most) & (tail > 0), -stdtrit(most, tail), t)  # to equal degrees of freedom
     top = np.argsort(-t, kind="stable")[:n_top]
@@ -267,4 +264,4 @@ def _effect_variance(t: Floats, tail: Floats, u: Floats, df: Floats, limits: Flo
     above = target > p0
     quantile = -stdtrit(most, target[above] / 2)
     v0[above] = u[top][above] ** 2 * ((t[top][above] / quantile) ** 2 - 1)
-    return float(np.clip(v0, *limits).mean())
+    return float(np.minimum(np.maximum(v0, limits[0]), limits[1]).mean())

@@ -1,7 +1,8 @@
 """Least squares for every protein at once, each over the samples where it was measured (section 2.6).
 
 The design is orthonormalised once, X = Q R. A set of proteins that lack the same samples shares one p x p
-matrix N = Q_m' Q_m, the identity where nothing is missing; all of them come from one matrix product.
+matrix N = Q_m' Q_m, the identity where nothing is missing; all of them come from one matrix product and are
+inverted side by side. A fit starts from the protein's mean, so that large means cost no digits.
 Indicators of many subjects are swept out first, by centring within subjects (Frisch, Waugh and Lovell), so
 that p is small.
 """
@@ -16,17 +17,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import solve_triangular
 
 from proteus_omics.errors import DataError, DesignError, MetadataError
 from proteus_omics.stats.ebayes import Diagnostics, ModeratedFit, diagnose, moderate
 
 Floats = NDArray[np.float64]
-Solution: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]
+Solution: TypeAlias = tuple[NDArray[np.int64] | slice, NDArray[np.int64], Floats, Floats]
 
 RANK_TOLERANCE = 1e-7  # of a singular value of Q_m, which are at most 1; R's `lm.fit` has the same
-WELL_CONDITIONED = 1e-6  # an eigenvalue of N above this one has its digits
-NO_VALUE = 1e-13  # one below this is 0, but for rounding
+LARGE = 1e3  # elements of an inverse of N below this have their digits; else Q_m itself is looked at
+NO_VALUE = 1e-13  # a pivot of N below this is 0, but for rounding
 CHUNK = 1_000_000  # values of all Q_m that are held at once
 KEEP = 2_000_000  # values of all N that are kept
 
@@ -45,7 +45,7 @@ class LinearFit:
     """G: d_g = |m| - rank(X_m)."""
     sigma2: Floats
     """G: s_g^2, NaN where d_g = 0."""
-    _beta: Floats  # G x p, in the basis Q; the shortest solution where Q_m is not of full rank
+    _beta: Floats  # G x p, in the basis Q; one of the solutions where Q_m is not of full rank
     _r: Floats  # p x p
     _patterns: _Patterns
 
@@ -73,7 +73,7 @@ class LinearFit:
                 weights[self.terms.index(term), column] = weight
             if not np.any(weights[:, column]) or not np.all(np.isfinite(weights[:, column])):
                 raise DesignError(f"contrast {name!r} needs finite weights that are not all 0")
-        c = solve_triangular(self._r, weights, trans="T")
+        c = np.asarray(np.linalg.solve(self._r.T, weights), dtype=np.float64)
         estimate = self._beta @ c
         u = np.empty_like(estimate)
         for proteins, pattern, inverse, row_space in self._patterns.solved():
@@ -148,28 +148,33 @@ def lm_fit(Y: pd.DataFrame | ArrayLike, X: pd.DataFrame | ArrayLike, absorb: Ite
         names, x = units.without(names, x)
         q, r = np.linalg.qr(units.centred(x, np.ones_like(x)))
     measured = ~np.isnan(y)
-    patterns = _Patterns.of(q, measured, units)
-    n_valid = measured.sum(axis=0)
+    known = measured.astype(np.float64)
     y = np.where(measured, y, 0.0)
-    ave_expr = y.sum(axis=0) / np.where(n_valid, n_valid, np.nan)
-    beta = np.zeros((y.shape[1], q.shape[1]))
+    n_valid = known.sum(axis=0)
+    mean = y.sum(axis=0) / np.maximum(n_valid, 1)
+    patterns = _Patterns.of(q, known, units)
+    constant = q.sum(axis=0)
+    beta = mean[:, None] * constant  # the mean, as far as the design has a constant
+    y -= (q @ constant)[:, None] * mean * known
     squares, rank = np.empty(y.shape[1]), np.zeros(y.shape[1])
     for chosen, pattern, inverse, row_space in patterns.solved():
-        residual, known = y[:, chosen], measured[:, chosen]
-        for _ in range(2):  # the second round takes the digits back that large means cost
+        residual, seen = y[:, chosen], known[:, chosen]
+        rounds = 1 if inverse.max() < LARGE else 2  # the second takes back the digits lost in the first
+        for _ in range(rounds):
             if units is not None:
-                residual = units.centred(residual, known)
-            step = np.matmul(inverse[pattern], (residual.T @ q)[:, :, None])[:, :, 0]
+                residual = units.centred(residual, seen)
+            step = np.einsum("gpq,gq->gp", inverse.take(pattern, axis=0), residual.T @ q)
             beta[chosen] += step
-            residual -= (q @ step.T) * known
+            residual -= (q @ step.T) * seen
         if units is not None:
-            residual = units.centred(residual, known)
-            rank[chosen] = units.seen(known)
+            residual = units.centred(residual, seen)
+            rank[chosen] = units.seen(seen)
         squares[chosen] = np.einsum("ng,ng->g", residual, residual)
-        rank[chosen] += np.rint(np.trace(row_space, axis1=1, axis2=2))[pattern]
+        rank[chosen] += np.rint(np.einsum("gpp->g", row_space)).take(pattern)
     df = n_valid - rank
     sigma2 = squares / np.where(df > 0, df, np.nan)
-    return LinearFit(proteins, tuple(names), ave_expr, n_valid, df, sigma2, beta, r, patterns)
+    ave_expr, counts = np.where(n_valid > 0, mean, np.nan), n_valid.astype(np.int64)
+    return LinearFit(proteins, tuple(names), ave_expr, counts, df, sigma2, beta, r, patterns)
 
 
 @dataclass(frozen=True)
@@ -221,33 +226,33 @@ class _Patterns:
     """The sets of measured samples, and the matrix N of each."""
 
     q: Floats
-    measured: NDArray[np.bool_]
-    """n x patterns."""
-    proteins: NDArray[np.int64]
-    """G: proteins in the order of their patterns."""
-    start: NDArray[np.int64]
-    """Where in `proteins` each pattern begins, and where the last one ends."""
+    known: Floats
+    """n x P: 1 where the pattern has the sample."""
+    of_protein: NDArray[np.int64]
+    """G: the pattern of each protein."""
     units: _Units | None
 
     @classmethod
-    def of(cls, q: Floats, measured: NDArray[np.bool_], units: _Units | None) -> _Patterns:
-        packed = np.packbits(measured, axis=0).T
-        bits = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
-        bits[:, : packed.shape[1]] = packed
-        words = bits.view(np.uint64)  # numbers are sorted faster than bytes
-        one = words.shape[1] == 1
-        keys = words.ravel() if one else bits.view(np.dtype((np.void, bits.shape[1]))).ravel()
-        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-        order = np.argsort(which, kind="stable")
-        start = np.searchsorted(which[order], np.arange(len(first) + 1))
-        return cls(q, measured[:, first], order, start, units)
+    def of(cls, q: Floats, known: Floats, units: _Units | None) -> _Patterns:
+        sample = np.arange(len(known))
+        powers = np.zeros((len(known), -(-len(known) // 52)))
+        powers[sample, sample // 52] = 2.0 ** (sample % 52)
+        codes = powers.T @ known  # whole numbers, exact: 52 samples each
+        order = np.lexsort(codes)
+        codes = codes[:, order]
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (codes[:, 1:] != codes[:, :-1]).any(axis=0)
+        of_protein = np.empty(len(order), dtype=np.int64)
+        of_protein[order] = np.cumsum(new) - 1
+        return cls(q, known[:, order[new]], of_protein, units)
 
     def solved(self) -> Iterable[Solution]:
-        """In chunks: proteins, the pattern of each, the pseudo-inverses of N, the projectors on their rows.
+        """In chunks: proteins, the pattern of each, the inverses of N, the projectors on what N can tell.
 
-        They are kept where they are small; with a term for each of many subjects they would take gigabytes.
+        Inverses are generalised where N is not of full rank. They are kept where they are small; with a term
+        for each of many subjects they would take gigabytes.
         """
-        small = self.measured.shape[1] * self.q.shape[1] ** 2 <= KEEP
+        small = self.known.shape[1] * self.q.shape[1] ** 2 <= KEEP
         return self._kept if small else self._chunks()
 
     @cached_property
@@ -255,60 +260,69 @@ class _Patterns:
         return list(self._chunks())
 
     def _chunks(self) -> Iterator[Solution]:
-        size = max(1, CHUNK // self.q.size)
-        for low in range(0, self.measured.shape[1], size):
-            high = min(low + size, self.measured.shape[1])
-            counts = np.diff(self.start[low : high + 1])
-            chosen = self.proteins[self.start[low] : self.start[high]]
-            yield chosen, np.repeat(np.arange(high - low), counts), *self._invert(slice(low, high))
+        size, patterns = max(1, CHUNK // self.q.size), self.known.shape[1]
+        for low in range(0, patterns, size):
+            inverse, row_space = self._invert(self.known[:, low : low + size])
+            if patterns <= size:
+                yield slice(None), self.of_protein, inverse, row_space
+                return
+            chosen = np.flatnonzero((self.of_protein >= low) & (self.of_protein < low + size))
+            yield chosen, self.of_protein[chosen] - low, inverse, row_space
 
-    def _invert(self, chunk: slice) -> tuple[Floats, Floats]:
-        measured = self.measured.T[chunk]
-        p = self.q.shape[1]
-        upper = np.triu_indices(p)
-        products = measured.astype(float) @ (self.q[:, upper[0]] * self.q[:, upper[1]])
-        normal = np.empty((len(measured), p, p))
-        normal[:, upper[0], upper[1]] = products
-        normal[:, upper[1], upper[0]] = products
+    def _invert(self, known: Floats) -> tuple[Floats, Floats]:
+        n, p = self.q.shape
+        products = (self.q[:, :, None] * self.q[:, None, :]).reshape(n, p * p)
+        normal = (known.T @ products).reshape(-1, p, p)
         if self.units is not None:
-            normal -= self.units.between(self.q, measured.astype(float))
-        full = np.linalg.eigvalsh(normal)[:, 0] > WELL_CONDITIONED
-        inverse, row_space = np.empty_like(normal), np.tile(np.eye(p), (len(measured), 1, 1))
-        inverse[full] = np.linalg.inv(normal[full])
-        if not full.all():
-            inverse[~full], row_space[~full] = self._pseudo_inverse(normal[~full], measured[~full])
+            normal -= self.units.between(self.q, known.T)
+        inverse = _sweep(normal)
+        row_space = normal @ inverse
+        unclear = inverse.max(axis=(1, 2)) > LARGE
+        if unclear.any():  # squared, small singular values drown: take them from Q_m itself
+            inverse[unclear], row_space[unclear] = self._pseudo_inverse(known[:, unclear])
         return inverse, row_space
 
-    def _pseudo_inverse(self, normal: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        values, vectors = np.linalg.eigh(normal)
-        unclear = ((values > NO_VALUE) & (values < WELL_CONDITIONED)).any(axis=1)
-        keep = values > NO_VALUE
-        if unclear.any():  # squared, small singular values drown: take them from Q_m itself
-            _, singular, rows = np.linalg.svd(self._measured_q(measured[unclear]), full_matrices=False)
-            values[unclear], vectors[unclear] = singular**2, rows.transpose(0, 2, 1)
-            keep[unclear] = singular > RANK_TOLERANCE
-        weight = np.where(keep, 1 / np.where(keep, values, 1.0), 0.0)
-        rows = vectors.transpose(0, 2, 1)
+    def _pseudo_inverse(self, known: Floats) -> tuple[Floats, Floats]:
+        _, singular, rows = np.linalg.svd(self._measured_q(known), full_matrices=False)
+        keep = singular > RANK_TOLERANCE
+        weight = np.where(keep, 1 / np.where(keep, singular, 1.0) ** 2, 0.0)
+        vectors = rows.transpose(0, 2, 1)
         return (vectors * weight[:, None]) @ rows, (vectors * keep[:, None]) @ rows
 
-    def _measured_q(self, measured: NDArray[np.bool_]) -> Floats:
+    def _measured_q(self, known: Floats) -> Floats:
         """P x n x p: Q_m, centred within its units."""
         if self.units is None:
-            return measured[:, :, None] * self.q
-        known = measured.T
+            return known.T[:, :, None] * self.q
         return np.stack([self.units.centred(term[:, None] * known, known).T for term in self.q.T], axis=2)
+
+
+def _sweep(normal: Floats) -> Floats:
+    """P x p x p: generalised inverses of symmetric matrices, side by side.
+
+    Goodnight's sweep: a row that follows from those before it, pivot 0, is passed over and becomes 0.
+    """
+    a = normal.T.copy()  # p x p x P: long rows for numpy
+    for k in range(len(a)):
+        row = a[k].copy()
+        taken = row[k] > NO_VALUE
+        scale = taken / np.where(taken, row[k], 1.0)
+        scaled = row * scale
+        a -= row[:, None] * scaled
+        a[k] = a[:, k] = scaled
+        a[k, k] = -scale
+    return np.negative(a.T, order="C")
 
 
 def _matrix(values: pd.DataFrame | ArrayLike, name: str) -> tuple[Floats, pd.Index]:
     """The values as float64 with the names of the columns."""
     try:
+        if isinstance(values, pd.DataFrame):
+            return values.to_numpy(np.float64), values.columns
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name.upper()} has values that are not numbers: {error}") from error
     if array.ndim != 2:
         raise DataError(f"{name.upper()} has {array.ndim} dimensions; it needs samples x columns")
-    if isinstance(values, pd.DataFrame):
-        return array, values.columns
     return array, pd.Index([f"{name}{column + 1}" for column in range(array.shape[1])])
 
 
@@ -330,17 +344,17 @@ def orthonormal(x: Floats, terms: Sequence[str]) -> tuple[Floats, Floats]:
     if not 0 < x.shape[1] <= len(x):
         raise DesignError(f"the design has {x.shape[1]} terms for {len(x)} samples")
     q, r = np.linalg.qr(x)
-    scale = np.linalg.norm(x, axis=0)
-    bad = [term for term, size, left in zip(terms, scale, np.abs(np.diag(r)), strict=True)
-           if left <= RANK_TOLERANCE * size]  # fmt: skip
-    if bad:
+    dependent = r.diagonal() ** 2 <= RANK_TOLERANCE**2 * (x**2).sum(axis=0)
+    if dependent.any():
+        bad = [terms[at] for at in np.flatnonzero(dependent)]
         raise DesignError(f"terms of the design that follow from those before them: {', '.join(bad)}")
     return q, r
 
 
 def _outside(c: Floats, row_space: Floats) -> NDArray[np.bool_]:
     """... x k: is a column of c (... x p x k) not in the row space, and so cannot be estimated?"""
-    return np.linalg.norm(c - row_space @ c, axis=-2) > 1e-6 * np.linalg.norm(c, axis=-2)
+    left = c - row_space @ c
+    return np.asarray((left**2).sum(axis=-2) > 1e-12 * (c**2).sum(axis=-2))
 
 
 def _correlation(covariance: Floats) -> Floats:

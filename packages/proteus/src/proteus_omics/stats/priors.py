@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import polygamma, psi
+from scipy.special import psi, zeta
 
 from proteus_omics.errors import ProteusWarning
 
@@ -28,6 +29,16 @@ class Prior:
     """s0^2, one number or, with a trend, one a protein."""
     kind: str
 
+    @property
+    def median_s2(self) -> float:
+        """The typical s0^2."""
+        return float(np.median(self.s2)) if isinstance(self.s2, np.ndarray) else float(self.s2)
+
+
+def trigamma(x: Any) -> Any:
+    """psi'(x) for x > 0, as Hurwitz' zeta, without the checks of `scipy.special.polygamma`."""
+    return zeta(2, x)
+
 
 def trigamma_inverse(x: float) -> float:
     """The y with trigamma(y) = x, for x > 0, by Newton's method on 1/trigamma."""
@@ -37,8 +48,8 @@ def trigamma_inverse(x: float) -> float:
         return 1 / x
     y = 0.5 + 1 / x
     for _ in range(50):
-        value = polygamma(1, y)
-        step = value * (1 - value / x) / polygamma(2, y)
+        value = trigamma(y)
+        step = value * (1 - value / x) / (-2 * zeta(3, y))  # its derivative
         y += step
         if -step / y < 1e-8:
             break
@@ -47,7 +58,8 @@ def trigamma_inverse(x: float) -> float:
 
 def off_zero(s2: Floats, share: float) -> Floats:
     """Variances, at least `share` of their median: a protein with none would rule out every other."""
-    median = float(np.median(s2))
+    n, ordered = len(s2), np.sort(s2)  # np.median takes longer
+    median = (ordered[n // 2] + ordered[(n - 1) // 2]) / 2
     if median <= 0:
         warnings.warn(
             "more than half of the residual variances are 0: the moderated statistics are not to be trusted; "
@@ -59,23 +71,30 @@ def off_zero(s2: Floats, share: float) -> Floats:
     return np.maximum(s2, share * median)
 
 
+def half_levels(df: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """1/2, 1, ... up to half of the largest d_g, and which of these each d_g/2 is.
+
+    d_g are whole numbers, of which there are few, and functions of them are dear.
+    """
+    which = df.astype(np.int64) - 1
+    return np.arange(1, which.max() + 2) / 2, which
+
+
 def smyth_prior(s2: Floats, df: Floats, mean: Floats | None = None) -> Prior:
     """Moments of ln s_g^2: limma's estimate before 3.61, with `mean` (G: A_g) as a function of it."""
     kind = "limma < 3.61" + ("" if mean is None else ", trend")
     if len(s2) == 1:
         return Prior(0.0, s2[0], kind)
     s2 = off_zero(s2, 1e-5)
-    levels, which = np.unique(df / 2, return_inverse=True)  # few, and their functions are dear
+    levels, which = half_levels(df)
     e = np.log(s2) + (np.log(levels) - psi(levels))[which]
     basis = None if mean is None else spline_basis(mean)
     if basis is None:
-        centre: float | Floats = e.mean()
-        variance = e.var(ddof=1)
+        centre, rank = e.mean(), 1
     else:
         coefficients, _, rank, _ = np.linalg.lstsq(basis, e, rcond=None)
         centre = basis @ coefficients
-        variance = np.sum((e - centre) ** 2) / max(len(e) - rank, 1)
-    variance -= polygamma(1, levels)[which].mean()
+    variance = np.sum((e - centre) ** 2) / max(len(e) - rank, 1) - trigamma(levels)[which].mean()
     if variance <= 0:
         return Prior(np.inf, float(s2.mean()) if basis is None else np.exp(centre), kind)
     half = trigamma_inverse(variance)
@@ -105,15 +124,16 @@ def spline_basis(x: Floats) -> Floats | None:
 def unequal_df_prior(s2: Floats, df: Floats) -> Prior:
     """limma's prior since 3.61: d0 maximises the likelihood given the weighted mean of ln s_g^2."""
     s2 = off_zero(s2, 1e-12)
-    half = df / 2
-    weight = 1 / polygamma(1, half)
-    centre = np.average(np.log(s2) - psi(half) + np.log(half), weights=weight)
+    levels, which = half_levels(df)
+    half, weight, count = df / 2, 1 / trigamma(levels), np.bincount(which)
+    centre = np.average(np.log(s2) + (np.log(levels) - psi(levels))[which], weights=weight[which])
+    half_s2 = half * s2
 
     def score(h: float) -> float:
         """Derivative of the log likelihood; h s0^2(h) = exp(centre + psi(h))."""
-        ratio = half * s2 / np.exp(centre + psi(h))
-        slope = polygamma(1, h) * ((half + h) * ratio / (1 + ratio) - half)
-        return float(np.sum(slope - np.log1p(ratio) + psi(half + h) - psi(h)))
+        ratio = half_s2 / np.exp(centre + psi(h))
+        slope = trigamma(h) * ((half + h) * ratio / (1 + ratio) - half)
+        return float(np.sum(slope - np.log1p(ratio)) + count @ (psi(levels + h) - psi(h)))
 
     low, high = 1.0, 4999.0  # limma's range, h/(1 + h) from 0.5 to 0.9998
     if score(low) <= 0:
