@@ -222,6 +222,66 @@ def test_a_changed_parameter_is_told_and_the_options_turn_with_their_label(tmp_p
     assert results.n_correct == 1
 
 
+def test_a_question_keeps_its_place_through_both_turns_and_no_image_is_read_before_its_turn(tmp_path):
+    seen, read = [], []
+
+    def image(name):
+        read.append(name)
+        return "image/png", PNG
+
+    def answer(payload):
+        name = next(asked.id for asked in shown if about(payload, asked.id))
+        seen.append((name, is_second(payload), set(read)))
+        return "A"
+
+    shown = [question(f"MM-{i}", "A", 5, (f"MM-{i}-a.png",)) for i in range(4)]
+    with StubServer(answer) as server:
+        base_url = server.base_url
+        evaluate(shown, model=MODEL, log_dir=tmp_path, base_url=base_url, images=image, max_connections=1)
+    names = [name for name, second, _ in seen if not second]
+    assert [(name, second) for name, second, _ in seen] == [(name, turn) for name in names for turn in (0, 1)]
+    for place, (_, _, images) in enumerate(seen):
+        assert images == {f"{name}-a.png" for name in names[: place // 2 + 1]}
+
+
+def test_the_next_question_is_asked_while_a_reply_is_scored(tmp_path, monkeypatch):
+    import anyio
+    from inspect_ai.scorer import accuracy, scorer
+
+    from medxpertqa.engine.solving import letter_scorer
+
+    def patient_scorer(exam):
+        @scorer(metrics=[accuracy()], name="patient")
+        def make():
+            score = letter_scorer(exam)
+
+            async def wait(state, target):
+                with anyio.fail_after(20):
+                    while len(server.requests) < 2:
+                        await anyio.sleep(0.01)
+                return await score(state, target)
+
+            return wait
+
+        return make()
+
+    monkeypatch.setattr("medxpertqa.engine.tasks.letter_scorer", patient_scorer)
+    with StubServer(lambda payload: "A") as server:
+        arguments = {"protocol": "official-ao", "base_url": server.base_url, "max_connections": 1}
+        results = evaluate(QUESTIONS[:2], model=MODEL, log_dir=tmp_path, **arguments)
+    assert [record.status for record in results.records] == ["ok", "ok"]
+    assert server.most_at_once == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"max_connections": 0}, "max_connections = 0: it must be"), ({"top_k": "x"}, "top_k = 'x': .*integer")],
+)
+def test_a_setting_that_cannot_be_is_told_before_anything_is_asked(tmp_path, settings, said):
+    with pytest.raises(MedXpertQAError, match=said):
+        evaluate(QUESTIONS, model=MODEL, log_dir=tmp_path, base_url="http://127.0.0.1:9/v1", **settings)
+
+
 def test_refused_keys_stop_the_run_at_the_start(tmp_path):
     questions = [question(f"Text-{i}", "A") for i in range(40)]
     with StubServer(lambda payload: Reply("wrong key " + KEY, status=401)) as server:

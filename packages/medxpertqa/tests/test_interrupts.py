@@ -73,7 +73,8 @@ def test_a_run_that_ended_early_goes_on_and_scores_every_question_once(tmp_path,
     results = load_results(logs)
     assert sorted(record.id for record in results.records) == sorted(question.id for question in QUESTIONS)
     again = [name for name in before if endpoint.answered[name] > 1]
-    # inspect-ai writes its log after so many samples; the requests under way are asked again as well.
-    assert len(again) <= lost + CONNECTIONS
+    # inspect-ai writes its log after so many samples; what is under way is asked again as well: so many
+    # requests, and at most as many replies that are not yet logged.
+    assert len(again) <= lost + 2 * CONNECTIONS
     assert len(before) - len(again) >= 1
     assert "30" in out

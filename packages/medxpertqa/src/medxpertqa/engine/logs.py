@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +60,19 @@ def read_logs(path: str | os.PathLike[str]) -> Results:
     )
 
 
-def finished(folder: Path) -> set[tuple[str, int]]:
-    """The (key, epoch) of what a folder has replies for."""
-    return {place for place, (record, _) in _latest(folder).items() if record.status == "ok"}
+@dataclass(frozen=True)
+class Progress:
+    """The (key, epoch) of what a folder has replies for, and the US dollars they cost, as far as known."""
+
+    finished: frozenset[tuple[str, int]]
+    spent: float
 
 
-def spent(folder: Path) -> float:
-    """US dollars that the replies in a folder have cost, as far as prices were known."""
-    return sum(record.cost or 0.0 for record, _ in _latest(folder).values())
+def progress(folder: Path) -> Progress:
+    """How far the run in a folder has come. Reads its logs whole."""
+    found = {place: record for place, (record, _) in _latest(folder).items()}
+    done = frozenset(place for place, record in found.items() if record.status == "ok")
+    return Progress(done, sum(record.cost or 0.0 for record in found.values()))
 
 
 def _described(folder: Path) -> RunDescription:

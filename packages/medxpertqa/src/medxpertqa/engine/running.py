@@ -145,7 +145,7 @@ class EvalRun:
         from medxpertqa.engine.endpoint import price_of
 
         turns, price, folder = self.rules.n_turns, price_of(self._open_model()), Path(self.log_dir)
-        done = logs.finished(folder) if folder.is_dir() else set()
+        done = logs.progress(folder).finished if folder.is_dir() else frozenset()
         left = [key for key, epoch in self._wanted() if (key, epoch) not in done]
         longest_reply = request_settings(self.rules, self.altered)["max_tokens"]
         first = sum(_length(self.rules, self.asked[key].question) for key in left) // 4
@@ -173,16 +173,17 @@ class EvalRun:
             raise MedXpertQAError(f"{folder} holds a batch; use another --log-dir")
         with sole_user(folder):
             description.check(folder)
-            missing = set(self._wanted()) - logs.finished(folder)
+            before = logs.progress(folder)
+            missing = set(self._wanted()) - before.finished
             if missing:
                 self.check_images()
                 longest = max(_length(self.rules, asked.question) for asked in self.asked.values())
                 check_endpoint(model, longest, request_settings(self.rules, self.altered)["max_tokens"])
             description.write(folder)  # not earlier: a check that failed leaves the folder free
             if missing:
-                brake = Brake(self.cost_limit, logs.spent(folder))
+                brake = Brake(self.cost_limit, before.spent)
                 self._ask(model, self.exam(brake))
-                if not logs.finished(folder) and brake.reason:
+                if brake.reason and not logs.progress(folder).finished:
                     raise MedXpertQAError(f"no question was answered: {brake.reason}")
             return logs.read_logs(folder)
 
@@ -200,7 +201,7 @@ class EvalRun:
 
         clusters = shared_images(self.all_questions, self.image_source)
         images = self.image_source or no_images
-        return Exam(self.rules, self.asked, images, brake, self.log_text, self.cache, clusters)
+        return Exam(self.rules, self.asked, images, brake, self.log_text, self.cache, clusters, self._at_once)
 
     def _open_model(self) -> Model:
         try:
@@ -221,6 +222,12 @@ class EvalRun:
         """The settings that change what is asked for."""
         return {key: value for key, value in self.settings.items() if key not in _TRANSPORT}
 
+    @property
+    def _at_once(self) -> int | None:
+        from inspect_ai.model import GenerateConfig
+
+        return GenerateConfig(**self.settings).max_connections
+
     def _ask(self, model: Model, exam: Exam) -> None:
         from inspect_ai import eval_set
 
@@ -232,6 +239,8 @@ class EvalRun:
             log_dir=str(self.log_dir),
             model=model,
             epochs=self.epochs,
+            # The endpoint is kept busy while replies are scored and logged: only `at_once` have it.
+            max_samples=2 * exam.at_once if exam.at_once else None,
             # A question that failed makes the log unfinished, not the run stop: the next run asks it again.
             fail_on_error=True,
             continue_on_fail=True,
@@ -323,14 +332,22 @@ def request_settings(protocol: Protocol, altered: Mapping[str, Any] | None = Non
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """inspect-ai itself passes over a setting that it does not know."""
+    """inspect-ai itself passes over a setting that it does not know, and stands still with no connection."""
     from inspect_ai.model import GenerateConfig
+    from pydantic import ValidationError
 
     unknown = sorted(settings.keys() - GenerateConfig.model_fields.keys())
     if unknown:
         near = get_close_matches(unknown[0], GenerateConfig.model_fields, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise MedXpertQAError(f"inspect-ai has no setting {unknown[0]}{meant}")
+    try:
+        config = GenerateConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MedXpertQAError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+    if config.max_connections is not None and config.max_connections < 1:
+        raise MedXpertQAError(f"max_connections = {config.max_connections}: it must be at least 1")
 
 
 def _length(protocol: Protocol, question: Question) -> int:

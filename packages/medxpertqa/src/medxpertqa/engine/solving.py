@@ -7,6 +7,7 @@ is called under a transcript that is thrown away, and what went wrong is told wi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from inspect_ai.log._transcript import init_transcript  # no public name sets th
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput, get_model
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.util import concurrency
 
 from medxpertqa.engine.asking import Asked
 from medxpertqa.engine.messages import Images, chat_messages
@@ -57,7 +59,8 @@ class Brake:
 class Exam:
     """What a run asks and how: the questions by key, and what belongs to every one of them.
 
-    `clusters` names, by id, the group of questions that share an image.
+    `clusters` names, by id, the group of questions that share an image. So many questions `at_once` have the
+    endpoint and their images in memory, each until its last turn is answered (None: inspect-ai decides).
     """
 
     protocol: Protocol
@@ -67,6 +70,7 @@ class Exam:
     log_text: bool = False
     cache: bool = False
     clusters: Mapping[str, str] = field(default_factory=dict)
+    at_once: int | None = None
 
 
 def told(error: BaseException, secret: str | None = None) -> str:
@@ -113,6 +117,11 @@ async def call(model: Model, messages: list[Message], exam: Exam) -> ModelOutput
     return output
 
 
+def _place(exam: Exam) -> AbstractAsyncContextManager[Any]:
+    """Held by a question while it is asked, through both turns: a server still has its first in the cache."""
+    return concurrency("medxpertqa", exam.at_once, visible=False) if exam.at_once else nullcontext()
+
+
 def protocol_solver(exam: Exam) -> Solver:
     """The solver that puts the questions of an exam by its protocol, turn for turn."""
 
@@ -121,10 +130,11 @@ def protocol_solver(exam: Exam) -> Solver:
         async def solve(state: TaskState, generate: Generate) -> TaskState:
             asked, model = exam.asked[str(state.sample_id)], get_model()
             messages = exam.protocol.first_turn(asked.question)
-            outputs = [await call(model, messages, exam)]
-            if exam.protocol.n_turns == 2:
-                messages = exam.protocol.second_turn(asked.question, messages, reply_of(outputs[0]))
-                outputs.append(await call(model, messages, exam))
+            async with _place(exam):
+                outputs = [await call(model, messages, exam)]
+                if exam.protocol.n_turns == 2:
+                    messages = exam.protocol.second_turn(asked.question, messages, reply_of(outputs[0]))
+                    outputs.append(await call(model, messages, exam))
             state.store.set("replies", [reply_of(output) for output in outputs])
             state.store.set("stop_reasons", [stop_reason(output) for output in outputs])
             state.output = outputs[-1]
