@@ -45,7 +45,7 @@ def test_texts_of_few_words_that_repeat(texts: list[str], n: int) -> None:
 @pytest.mark.parametrize(("first", "size"), [(97, 26), (0x4E00, 5000), (0x10000, 70_000)])
 def test_words_of_any_length_in_alphabets_of_any_size(first: int, size: int) -> None:
     random = np.random.default_rng(0)
-    words = ["".join(map(chr, first + random.integers(0, size, n))) for n in random.integers(1, 14, 500)]
+    words = ["".join(map(chr, first + random.integers(0, size, n))) for n in random.integers(1, 24, 500)]
     text = " ".join(words[i] for i in random.integers(0, 500, 2000))
     # All letters once, so that the numbers of the text's characters need one, two and four bytes.
     text += " ".join(chr(first + i) for i in range(size))
@@ -57,12 +57,13 @@ def test_every_character_of_unicode_is_classed_as_the_peer_does() -> None:
     np.testing.assert_array_equal(hashed_ngrams(text, n=1), peer([text], 1, 10_000))
 
 
-def test_chunks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_pieces_and_batches_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"the {number} cats of {number % 7} houses" for number in range(200)]
     whole, top = hashed_ngrams(texts, n=3), top_ngrams(texts, n=2, k=5)
-    monkeypatch.setattr(module, "_CHUNK", 100)
-    np.testing.assert_array_equal(hashed_ngrams(iter(texts), n=3), whole)
-    assert top_ngrams(texts, n=2, k=5) == top
+    for size in ("_PIECE", "_BATCH", "_CHUNK"):
+        monkeypatch.setattr(module, size, 100)
+        np.testing.assert_array_equal(hashed_ngrams(iter(texts), n=3), whole)
+        assert top_ngrams(texts, n=2, k=5) == top
 
 
 def test_counts_by_hand() -> None:
@@ -120,6 +121,7 @@ def test_gini_is_the_mean_difference_over_twice_the_mean(counts: list[int]) -> N
         (lambda: hashed_ngrams("a", buckets=0), "buckets"),
         (lambda: hashed_ngrams("a", buckets=2**28 + 1), "buckets"),
         (lambda: hashed_ngrams(["good", "\n", "b\ud800d"]), r"text 2 .*\\ud800"),
+        (lambda: hashed_ngrams(["a" * 1_000_000, "b", "c\ud800"]), "text 2 "),
         (lambda: concentration([0, 0]), "not all 0"),
         (lambda: concentration([-1, 2]), ">= 0"),
         (lambda: concentration([]), "not all 0"),

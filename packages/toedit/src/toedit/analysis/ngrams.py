@@ -7,11 +7,11 @@ buckets. Words become numbers and n-grams pairs of numbers: each distinct n-gram
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from operator import add
+from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from toedit.errors import ToEditError
 
 _CHUNK = 16_000_000  # characters at a time: some 30 bytes of memory each
+_PIECE = 1_000_000  # characters at a time to split into words: small arrays stay in the cache, and
+_BATCH = 5_000  # n-grams at a time to make and hash: their memory is not taken anew from the system
 _MAX_BUCKETS = 2**28  # eight products of 32 bits and 28 still fit into 64
 
 # The engine that NLTK has moved to: unlike those of `re`, its words hold combining marks, and no ² or ½.
@@ -51,14 +53,14 @@ class Concentration:
 class Grams:
     """All n-grams of one order in some of the texts.
 
-    grams   the distinct ones
-    counts  int64 [len(grams)]
+    grams   the distinct ones; those of the highest order are made while they are read, once
+    counts  int64, how often each of `grams` is there
     ids     int64, for each n-gram in its place which of `grams` it is (if they were numbered)
     text    int64, for each n-gram in its place the number of its text
     """
 
     order: int
-    grams: list[bytes]
+    grams: Iterable[bytes]
     counts: Ints
     ids: Ints
     text: Ints
@@ -106,12 +108,15 @@ def concentration(counts: ArrayLike) -> Concentration:
     )
 
 
-def hash_buckets(grams: list[bytes], buckets: int) -> Ints:
-    """Int64 [len(grams)]: the SHA-256 of each, as a whole number, modulo `buckets`."""
-    digests = b"".join([hashlib.sha256(gram).digest() for gram in grams])
-    words = np.frombuffer(digests, dtype=">u4").reshape(-1, 8).astype(np.uint64)
+def hash_buckets(grams: Iterable[bytes], buckets: int) -> Ints:
+    """Int64, in the order of the n-grams: the SHA-256 of each, as a whole number, modulo `buckets`."""
     powers = np.array([pow(2, 32 * place, buckets) for place in reversed(range(8))], dtype=np.uint64)
-    return (words @ powers % np.uint64(buckets)).astype(np.int64)
+    found, rest = [np.empty(0, dtype=np.int64)], iter(grams)
+    while batch := list(islice(rest, _BATCH)):
+        digests = b"".join([sha256(gram).digest() for gram in batch])
+        words = np.frombuffer(digests, dtype=">u4").reshape(-1, 8).astype(np.uint64)
+        found.append((words @ powers % np.uint64(buckets)).astype(np.int64))
+    return np.concatenate(found)
 
 
 def iterate_grams(texts: Iterable[str] | str, n: int, numbered: bool = True) -> Iterator[Grams]:
@@ -122,7 +127,7 @@ def iterate_grams(texts: Iterable[str] | str, n: int, numbered: bool = True) -> 
     if n < 1:
         raise ToEditError(f"n-grams have n >= 1 words, not {n}")
     first = 0
-    for chunk in _chunks([texts] if isinstance(texts, str) else texts):
+    for chunk in _batches(map(str.lower, [texts] if isinstance(texts, str) else texts), _CHUNK):
         words, ids, text = _words(chunk, first)
         first += len(chunk)
         grams, tail = words, ids
@@ -140,28 +145,41 @@ def iterate_grams(texts: Iterable[str] | str, n: int, numbered: bool = True) -> 
                 small = keys.astype(np.min_scalar_type(len(grams) * len(words)))
                 distinct, counts = np.unique(small, return_counts=True)
             head, last = np.divmod(distinct.astype(np.int64), max(1, len(words)))
-            spaced = [gram + b" " for gram in grams]
-            begin, end = map(spaced.__getitem__, head.tolist()), map(words.__getitem__, last.tolist())
-            grams = list(map(add, begin, end))
-            yield Grams(order, grams, counts, ids, text)
+            made: Iterable[bytes] = _joined(grams, head, words, last)
+            if order < n:
+                made = grams = list(made)
+            yield Grams(order, made, counts, ids, text)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
+def _batches(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """The texts in lists of at least so many characters each."""
+    batch: list[str] = []
     size = 0
     for text in texts:
-        chunk.append(text.lower())
+        batch.append(text)
         size += len(text)
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _words(texts: list[str], first: int) -> tuple[list[bytes], Ints, Ints]:
     """The distinct words of the texts; then for each word in its place its number, and its text's."""
-    joined = "\n" + "\n".join(texts) + "\n"
+    number: defaultdict[str, int] = defaultdict()
+    number.default_factory = number.__len__
+    pieces = []
+    for piece in _batches(texts, _PIECE):
+        pieces.append(_numbered_words(piece, first, number))
+        first += len(piece)
+    ids, text = map(np.concatenate, zip(*pieces, strict=True))
+    return [word.encode() for word in number], ids, text
+
+
+def _numbered_words(texts: list[str], first: int, number: defaultdict[str, int]) -> tuple[Ints, Ints]:
+    """For each word in its place its number, new words given new ones, and the number of its text."""
+    joined = "\n".join(["", *texts, ""])
     ends = np.cumsum([len(text) + 1 for text in texts])  # the place of the line feed behind each text
     try:
         points = np.frombuffer(joined.encode("utf-32-le"), dtype="<u4")
@@ -174,22 +192,32 @@ def _words(texts: list[str], first: int) -> tuple[list[bytes], Ints, Ints]:
     change = kind[1:] != kind[:-1]
     start = np.flatnonzero(change & (kind[1:] != 0)) + 1
     length = np.flatnonzero(change & (kind[:-1] != 0)) + 1 - start
-    most = 8 // code.itemsize
-    short, long = np.flatnonzero(length <= most), np.flatnonzero(length > most)
-
     ids = np.empty(len(start), dtype=np.int64)
-    ids[short], distinct = _number(_packed(code, start[short], length[short]))
-    example = np.empty(len(distinct), dtype=np.int64)
-    example[ids[short]] = short
-    words = [
-        joined[a : a + n] for a, n in zip(start[example].tolist(), length[example].tolist(), strict=True)
-    ]
-    longer: defaultdict[str, int] = defaultdict(lambda: len(words) + len(longer))
-    spans = zip(start[long].tolist(), length[long].tolist(), strict=True)
-    ids[long] = [longer[joined[a : a + n]] for a, n in spans]
-    words.extend(longer)
+    for words, alike in _alike(code, start, length):
+        example = np.empty(alike.max(initial=-1) + 1, dtype=np.int64)
+        example[alike] = words
+        spans = zip(start[example].tolist(), length[example].tolist(), strict=True)
+        numbers = np.array([number[joined[a : a + n]] for a, n in spans], dtype=np.int64)
+        ids[words] = numbers[alike]
     per_text = np.diff(np.searchsorted(start, ends), prepend=0)
-    return [word.encode() for word in words], ids, np.repeat(np.arange(first, first + len(texts)), per_text)
+    return ids, np.repeat(np.arange(first, first + len(texts)), per_text)
+
+
+def _alike(code: NDArray[Any], start: Ints, length: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Some of the words, then others until all are there; and for each a number that equal ones share.
+
+    Words of up to 8 bytes are told apart by one number of 64 bits, those of up to 16 by two; the few that are
+    longer get a number each.
+    """
+    most = 8 // code.itemsize
+    short = np.flatnonzero(length <= most)
+    yield short, _number(_packed(code, start[short], length[short]))[0]
+    middle = np.flatnonzero((length > most) & (length <= 2 * most))
+    begin, _ = _number(_packed(code, start[middle], np.full(len(middle), most)))
+    end, _ = _number(_packed(code, start[middle] + most, length[middle] - most))
+    yield middle, _number((begin << 32 | end).view(np.uint64))[0]
+    long = np.flatnonzero(length > 2 * most)
+    yield long, np.arange(len(long))
 
 
 def _alphabet(points: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.int8]]:
@@ -239,3 +267,13 @@ def _number(keys: NDArray[np.uint64]) -> tuple[Ints, NDArray[np.uint64]]:
     distinct, inverse = np.unique(keys, return_inverse=True)
     ids[rest] = done + inverse
     return ids, np.concatenate([*found, distinct])
+
+
+def _joined(heads: list[bytes], head: Ints, words: list[bytes], last: Ints) -> Iterator[bytes]:
+    """The n-grams of heads[head[i]] and words[last[i]], a space between: joined and split, many at a time."""
+    spaced = np.array([gram + b" " for gram in heads], dtype=object)
+    ended = np.array([word + b"\n" for word in words], dtype=object)
+    for start in range(0, len(head), _BATCH):
+        here = slice(start, start + _BATCH)
+        parts = np.stack([spaced[head[here]], ended[last[here]]], axis=1)
+        yield from b"".join(parts.ravel().tolist()).split(b"\n")[:-1]
