@@ -6,6 +6,7 @@ of both kinds. `altermag.classification` asks spglib in its place wherever that 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -26,44 +27,57 @@ def bilayer_operations(bilayer: Bilayer) -> Operations | None:
     since, layers that interlock, a monolayer that is a supercell, a shift at the edge of the tolerance.
     """
     mono, symprec = bilayer.monolayer, bilayer.symprec
-    if bilayer.order not in ("afm", "fm") or bilayer.gap <= 2 * symprec or mono.primitive is not mono:
+    if bilayer.order not in ("afm", "fm") or mono.primitive is not mono:
         return None
-    eta = -1 if bilayer.order == "afm" else 1
-    found = _congruences(mono, bilayer.operator.tobytes(), eta)
-    if not _as_stacked(bilayer, eta):
+    family = _family(mono, bilayer.operator.tobytes(), -1 if bilayer.order == "afm" else 1)
+    if bilayer.distance - family.thickness <= 2 * symprec or not family.made(bilayer):
         return None
+    found = family.congruences
     code = found.code(bilayer.shift, symprec)
     return found.operations(code, bilayer.shift) if found.is_group(code) else None
 
 
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """What the bilayers of a monolayer, operator and order have in common.
+
+    `places` (2n, 3) are the atoms of both layers before the top one is shifted and they are taken apart: in
+    the plane in fractions, along z in Å from the mid-plane.
+    """
+
+    congruences: Congruences
+    plane: Floats
+    species: tuple[str, ...]
+    moments: Floats
+    places: Floats
+    thickness: float
+
+    def made(self, bilayer: Bilayer) -> bool:
+        """Whether a bilayer of the family is as `stack` made it."""
+        if bilayer.species != self.species or not (bilayer.magmoms == self.moments).all():
+            return False
+        lattice, n = bilayer.lattice, len(self.species) // 2
+        if not (lattice[:2] == self.plane).all():
+            return False
+        c = float(lattice[2, 2])
+        half = bilayer.distance / 2 / c
+        places = self.places * (1, 1, 1 / c)
+        places[:n] += (0, 0, 0.5 - half)
+        places[n:] += (*bilayer.shift, 0.5 + half)
+        places -= bilayer.frac_coords
+        return bool((abs(places - np.rint(places)) < AS_STACKED).all())
+
+
 @lru_cache(maxsize=64)
-def _congruences(mono: Monolayer, operator: bytes, eta: int) -> Congruences:
+def _family(mono: Monolayer, operator: bytes, eta: int) -> _Family:
     plane = mono.lattice[:2, :2]
     inside = fractional_operator(np.frombuffer(operator).reshape(3, 3), plane)
-    return congruences(mono.operations, inside, eta, plane)
-
-
-def _as_stacked(bilayer: Bilayer, eta: int) -> bool:
-    mono, n = bilayer.monolayer, len(bilayer.monolayer.species)
-    if (
-        not (bilayer.magmoms[:n] == mono.magmoms).all()
-        or not (bilayer.magmoms[n:] == eta * mono.magmoms).all()
-    ):
-        return False
-    lattice = bilayer.lattice
-    if not (lattice[:2] == mono.lattice[:2]).all():
-        return False
-    places = np.concatenate([mono.frac_coords, _image(bilayer)])
-    places[:, 2] = (places[:, 2] - 0.5) * mono.lattice[2, 2] / lattice[2, 2] + 0.5
-    half = bilayer.distance / 2 / lattice[2, 2]
-    places[:n, 2] -= half
-    places[n:, 2] += half
-    difference = bilayer.frac_coords - places
-    return bool((np.abs(difference - np.rint(difference)) < AS_STACKED).all())
-
-
-def _image(bilayer: Bilayer) -> Floats:
-    """Return the fractions (n, 3) of the top layer before it is lifted."""
-    inside = fractional_operator(bilayer.operator, bilayer.monolayer.lattice[:2, :2])
-    image = (bilayer.monolayer.frac_coords - [0, 0, 0.5]) @ inside.T + [*bilayer.shift, 0.5]
-    return np.asarray(image)
+    layer = np.c_[mono.frac_coords[:, :2], mono.heights]
+    return _Family(
+        congruences=congruences(mono.operations, inside, eta, plane),
+        plane=mono.lattice[:2].copy(),
+        species=mono.species * 2,
+        moments=np.r_[mono.magmoms, eta * mono.magmoms],
+        places=np.vstack([layer, layer @ inside.T]),
+        thickness=mono.thickness,
+    )
