@@ -68,6 +68,11 @@ def test_a_grid_of_shifts_is_tiles_and_any_other_set_points(tmp_path):
     assert len(np.unique(values)) == 3
     assert values.size == 16
     assert {text.get_text() for text in figure.legends[0].get_texts()} == set(KINDS)
+    assert not figure.axes[0].lines
+    # Three shifts of sixteen are fewer than the four of a line: seen as diamonds.
+    classes.kind = np.array([KINDS[0]] * 13 + [KINDS[1]] * 3)
+    (diamonds,) = plot.plot_stacking_map(classes, lattice).axes[0].lines
+    np.testing.assert_allclose(diamonds.get_xydata(), shifts[13:] @ lattice)
     some = SimpleNamespace(shifts=shifts[:5] + 0.01, kind=classes.kind[:5])
     drawn = plot.plot_stacking_map(some, lattice).axes[0].collections[0]
     np.testing.assert_allclose(drawn.get_offsets(), some.shifts @ lattice)

@@ -17,6 +17,7 @@ from altermag.tb.model import Model
 from altermag.zones import brillouin_zone
 
 try:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
@@ -32,6 +33,12 @@ SPINS: tuple[dict[str, Any], ...] = (
     {"color": "#d55e00", "linestyle": "-"},
     {"color": "#0072b2", "linestyle": (0, (3, 2))},
 )
+DIAMOND: dict[str, Any] = {
+    "marker": "D",
+    "markeredgecolor": "white",
+    "markersize": 6.5,
+    "linestyle": "none",
+}
 KIND_COLOURS = {
     "altermagnet": "#0072b2",
     "compensated-ferrimagnet": "#e69f00",
@@ -48,7 +55,8 @@ def plot_stacking_map(
 ) -> Figure:
     """The class of every shift over the cell of the monolayer, `lattice` [2, 2] or [3, 3] in Å.
 
-    An n x n grid of shifts is drawn as tiles, any other set as points.
+    An n x n grid of shifts is drawn as tiles, any other set as points. A class with fewer shifts than a line
+    of the grid has, which as tiles would not be seen, is marked by diamonds as well.
     """
     kinds = [kind for kind in KIND_COLOURS if np.any(classes.kind == kind)]
     number = np.array([kinds.index(kind) for kind in classes.kind], dtype=float)
@@ -58,18 +66,24 @@ def plot_stacking_map(
         "vmax": len(kinds) - 0.5,
     }
     plane = np.asarray(lattice, dtype=float)[:2, :2]
+    handles: dict[str, Artist] = {kind: Patch(color=KIND_COLOURS[kind], label=kind) for kind in kinds}
     figure, axes = _sheet((5.6, 4.6))
     n = round(np.sqrt(len(number)))
     grid = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), axis=-1).reshape(-1, 2)
     if n > 1 and len(grid) == len(number) and np.allclose(classes.shifts * n, grid):
         edges = (np.stack(np.meshgrid(*2 * [np.arange(n + 1)], indexing="ij"), axis=-1) - 0.5) / n @ plane
         axes.pcolormesh(edges[..., 0], edges[..., 1], number.reshape(n, n), rasterized=True, **colours)
+        for kind in kinds:
+            few = classes.shifts[classes.kind == kind]
+            if len(few) < n:
+                look = DIAMOND | {"color": KIND_COLOURS[kind], "label": kind}
+                handles[kind] = axes.plot(*(few @ plane).T, clip_on=False, **look)[0]
     else:
         x, y = (classes.shifts @ plane).T
         axes.scatter(x, y, c=number, s=12, **colours)
     axes.set(xlabel="x (Å)", ylabel="y (Å)", aspect="equal")
     figure.legend(
-        handles=[Patch(color=KIND_COLOURS[kind], label=kind) for kind in kinds],
+        handles=list(handles.values()),
         loc="outside lower center",
         ncols=2,
         frameon=False,

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from altermag.dft.results import DFTResult
+from altermag.plot import DIAMOND
 from altermag.reproduce.computed import NICKEL_WINDOW, PLATINUM_WINDOW
 from altermag.reproduce.models import named
 from tenfold import Estimate, Figure, Records
@@ -73,8 +76,11 @@ def shift_maps(found: dict[str, Any], folder: Path) -> Figure:
     kinds = np.array([number[kind] for kind in found["kinds"]])
     colours = ListedColormap(list(KINDS.values()))
     _over_cell(left, np.array(found["shifts"]), kinds, colours, BoundaryNorm(np.arange(4) - 0.5, 3))
+    degenerate = np.array(found["shifts"])[np.array(found["kinds"]) == "antiferromagnet"]
+    handles: dict[str, Artist] = {kind: Patch(color=colour, label=kind) for kind, colour in KINDS.items()}
+    handles["antiferromagnet"] = Line2D([], [], label="antiferromagnet", color=INK, **DIAMOND)
     left.legend(
-        handles=[Patch(color=colour, label=kind) for kind, colour in KINDS.items()],
+        handles=list(handles.values()),
         loc="upper center",
         bbox_to_anchor=(0.5, -0.02),
         ncols=1,
@@ -84,16 +90,18 @@ def shift_maps(found: dict[str, Any], folder: Path) -> Figure:
     mesh = _over_cell(right, np.array(found["coarse"]), largest, "viridis", None)
     canvas.colorbar(mesh, ax=right, label="largest splitting (meV, model)")
     right.set_title("a model that knows no symmetry")
-    for axes, colour in ((left, "white"), (right, "white")):
+    # Single shifts, far smaller than a line: as tiles they would not be seen.
+    for axes, colour, single in ((left, INK, _with_far_edges(degenerate)), (right, "white", degenerate)):
         for name, shift in POINTS.items():
             x, y = _cartesian(np.array([shift]))[0]
-            axes.plot(x, y, "o", color=colour, markeredgecolor=INK, markersize=4, clip_on=False)
-            axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", color=colour)
+            axes.plot(x, y, "o", color="white", markeredgecolor=INK, markersize=4, clip_on=False)
+            axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", color=colour)
+        axes.plot(*_cartesian(single).T, color=INK, clip_on=False, **DIAMOND)
     caption = (
         "Reversed bilayer PtBr3 over all shifts of the upper layer, one cell. Left: its class, by the fast"
         " kernel. Altermagnets lie on lines and at their crossings; where the lines end in AA' or a bridge"
-        " the spins are degenerate. Right: the largest splitting of the one-orbital model at generic k; "
-        "zero at four shifts only."
+        " the spins are degenerate (diamonds). Right: the largest splitting of the one-orbital model at"
+        " generic k; zero at four shifts only."
     )
     return Figure(save(canvas, folder, "shifts"), caption)
 
@@ -212,6 +220,12 @@ def energies(computed: dict[str, DFTResult], folder: Path) -> Figure:
 
 def _cartesian(shifts: Floats) -> Floats:
     return shifts @ (named("AB'").lattice[:2, :2] / 6.8)
+
+
+def _with_far_edges(shifts: Floats) -> Floats:
+    """Shifts in [0, 1)², those on an edge of the cell also on the opposite one."""
+    images = np.concatenate([shifts + step for step in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    return images[(images <= 1).all(1)]
 
 
 def _over_cell(axes: Axes, shifts: Floats, values: Floats, colours: Any, norm: Any) -> Any:
