@@ -77,7 +77,8 @@ class ModeratedFit:
         """
         at = self._at(contrast)
         estimate = self.contrasts.estimate[:, at]
-        half = stdtrit(self.df_total, 0.975) * self.standard_error[:, at]
+        df, which = np.unique(self.df_total, return_inverse=True)  # quantiles are dear
+        half = stdtrit(df, 0.975)[which] * self.standard_error[:, at]
         columns = {
             "log2fc": estimate,
             "ci_low": estimate - half,
@@ -154,7 +155,8 @@ def moderate(contrasts: ContrastFit, *, trend: bool, robust: bool, legacy: bool 
         raise NoReplicatesError(
             "no protein has more measured samples than the design has terms, so no variance can be estimated"
         )
-    prior = _prior(s2[tested], df[tested], fit.ave_expr[tested], trend=trend, robust=robust, legacy=legacy)
+    known = slice(None) if tested.all() else tested
+    prior = _prior(s2[known], df[known], fit.ave_expr[known], trend=trend, robust=robust, legacy=legacy)
     prior = _for_all(prior, tested, fit.ave_expr)
     s2_post = _squeeze(np.where(tested, s2, 0.0), df, prior)
     df_total = np.minimum(df + prior.df, df.sum())

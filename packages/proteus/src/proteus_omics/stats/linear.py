@@ -139,8 +139,6 @@ def lm_fit(Y: pd.DataFrame | ArrayLike, X: pd.DataFrame | ArrayLike, absorb: Ite
         _same_samples(Y.index, X.index)
     if len(y) != len(x):
         raise MetadataError(f"Y has {len(y)} samples, the design has {len(x)}")
-    if np.isinf(y).any():
-        raise DataError(f"{int(np.isinf(y).sum())} values are infinite; a logarithm of 0 is a missing value")
     names = [str(term) for term in terms]
     q, r = orthonormal(x, names)
     units = _Units.of(x, names, list(absorb))
@@ -151,11 +149,16 @@ def lm_fit(Y: pd.DataFrame | ArrayLike, X: pd.DataFrame | ArrayLike, absorb: Ite
     known = measured.astype(np.float64)
     y = np.where(measured, y, 0.0)
     n_valid = known.sum(axis=0)
-    mean = y.sum(axis=0) / np.maximum(n_valid, 1)
+    with np.errstate(invalid="ignore"):
+        mean = y.sum(axis=0) / np.maximum(n_valid, 1)
+    if not np.isfinite(mean).all():
+        raise DataError(f"{int(np.isinf(y).sum())} values are infinite; a logarithm of 0 is a missing value")
     patterns = _Patterns.of(q, known, units)
     constant = q.sum(axis=0)
     beta = mean[:, None] * constant  # the mean, as far as the design has a constant
-    y -= (q @ constant)[:, None] * mean * known
+    fitted = (q @ constant)[:, None] * mean
+    fitted *= known
+    y -= fitted
     squares, rank = np.empty(y.shape[1]), np.zeros(y.shape[1])
     for chosen, pattern, inverse, row_space in patterns.solved():
         residual, seen = y[:, chosen], known[:, chosen]
@@ -165,7 +168,9 @@ def lm_fit(Y: pd.DataFrame | ArrayLike, X: pd.DataFrame | ArrayLike, absorb: Ite
                 residual = units.centred(residual, seen)
             step = np.einsum("gpq,gq->gp", inverse.take(pattern, axis=0), residual.T @ q)
             beta[chosen] += step
-            residual -= (q @ step.T) * seen
+            fitted = q @ step.T
+            fitted *= seen
+            residual -= fitted
         if units is not None:
             residual = units.centred(residual, seen)
             rank[chosen] = units.seen(seen)
@@ -303,11 +308,10 @@ def _sweep(normal: Floats) -> Floats:
     """
     a = normal.T.copy()  # p x p x P: long rows for numpy
     for k in range(len(a)):
-        row = a[k].copy()
-        taken = row[k] > NO_VALUE
-        scale = taken / np.where(taken, row[k], 1.0)
-        scaled = row * scale
-        a -= row[:, None] * scaled
+        taken = a[k, k] > NO_VALUE
+        scale = taken / np.where(taken, a[k, k], 1.0)
+        scaled = a[k] * scale
+        a -= a[k][:, None] * scaled
         a[k] = a[:, k] = scaled
         a[k, k] = -scale
     return np.negative(a.T, order="C")

@@ -58,8 +58,9 @@ def trigamma_inverse(x: float) -> float:
 
 def off_zero(s2: Floats, share: float) -> Floats:
     """Variances, at least `share` of their median: a protein with none would rule out every other."""
-    n, ordered = len(s2), np.sort(s2)  # np.median takes longer
-    median = (ordered[n // 2] + ordered[(n - 1) // 2]) / 2
+    if s2.min() > share * 2 * s2.mean():  # which is at least their median
+        return s2
+    median = float(np.median(s2))
     if median <= 0:
         warnings.warn(
             "more than half of the residual variances are 0: the moderated statistics are not to be trusted; "
@@ -127,19 +128,21 @@ def unequal_df_prior(s2: Floats, df: Floats) -> Prior:
     levels, which = half_levels(df)
     half, weight, count = df / 2, 1 / trigamma(levels), np.bincount(which)
     centre = np.average(np.log(s2) + (np.log(levels) - psi(levels))[which], weights=weight[which])
-    half_s2 = half * s2
+    half_s2, half_sum = half * s2, half.sum()
 
-    def score(h: float) -> float:
-        """Derivative of the log likelihood; h s0^2(h) = exp(centre + psi(h))."""
+    def score(share: float) -> float:
+        """Derivative of the log likelihood by h = share/(1 - share); h s0^2(h) = exp(centre + psi(h))."""
+        h = share / (1 - share)
         ratio = half_s2 / np.exp(centre + psi(h))
-        slope = trigamma(h) * ((half + h) * ratio / (1 + ratio) - half)
-        return float(np.sum(slope - np.log1p(ratio)) + count @ (psi(levels + h) - psi(h)))
+        slope = trigamma(h) * ((half + h) @ (ratio / (1 + ratio)) - half_sum)
+        return float(slope - np.log1p(ratio).sum() + count @ (psi(levels + h) - psi(h)))
 
-    low, high = 1.0, 4999.0  # limma's range, h/(1 + h) from 0.5 to 0.9998
+    low, high = 0.5, 0.9998  # limma's range
     if score(low) <= 0:
-        h = low
+        share = low
     elif score(high) >= 0:
-        h = high
+        share = high
     else:
-        h = brentq(score, low, high, xtol=1e-12, rtol=1e-14)
+        share = brentq(score, low, high, xtol=1e-12, rtol=1e-14)
+    h = share / (1 - share)
     return Prior(2 * h, float(np.exp(centre + psi(h) - np.log(h))), "limma >= 3.61")
