@@ -3,7 +3,12 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic_ai.exceptions import ModelAPIError
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelNotFoundError,
+    ModelRequestRejectedError,
+    UnexpectedModelBehavior,
+)
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -69,6 +74,46 @@ def test_a_record_cut_off_in_its_last_line_goes_on_and_a_damaged_one_is_told(tmp
     path.write_text("no JSON\n" + path.read_text())
     with pytest.raises(CassetteMiss, match="line 1"):
         ask(path, "replay", "one", [])
+
+
+def test_a_last_record_without_its_newline_counts_and_replay_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    first = ask(path, "record", "one", [])
+    whole = path.read_text()
+    for end, answer in ((whole[:-1], first), (whole + whole[:-30], first)):
+        path.write_text(end)
+        assert ask(path, "replay", "one", []) == answer
+        assert path.read_text() == end
+    path.write_text(whole[:-1])
+    ask(path, "record", "two", [])
+    assert [json.loads(line)["request"]["messages"][0]["text"] for line in path.open()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b'{"key": "k", "request": {}}\n', b"[1]\n"])
+def test_a_file_that_is_no_cassette_is_told(bad: bytes, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_bytes(bad)
+    with pytest.raises(CassetteMiss, match="record again"):
+        ask(tmp_path / "c.jsonl", "replay", "one", [])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ModelRequestRejectedError("m", "no json_schema"),
+        ModelNotFoundError("m", "no m"),
+        UnexpectedModelBehavior("?"),
+    ],
+)
+def test_a_failure_is_replayed_as_what_it_was(failure: Exception, tmp_path: Path) -> None:
+    def fail(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        raise failure
+
+    for mode in ("record", "replay"):
+        model = CassetteModel(FunctionModel(fail, model_name="m"), tmp_path / "c.jsonl", mode)  # type: ignore[arg-type]
+        with pytest.raises(type(failure)) as raised:
+            asyncio.run(model.request([ModelRequest.user_text_prompt("?")], None, ModelRequestParameters()))
+        assert type(raised.value) is type(failure)
+        assert str(raised.value) == str(failure)
 
 
 def test_replay_without_a_record_says_how_to_make_one(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("pydantic_ai")
 
-from proteus_omics.errors import EndpointError
+from proteus_omics.errors import BudgetError, EndpointError
 from proteus_omics.models import Budget
 from proteus_omics.planner import endpoint as endpoint_module
 from proteus_omics.planner.context import Section
@@ -139,6 +140,35 @@ def test_a_server_that_refuses_response_format_is_told_the_schema_in_the_prompt(
         assert ask(server, made).give_up
     assert len(server.payloads) == 3  # refused once, never tried again
     assert "give_up" in json.dumps(server.payloads[-1]["messages"])
+
+
+@pytest.mark.parametrize(
+    "first", [Reply("no json_schema here", 400), Reply(raw=b"<html>proxy</html>"), Reply("{")]
+)
+def test_a_replay_goes_the_way_that_the_recorded_questions_went(first: Reply, tmp_path: Path) -> None:
+    def outcome(made: Endpoint) -> StepRepair | str:
+        try:
+            return made.ask("repair", SECTIONS, StepRepair, lambda answer: answer)
+        except Unanswered as error:
+            return str(error)
+
+    with serving(in_turn(first, Reply())) as server:
+        recorded = Endpoint("tiny", server.url)
+        recorded.use(Budget(), (tmp_path / "c.jsonl", "record"))
+        found = outcome(recorded)
+    replayed = Endpoint("tiny", "http://127.0.0.1:1/v1")
+    replayed.use(Budget(), (tmp_path / "c.jsonl", "replay"))
+    assert outcome(replayed) == found
+    assert replayed.spent == recorded.spent
+
+
+def test_no_question_is_asked_after_the_budgets_seconds() -> None:
+    with serving(in_turn(Reply())) as server:
+        made = Endpoint("tiny", server.url)
+        made.use(Budget(max_seconds=1e-9))
+        with pytest.raises(BudgetError, match="--max-seconds"):
+            ask(server, made)
+    assert not server.payloads
 
 
 @pytest.mark.parametrize(

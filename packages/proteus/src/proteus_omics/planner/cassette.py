@@ -1,9 +1,9 @@
 """A record of a language model's answers, so that a run can be done again without the model (section 2.10).
 
-One JSON object a line: `{"key", "request", "response"}`, or `{"key", "request", "error"}` where the endpoint
-failed, so that a replayed run falls back where the recorded one did. The key is the SHA-256 of the request:
-the model's name, the settings, the schema of the answer, the instructions (so the version of the prompt) and
-the messages, without times and ids.
+One JSON object a line: `{"key", "request", "response"}`, or `{"key", "request", "error", "kind"}` where the
+endpoint failed, so that a replayed run asks in another way, or falls back, where the recorded one did. The
+key is the SHA-256 of the request: the model's name, the settings, the schema of the answer, the instructions
+(so the version of the prompt) and the messages, without times and ids.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic_ai.exceptions import ModelAPIError
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelContextWindowExceededError,
+    ModelNotFoundError,
+    ModelQuotaExceededError,
+    ModelRequestRejectedError,
+    UnexpectedModelBehavior,
+)
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.wrapper import WrapperModel
@@ -27,6 +35,19 @@ from proteus_omics.planner.base import CassetteMode
 
 SETTINGS = ("max_tokens", "seed", "temperature")
 """Settings that change an answer; timeouts and retries do not."""
+
+FAILURES: Mapping[str, type[ModelAPIError]] = {
+    kind.__name__: kind
+    for kind in (
+        ModelContextWindowExceededError,
+        ModelAuthenticationError,
+        ModelNotFoundError,
+        ModelQuotaExceededError,
+        ModelRequestRejectedError,
+        ModelAPIError,
+    )
+}
+"""Failures that are met in different ways, the special ones before the general ones."""
 
 
 class CassetteModel(WrapperModel):
@@ -41,7 +62,7 @@ class CassetteModel(WrapperModel):
         self._path, self._mode = Path(path), mode
         if mode == "replay" and not self._path.exists():
             raise CassetteMiss(f"there is no cassette {self._path} to replay; record one with mode 'record'")
-        self._entries = read_cassette(self._path) if self._path.exists() else {}
+        self._entries = read_cassette(self._path, mend=mode != "replay") if self._path.exists() else {}
 
     async def request(
         self,
@@ -49,7 +70,7 @@ class CassetteModel(WrapperModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        """The answer, recorded or new. Raises `CassetteMiss` in replay, `ModelAPIError` as recorded."""
+        """The answer, recorded or new. Raises `CassetteMiss` in replay, and failures as recorded."""
         request = normalised(self.model_name, messages, model_settings, model_request_parameters)
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         if self._mode != "record":
@@ -59,14 +80,22 @@ class CassetteModel(WrapperModel):
             if self._mode == "replay":
                 if entry is None:
                     raise CassetteMiss(self._miss(key, request))
-                raise ModelAPIError(self.model_name, entry["error"])
+                raise self._failure(entry)
         try:
             response = await self.wrapped.request(messages, model_settings, model_request_parameters)
-        except ModelAPIError as error:
-            self._append({"key": key, "request": request, "error": str(error)})
+        except (ModelAPIError, UnexpectedModelBehavior) as error:
+            kind = next((name for name, one in FAILURES.items() if isinstance(error, one)), "")
+            self._append({"key": key, "request": request, "error": str(error), "kind": kind})
             raise
         self._append({"key": key, "request": request, "response": _recorded(response)})
         return response
+
+    def _failure(self, entry: Mapping[str, Any]) -> Exception:
+        """The failure of its kind; one of none was an answer that is no answer."""
+        kind = FAILURES.get(entry.get("kind", "ModelAPIError"))
+        if kind is None:
+            return UnexpectedModelBehavior(entry["error"])
+        return kind(self.model_name, entry["error"])
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,23 +124,38 @@ class CassetteModel(WrapperModel):
         )
 
 
-def read_cassette(path: Path) -> dict[str, Mapping[str, Any]]:
+def read_cassette(path: Path, mend: bool = True) -> dict[str, Mapping[str, Any]]:
     """The entries of a cassette by key. Raises `CassetteMiss` naming the line that is none.
 
-    A last line without its end, as a killed run leaves it, is cut off.
+    A last line without its end, as a killed run leaves it, does not count; `mend` cuts it off in the file.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CassetteMiss(f"{path} is no cassette: it is not UTF-8 text; record again") from None
     whole = text[: text.rfind("\n") + 1]
-    if whole != text:
+    if _is_json(text[len(whole) :]):  # all there but its end, as an editor may leave it
+        whole = text + "\n"
+    if mend and whole != text:
         path.write_text(whole, encoding="utf-8")
     entries = {}
     for number, line in enumerate(whole.split("\n")[:-1], 1):
         try:
             entry = json.loads(line)
+            if not {"key", "request"} < set(entry) or not {"response", "error"} & set(entry):
+                raise ValueError(line)
             entries[entry["key"]] = entry
         except (ValueError, KeyError, TypeError):
             raise CassetteMiss(f"{path}, line {number}, is no recorded request; record again") from None
     return entries
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def normalised(

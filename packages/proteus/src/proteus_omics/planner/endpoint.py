@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -84,7 +85,7 @@ class Endpoint:
         self.model = _openai_model(model, base_url, api_key_env) if isinstance(model, str) else model
         self.broken = ""
         self._context_tokens, self._max_tokens = context_tokens, max_tokens
-        self._budget, self._seed = Budget(), 0
+        self._budget, self._began, self._seed = Budget(), time.monotonic(), 0
         self._emit: Callable[[str, Mapping[str, Any]], None] = lambda event, payload: None
         self._usage = RunUsage()
         self._failures = 0
@@ -113,8 +114,8 @@ class Endpoint:
     def use(
         self, budget: Budget, cassette: tuple[Any, CassetteMode] | None = None, seed: int | None = None
     ) -> None:
-        """Take a budget, a record and a seed."""
-        self._budget = budget
+        """Take a budget, whose seconds begin here, a record and a seed."""
+        self._budget, self._began = budget, time.monotonic()
         self._seed = self._seed if seed is None else seed
         if isinstance(self.model, CassetteModel):
             self.model = self.model.wrapped
@@ -137,6 +138,9 @@ class Endpoint:
         `instead` names who answers where the model does not. Raises `Unanswered`, `BudgetError` once the
         budget is spent, and `CassetteMiss` in replay.
         """
+        seconds = self._budget.max_seconds
+        if seconds is not None and time.monotonic() - self._began >= seconds:
+            raise BudgetError(f"the budget of {seconds:g} seconds is spent: resume --max-seconds S goes on")
         instructions = "\n\n".join(prompt(part) for part in dict.fromkeys((system, call)) if part)
         before, result, reason = self.spent, None, self.broken
         try:
