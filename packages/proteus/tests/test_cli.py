@@ -89,6 +89,7 @@ def test_tools_and_knowledge_are_listed(
         ),
         (("--condition", "treatment", "--batch", "treatment"), 3, "two roles in the design: treatment"),
         (("--condition", "treatment", "--scale", "log2"), 2, "no logarithm does"),
+        (("--condition", "treatment", "--max-seconds", "1e-9"), 4, "resume --max-seconds S goes on"),
         (("--normalization", "best"), 2, "'best'; it is one of auto, none, median"),
         (("--cassette-mode", "play"), 2, "'play'; it is one of record, replay"),
         (("--planner", "llm"), 2, "--planner llm needs --base-url and --model"),

@@ -56,6 +56,8 @@ Panel = Annotated[Optional[Path], typer.Option(help="Of cells: the markers and t
 Knowledge = Annotated[Optional[Path], typer.Option(help="A folder with gene sets, edges, symbols.")]  # noqa: UP045
 PlannerName = Annotated[str, typer.Option("--planner", help="rules, or llm with --base-url and --model.")]
 MaxRequests = Annotated[int, typer.Option(help="At most so many requests to the language model.")]
+MaxTokens = Annotated[int, typer.Option(help="At most so many tokens read and written by it.")]
+MaxSeconds = Annotated[Optional[float], typer.Option(help="At most so many seconds in this sitting.")]  # noqa: UP045
 MaxSteps = Annotated[int, typer.Option(help="At most so many steps in this sitting.")]
 Timeout = Annotated[float, typer.Option("--request-timeout", help="Seconds a request may take.")]
 Cassette = Annotated[Optional[Path], typer.Option(help="A record of the model's answers.")]  # noqa: UP045
@@ -88,7 +90,9 @@ def run(
     model: Model = None,
     api_key_env: ApiKey = "OPENAI_API_KEY",
     max_requests: MaxRequests = 200,
+    max_tokens: MaxTokens = 2_000_000,
     max_steps: MaxSteps = 80,
+    max_seconds: MaxSeconds = None,
     request_timeout: Timeout = 120,
     cassette: Cassette = None,
     cassette_mode: CassetteMode = "auto",
@@ -112,7 +116,13 @@ def run(
         out=out,
         planner=cli_verbs.planner_of(planner, base_url, model, api_key_env),
         knowledge=knowledge,
-        budget=Budget(max_requests=max_requests, max_steps=max_steps, request_timeout=request_timeout),
+        budget=Budget(
+            max_requests=max_requests,
+            max_tokens=max_tokens,
+            max_steps=max_steps,
+            max_seconds=max_seconds,
+            request_timeout=request_timeout,
+        ),
         seed=seed,
         scale=scale,
         normalization=normalization,  # type: ignore[arg-type]
@@ -127,7 +137,9 @@ def run(
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     max_requests: MaxRequests = 200,
+    max_tokens: MaxTokens = 2_000_000,
     max_steps: MaxSteps = 80,
+    max_seconds: MaxSeconds = None,
     request_timeout: Timeout = 120,
     base_url: BaseUrl = None,
     model: Model = None,
@@ -142,7 +154,13 @@ def resume(
     cli_verbs.one_of("--cassette-mode", cassette_mode, ("record", "replay", "auto", "off"))
     named = base_url is not None or model is not None
     planner = cli_verbs.planner_of("llm", base_url, model, api_key_env) if named else None
-    budget = Budget(max_requests=max_requests, max_steps=max_steps, request_timeout=request_timeout)
+    budget = Budget(
+        max_requests=max_requests,
+        max_tokens=max_tokens,
+        max_steps=max_steps,
+        max_seconds=max_seconds,
+        request_timeout=request_timeout,
+    )
     recorded = None if cassette is None else (cassette, cassette_mode)
     show_run(api.resume(run, budget=budget, planner=planner, cassette=recorded))  # type: ignore[arg-type]
 

@@ -302,7 +302,7 @@ def _openai_model(name: str, base_url: str | None, api_key_env: str) -> Model:
 def _spent_message(budget: Budget, reason: str) -> str:
     return (
         f"the budget of {budget.max_requests} requests and {budget.max_tokens} tokens is spent ({reason}): "
-        "resume --max-requests N goes on"
+        "resume --max-requests N --max-tokens N goes on"
     )
 
 
