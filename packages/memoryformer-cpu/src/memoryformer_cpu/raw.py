@@ -130,7 +130,7 @@ def _described(
         address(bias), address(scales), y.data_ptr(), address(codes), address(weights),
         0, 0, 0, 0, 0,
     )  # fmt: skip
-    return y, problem, (z, tables, bias, scales)
+    return y, problem, (z, tables, bias, scales, y)
 
 
 def address(x: Tensor | None) -> int:

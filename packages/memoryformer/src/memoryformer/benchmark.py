@@ -234,7 +234,8 @@ def _lookup_peers(layers: Sequence[nn.Module], width: int, tau: int) -> list[_Ar
 
 
 def _bound(lookup: Callable[[Tensor, Tensor, Tensor], Tensor], layer: Any) -> Call:
-    return lambda z: lookup(z, layer.tables, layer.bias)
+    tables, bias = layer.tables, layer.bias  # fetched here: a module's attributes are found by Python code
+    return lambda z: lookup(z, tables, bias)
 
 
 def embedding_bag_lookup(
@@ -266,9 +267,9 @@ def official_lookup(z: Tensor, tables: Tensor, bias: Tensor) -> Tensor:
 
 
 def _kernel(layer: Any) -> Call:
-    scales = getattr(layer, "scales", None)
-    lookup = backends.chosen(layer.tables.device.type).output
-    return lambda z: lookup(z, layer.tables, layer.bias, scales, "scaled", 1.0)
+    tables, bias, scales = layer.tables, layer.bias, getattr(layer, "scales", None)
+    lookup = backends.chosen(tables.device.type).output
+    return lambda z: lookup(z, tables, bias, scales, "scaled", 1.0)
 
 
 def _chunks(tau: int) -> Call:
