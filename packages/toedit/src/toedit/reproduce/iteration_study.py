@@ -20,6 +20,9 @@ REPLACE, ACCUMULATE, EDIT, EDIT_MOST, HUMAN = ARMS = ("replace", "accumulate", "
 MOST = 0.125
 """The share of tokens that the paper's prior found easy enough: what "edit-most" edits."""
 
+SPARE = 0.05
+"""So much more text is edited than is learned from: an edit seldom keeps the number of tokens."""
+
 
 def iteration_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Train generation after generation; returns for each `ppl`, and where text was edited the shares.
@@ -30,7 +33,8 @@ def iteration_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     tiny = TinyConfig(**trial.settings["tiny"])
     corpus, generations = trial.settings["corpus"], trial.settings["generations"]
     tokenizer = tokenizer_for(corpus, tiny.vocab_size)
-    texts = human_for(tiny, corpus, tokenizer)
+    edits = trial.arm in (EDIT, EDIT_MOST)
+    texts = human_for(tiny, corpus, tokenizer, spare=SPARE if edits else 0.0)
     found: dict[str, list[Any]] = {"ppl": [], "candidates": [], "changed": []}
     for generation in range(generations):
         seed = 1000 * trial.seed + generation
@@ -43,7 +47,7 @@ def iteration_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
             if trial.arm in (REPLACE, ACCUMULATE):
                 own = sampled(model, tokenizer, tiny, tiny.budget, seed)
                 texts = own if trial.arm == REPLACE else texts + own
-            elif trial.arm in (EDIT, EDIT_MOST):
+            elif edits:
                 texts, stats = edited_by(model, tokenizer, tiny, texts, seed, most=trial.arm == EDIT_MOST)
                 found["candidates"].append(stats.candidate_rate)
                 found["changed"].append(stats.change_rate)

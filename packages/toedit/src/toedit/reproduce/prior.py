@@ -216,6 +216,6 @@ def _write(folder: Path, source: Sequence[str], edited: Sequence[str]) -> None:
 
 
 def _key(corpus: str, sizes: PriorConfig) -> str:
-    package = Path(__file__).parents[1]
-    code = file_fingerprint(*sorted(package.glob("*.py")), *sorted(Path(__file__).parent.glob("*.py")))
+    here = Path(__file__)
+    code = file_fingerprint(*sorted(here.parents[1].glob("*.py")), here, here.with_name("texts.py"))
     return fingerprint(corpus, sizes.model_dump(mode="json"), code)

@@ -43,7 +43,8 @@ def synthesis_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
 
 def synthetic_texts(settings: Mapping[str, Any], context: TrialContext | None = None) -> list[str]:
     """The texts of `writer` ("tiny" or "prior") for `corpus`, enough for the budget of `tiny`."""
-    code = file_fingerprint(*sorted(Path(__file__).parent.glob("*.py")))
+    here = Path(__file__)
+    code = file_fingerprint(here, *(here.with_name(f"{name}.py") for name in ("texts", "tiny")))
     key = fingerprint(dict(settings), code, torch.__version__, transformers.__version__)
     writer = {"tiny": _by_tiny_model, "prior": _by_prior}[settings["writer"]]
 

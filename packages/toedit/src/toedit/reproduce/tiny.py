@@ -78,11 +78,11 @@ def sampled(
 
 
 def human_for(
-    config: TinyConfig, corpus: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0
+    config: TinyConfig, corpus: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0, spare: float = 0.0
 ) -> list[str]:
-    """Training text of a corpus for one budget, about a context each."""
-    characters = _CHARACTERS_A_TOKEN * config.context_length
-    return human_texts(corpus, "train", tokenizer, config.budget, characters, seed)
+    """Training text of a corpus for one budget and a share to `spare`, about a context each."""
+    characters, tokens = _CHARACTERS_A_TOKEN * config.context_length, round(config.budget * (1 + spare))
+    return human_texts(corpus, "train", tokenizer, tokens, characters, seed)
 
 
 def held_back_loss(
