@@ -137,7 +137,8 @@ def main() -> None:
             own, theirs, ratio = in_turn(
                 lambda b=bilayer: classify(b), lambda s=says, c=crystal: s(c), turns, calls
             )
-            note = f"{answer}; ours in space: {in_space.kind}, {len(in_space.operations)} operations"
+            said = " ".join(str(answer).split())  # FindSpinGroup's has line breaks
+            note = f"{said}; ours in space: {in_space.kind}, {len(in_space.operations)} operations"
             row = (
                 name,
                 f"{own:.2f}",
