@@ -8,13 +8,12 @@ Whoever installs a package with pip gets these; uv.lock holds some back, transfo
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-UV = ROOT / "tools" / "uv"
+from environments import ROOT, UV, run, run_pytest
+
 ENVIRONMENT = ROOT / ".venv-newest"
 PYTHON = ENVIRONMENT / "bin" / "python"
 # They want environments of their own, or a compiler, as in `make setup`.
@@ -28,8 +27,7 @@ def main(arguments: list[str]) -> int:
         run(UV, "venv", "--python", sys.executable, ENVIRONMENT)
     packages = [word for file in sorted(ROOT.glob("packages/*/pyproject.toml")) for word in editable(file)]
     run(UV, "pip", "install", "--upgrade", "--python", PYTHON, "--group", "dev", *packages)
-    command: list[str | Path] = [PYTHON, "-m", "pytest", "-m", ORDINARY, *arguments]
-    return subprocess.run(command, cwd=ROOT).returncode
+    return run_pytest(PYTHON, ["-m", ORDINARY, *arguments])
 
 
 def editable(pyproject: Path) -> list[str]:
@@ -38,13 +36,6 @@ def editable(pyproject: Path) -> list[str]:
     extras = ",".join(name for name in project.get("optional-dependencies", {}) if name not in LEFT_OUT)
     folder = pyproject.parent.relative_to(ROOT)
     return ["--editable", f"./{folder}[{extras}]" if extras else f"./{folder}"]
-
-
-def run(*command: str | Path) -> None:
-    """Run a command in the workspace; its failure ends this script."""
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

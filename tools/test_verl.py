@@ -6,14 +6,10 @@ verl wants an older transformers than uv.lock has. Its trainer needs TransferQue
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-UV = ROOT / "tools" / "uv"
+from environments import ROOT, UV, locked_version, run, run_pytest
+
 ENVIRONMENT = ROOT / ".venv-verl"
 PYTHON = ENVIRONMENT / "bin" / "python"
 PACKAGES = ("implicit-prm", "prime")
@@ -23,15 +19,7 @@ FILES = sorted(ROOT.glob("packages/prime/tests/test_integrations_verl*.py"))
 def main(arguments: list[str]) -> int:
     """Make the environment if need be, run the tests, and return pytest's exit code."""
     install()
-    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command: list[str | Path] = [PYTHON, "-m", "pytest", *arguments, *FILES]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | settings).returncode
-
-
-def locked_version(name: str) -> str:
-    """Return the version that uv.lock has of a distribution."""
-    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
-    return next(package["version"] for package in lock["package"] if package["name"] == name)
+    return run_pytest(PYTHON, [*arguments, *FILES], HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
 
 
 def install() -> None:
@@ -43,13 +31,6 @@ def install() -> None:
     for package in PACKAGES:
         wanted += ["--editable", f"packages/{package}"]
     run(UV, "pip", "install", "--python", PYTHON, *wanted)
-
-
-def run(*command: str | Path) -> None:
-    """Run a command in the workspace; its failure ends this script."""
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

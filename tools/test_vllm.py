@@ -6,27 +6,21 @@ models need neither: torch is the version of uv.lock, and the companions are lef
 
 from __future__ import annotations
 
-import os
 import platform
-import re
-import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-UV = ROOT / "tools" / "uv"
+from environments import ROOT, UV, locked_version, marked_files, run, run_pytest
+
 ENVIRONMENT = ROOT / ".venv-vllm"
 PYTHON = ENVIRONMENT / "bin" / "python"
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 EXTRAS = {"medxpertqa": "[eval]", "proteus": "[llm]"}
 """What the tests of a package need beside its core."""
-MARK = re.compile(r"\bmark\.vllm\b")
 
 
 def main() -> int:
     """Make the environment if need be, run the tests, and return pytest's exit code."""
-    files = marked_files()
+    files = marked_files("vllm")
     if not files:
         print("no package has tests marked vllm")
         return 0
@@ -44,20 +38,7 @@ def main() -> int:
     }
     # Most of the time an engine starts, which keeps one processor busy.
     options = ["-m", "vllm", "-n", "2", "--dist", "loadfile", "--durations=12", "--durations-min=3"]
-    command: list[str | Path] = [PYTHON, "-m", "pytest", *options, *files]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | settings).returncode
-
-
-def marked_files() -> list[Path]:
-    """Return the test files that have a test marked vllm. Others may import what the environment lacks."""
-    files = sorted(ROOT.glob("packages/*/tests/**/test_*.py"))
-    return [file for file in files if MARK.search(file.read_text(encoding="utf-8"))]
-
-
-def locked_version(name: str) -> str:
-    """Return the version that uv.lock has of a distribution."""
-    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
-    return next(package["version"] for package in lock["package"] if package["name"] == name)
+    return run_pytest(PYTHON, [*options, *files], **settings)
 
 
 def install(packages: list[str]) -> None:
@@ -72,13 +53,6 @@ def install(packages: list[str]) -> None:
     for package in packages:
         wanted += ["--editable", f"packages/{package}{EXTRAS.get(package, '')}"]
     run(UV, "pip", "install", "--python", PYTHON, "--overrides", overrides, "--excludes", excludes, *wanted)
-
-
-def run(*command: str | Path) -> None:
-    """Run a command in the workspace; its failure ends this script."""
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":
