@@ -14,10 +14,10 @@ from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from proteus_omics.errors import ProteusWarning
+from proteus_omics.errors import BudgetError, ProteusWarning
 from proteus_omics.hypotheses.llm_judge import METRICS, LLMJudge, judge_run
 from proteus_omics.hypotheses.references import Tables
-from proteus_omics.models import Hypothesis, Ref
+from proteus_omics.models import Budget, Hypothesis, Ref
 
 DE = pd.DataFrame(
     {
@@ -85,6 +85,24 @@ def test_a_pass_without_an_answer_is_left_out_and_three_end_the_judging() -> Non
     assert made.broken
     assert found["reliability"].isna().all()
     assert list(found["hypothesis"]) == [f"h{n}" for n in range(5)]
+
+
+def test_a_spent_budget_keeps_the_scores_until_then(tmp_path: Path) -> None:
+    made, seen = judge(1, 2, 3, *[3] * 6)
+    asked = [hypothesis("h1", 0), hypothesis("h2", 1)]
+    found = made.score(asked, TABLES, budget=Budget(max_requests=3)).set_index("hypothesis")
+    assert sorted(found["passes"]) == [1, 2]
+    assert len(seen) == 3
+    assert "--max-requests" in str(made.stopped)
+    made.score(asked, TABLES)  # the default budget is for what is asked, whatever was before
+    assert made.stopped is None
+    made, _ = judge(4, 4)
+    run = SimpleNamespace(
+        folder=tmp_path, record={"settings": {"planner": "rules"}}, hypotheses=asked, index=TABLES
+    )
+    with pytest.raises(BudgetError, match=r"judge_m\.csv has what was judged before"):
+        judge_run(run, None, made.endpoint.model, budget=Budget(max_requests=2))  # type: ignore[arg-type]
+    assert list(pd.read_csv(tmp_path / "judge_m.csv")["reliability"]) == [4, 4]
 
 
 def test_a_score_outside_one_to_five_is_asked_again() -> None:

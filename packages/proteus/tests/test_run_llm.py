@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from copy import copy
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ pytest.importorskip("pydantic_ai")
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.usage import RequestUsage
 
 import proteus_omics as po
-from proteus_omics.planner.base import CassetteMode
+from proteus_omics.planner.base import CassetteMode, Spent
 
 CELL = "de.b_vs_a:GENE0"
 TRUE = f"GENE0 is increased in b compared with a (log2 fold change {{{{{CELL}:log2fc|.2f}}}})."
@@ -80,9 +83,10 @@ OBJECTIVES = {
 class Scripted:
     """Answers by the name of the schema that is asked for; from call `dies` on the endpoint is down."""
 
-    def __init__(self, dies: int = 10_000) -> None:
+    def __init__(self, dies: int = 10_000, price: str = "") -> None:
         self.calls: list[str] = []
         self.dies = dies
+        self.usage = RequestUsage(cost=Decimal(price) if price else None)
 
     def __call__(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         schema = info.model_request_parameters.output_object
@@ -96,7 +100,7 @@ class Scripted:
             answer = OBJECTIVES if first else {"objectives": []}
         else:
             answer = ANSWERS[schema.name]
-        return ModelResponse(parts=[TextPart(json.dumps(answer))])
+        return ModelResponse(parts=[TextPart(json.dumps(answer))], usage=copy(self.usage))
 
 
 def planner(script: Callable[..., ModelResponse], *, fallback: bool = True) -> po.LLMPlanner:
@@ -194,6 +198,20 @@ def test_a_spent_budget_keeps_what_was_done_and_resume_goes_on_from_there(tmp_pa
     assert whole.exit_code == 0
     assert "WorkflowProposal" not in again.calls  # answered before, not asked again
     assert any(one.status == "verified" for one in whole.hypotheses)
+
+
+def test_a_resumed_run_pays_from_what_is_left_of_its_budget(tmp_path: Path) -> None:
+    script = Scripted(price="0.25")
+    stopped = run(tmp_path / "r", script, po.Budget(max_cost=0.7))
+    assert (stopped.exit_code, len(script.calls)) == (4, 3)
+    assert "0.7 US dollars" in stopped.record["stopped"]
+    again = Scripted(price="0.25")
+    still = po.resume(tmp_path / "r", budget=po.Budget(max_cost=0.7), planner=planner(again))
+    assert (still.exit_code, again.calls) == (4, [])
+    whole = po.resume(tmp_path / "r", budget=po.Budget(max_cost=40), planner=planner(again))
+    assert whole.exit_code == 0
+    events = [json.loads(line) for line in (tmp_path / "r" / "events.jsonl").open(encoding="utf-8")]
+    assert Spent.of(events).cost == Decimal("0.25") * (3 + len(again.calls))
 
 
 def test_a_resumed_run_replays_its_cassette(recorded: Any, tmp_path: Path) -> None:

@@ -18,9 +18,17 @@ from proteus_omics.cli_verbs import (
     ApiKey,
     BaseUrl,
     Batch,
+    CassetteFile,
+    CassetteModeName,
     Condition,
     Covariates,
     Event,
+    MaxCost,
+    MaxObjectives,
+    MaxRequests,
+    MaxSeconds,
+    MaxSteps,
+    MaxTokens,
     Model,
     Out,
     Quantity,
@@ -30,6 +38,9 @@ from proteus_omics.cli_verbs import (
     Seed,
     Subject,
     Time,
+    Timeout,
+    budget_of,
+    cassette_of,
     design_of,
     show_run,
 )
@@ -55,13 +66,6 @@ SampleId = Annotated[Optional[str], typer.Option(help="Its column that names the
 Panel = Annotated[Optional[Path], typer.Option(help="Of cells: the markers and their classes.")]  # noqa: UP045
 Knowledge = Annotated[Optional[Path], typer.Option(help="A folder with gene sets, edges, symbols.")]  # noqa: UP045
 PlannerName = Annotated[str, typer.Option("--planner", help="rules, or llm with --base-url and --model.")]
-MaxRequests = Annotated[int, typer.Option(help="At most so many requests to the language model.")]
-MaxTokens = Annotated[int, typer.Option(help="At most so many tokens read and written by it.")]
-MaxSeconds = Annotated[Optional[float], typer.Option(help="At most so many seconds in this sitting.")]  # noqa: UP045
-MaxSteps = Annotated[int, typer.Option(help="At most so many steps in this sitting.")]
-Timeout = Annotated[float, typer.Option("--request-timeout", help="Seconds a request may take.")]
-Cassette = Annotated[Optional[Path], typer.Option(help="A record of the model's answers.")]  # noqa: UP045
-CassetteMode = Annotated[str, typer.Option(help="record, replay, auto or off.")]
 
 
 @app.command()
@@ -91,11 +95,13 @@ def run(
     api_key_env: ApiKey = "OPENAI_API_KEY",
     max_requests: MaxRequests = 200,
     max_tokens: MaxTokens = 2_000_000,
+    max_cost: MaxCost = None,
+    max_objectives: MaxObjectives = 8,
     max_steps: MaxSteps = 80,
     max_seconds: MaxSeconds = None,
     request_timeout: Timeout = 120,
-    cassette: Cassette = None,
-    cassette_mode: CassetteMode = "auto",
+    cassette: CassetteFile = None,
+    cassette_mode: CassetteModeName = "auto",
     explore: Annotated[bool, typer.Option(help="Also look for groups that nobody named.")] = False,
     test: Annotated[
         bool, typer.Option(help="--no-test: fold changes only, where a group has one sample.")
@@ -105,10 +111,13 @@ def run(
     """Analyse a table; a run that was killed goes on when the command is repeated."""
     from proteus_omics import api
     from proteus_omics.io import read
-    from proteus_omics.models import Budget
 
     cli_verbs.one_of("--normalization", normalization, cli_verbs.NORMALIZATIONS)
-    cli_verbs.one_of("--cassette-mode", cassette_mode, ("record", "replay", "auto", "off"))
+    recorded = cassette_of(cassette, cassette_mode)
+    budget = budget_of(
+        max_requests=max_requests, max_tokens=max_tokens, max_cost=max_cost, max_objectives=max_objectives,
+        max_steps=max_steps, max_seconds=max_seconds, request_timeout=request_timeout,
+    )  # fmt: skip
     adata = read(input, metadata=metadata, sample_id=sample_id, quantity=quantity, panel=panel)
     found = api.run(
         adata,
@@ -116,19 +125,13 @@ def run(
         out=out,
         planner=cli_verbs.planner_of(planner, base_url, model, api_key_env),
         knowledge=knowledge,
-        budget=Budget(
-            max_requests=max_requests,
-            max_tokens=max_tokens,
-            max_steps=max_steps,
-            max_seconds=max_seconds,
-            request_timeout=request_timeout,
-        ),
+        budget=budget,
         seed=seed,
         scale=scale,
         normalization=normalization,  # type: ignore[arg-type]
         explore=explore,
         test=test,
-        cassette=None if cassette is None else (cassette, cassette_mode),  # type: ignore[arg-type]
+        cassette=recorded,
     )
     show_run(found)
 
@@ -138,31 +141,28 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     max_requests: MaxRequests = 200,
     max_tokens: MaxTokens = 2_000_000,
+    max_cost: MaxCost = None,
+    max_objectives: MaxObjectives = 8,
     max_steps: MaxSteps = 80,
     max_seconds: MaxSeconds = None,
     request_timeout: Timeout = 120,
     base_url: BaseUrl = None,
     model: Model = None,
     api_key_env: ApiKey = "OPENAI_API_KEY",
-    cassette: Cassette = None,
-    cassette_mode: CassetteMode = "auto",
+    cassette: CassetteFile = None,
+    cassette_mode: CassetteModeName = "auto",
 ) -> None:
     """Go on with a run whose budget was spent, or that was killed."""
     from proteus_omics import api
-    from proteus_omics.models import Budget
 
-    cli_verbs.one_of("--cassette-mode", cassette_mode, ("record", "replay", "auto", "off"))
+    recorded = cassette_of(cassette, cassette_mode)
+    budget = budget_of(
+        max_requests=max_requests, max_tokens=max_tokens, max_cost=max_cost, max_objectives=max_objectives,
+        max_steps=max_steps, max_seconds=max_seconds, request_timeout=request_timeout,
+    )  # fmt: skip
     named = base_url is not None or model is not None
     planner = cli_verbs.planner_of("llm", base_url, model, api_key_env) if named else None
-    budget = Budget(
-        max_requests=max_requests,
-        max_tokens=max_tokens,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        request_timeout=request_timeout,
-    )
-    recorded = None if cassette is None else (cassette, cassette_mode)
-    show_run(api.resume(run, budget=budget, planner=planner, cassette=recorded))  # type: ignore[arg-type]
+    show_run(api.resume(run, budget=budget, planner=planner, cassette=recorded))
 
 
 @app.command()

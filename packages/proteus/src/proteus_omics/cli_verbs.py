@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast, get_args
 
 import typer
 
@@ -13,6 +13,8 @@ from proteus_omics.design import Design
 
 if TYPE_CHECKING:
     from proteus_omics.api import Run
+    from proteus_omics.models import Budget
+    from proteus_omics.planner.base import Cassette
 
 Text = Optional[str]  # noqa: UP045  # typer reads it at run time
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")]
@@ -30,6 +32,21 @@ Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 BaseUrl = Annotated[Text, typer.Option(help="An OpenAI-compatible endpoint, ending in /v1.")]
 Model = Annotated[Text, typer.Option(help="Its model.")]
 ApiKey = Annotated[str, typer.Option("--api-key-env", help="The environment variable that holds the key.")]
+MaxRequests = Annotated[int, typer.Option(help="At most so many requests to the model, in all sittings.")]
+MaxTokens = Annotated[int, typer.Option(help="At most so many tokens read and written, in all sittings.")]
+MaxCost = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="At most so many US dollars in all sittings, of models whose price is known."),
+]
+MaxObjectives = Annotated[int, typer.Option(help="At most so many questions, in all sittings.")]
+MaxSteps = Annotated[int, typer.Option(help="At most so many steps in this sitting.")]
+MaxSeconds = Annotated[Optional[float], typer.Option(help="At most so many seconds in this sitting.")]  # noqa: UP045
+Timeout = Annotated[float, typer.Option("--request-timeout", help="Seconds a request may take.")]
+CassetteFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--cassette", help="A record of the model's answers."),
+]
+CassetteModeName = Annotated[str, typer.Option("--cassette-mode", help="record, replay, auto or off.")]
 NORMALIZATIONS = ("auto", "none", "median", "quantile", "mad", "reference")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
@@ -65,6 +82,28 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that an option does not have."""
     if value not in allowed:
         raise typer.BadParameter(f"{option} is {value!r}; it is one of {', '.join(allowed)}")
+
+
+def budget_of(**limits: float | None) -> Budget:
+    """The budget of the options. Raises `typer.BadParameter` naming one that cannot be."""
+    from pydantic import ValidationError
+
+    from proteus_omics.models import Budget
+
+    try:
+        return Budget.model_validate(limits)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{str(first['loc'][0]).replace('_', '-')}"
+        raise typer.BadParameter(f"{option} is {first['input']:g}: {first['msg'].lower()}") from None
+
+
+def cassette_of(path: Path | None, mode: str) -> Cassette | None:
+    """The cassette of the options."""
+    from proteus_omics.planner.base import CassetteMode
+
+    one_of("--cassette-mode", mode, get_args(CassetteMode))
+    return None if path is None else (path, cast(CassetteMode, mode))
 
 
 def planner_of(name: str, base_url: str | None, model: str | None, api_key_env: str) -> Any:
@@ -123,14 +162,31 @@ def score(
     base_url: BaseUrl = None,
     model: Model = None,
     api_key_env: ApiKey = "OPENAI_API_KEY",
+    max_requests: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="At most so many requests; without it, twice what three passes ask."),
+    ] = None,
+    max_tokens: MaxTokens = 2_000_000,
+    max_cost: MaxCost = None,
+    request_timeout: Timeout = 120,
+    cassette: CassetteFile = None,
+    cassette_mode: CassetteModeName = "auto",
 ) -> None:
     """Let a language model judge the hypotheses of a run: five metrics, three passes."""
     from proteus_omics.api import Run as RunOf
-    from proteus_omics.hypotheses.llm_judge import judge_run
+    from proteus_omics.hypotheses.llm_judge import PASSES, judge_run
 
     if base_url is None or model is None:
         raise typer.BadParameter("score needs --base-url and --model")
-    typer.echo(str(judge_run(RunOf(run), base_url, model, api_key_env=api_key_env)))
+    found = RunOf(run)
+    budget = budget_of(
+        max_requests=2 * PASSES * len(found.hypotheses) if max_requests is None else max_requests,
+        max_tokens=max_tokens, max_cost=max_cost, request_timeout=request_timeout,
+    )  # fmt: skip
+    recorded = cassette_of(cassette, cassette_mode)
+    typer.echo(
+        str(judge_run(found, base_url, model, api_key_env=api_key_env, budget=budget, cassette=recorded))
+    )
 
 
 def inspect_input(

@@ -83,9 +83,9 @@ class Loop:
                 self._work(objective)
         except ENDS as error:
             self.outcome.stopped = error
-        reason = str(
-            self.outcome.stopped or f"the budget of {self.budget.max_objectives} objectives is spent"
-        )
+        most = self.budget.max_objectives
+        spent = f"the budget of {most} objectives is spent: resume --max-objectives N goes on"
+        reason = str(self.outcome.stopped or spent)
         for left in self._queue:
             self._end(left, "skipped", reason)
         return self.outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import warnings
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from proteus_omics.errors import EndpointError, ProteusWarning
+from proteus_omics.errors import BudgetError, EndpointError, ProteusWarning
 from proteus_omics.models import Budget, Hypothesis
-from proteus_omics.planner.base import CassetteMode, Spent
+from proteus_omics.planner.base import Cassette, Spent
 from proteus_omics.planner.context import Section, row_text
 from proteus_omics.planner.endpoint import Endpoint, Unanswered
 from proteus_omics.planner.schemas import JudgeScore
@@ -52,6 +53,8 @@ class LLMJudge:
             context_tokens=context_tokens,
             max_tokens=max_tokens,
         )
+        self.stopped: BudgetError | None = None
+        """Why the last scoring ended before its three passes, if its budget was spent."""
 
     @property
     def broken(self) -> str:
@@ -71,14 +74,15 @@ class LLMJudge:
         seed: int = 0,
         author: str = "",
         budget: Budget | None = None,
-        cassette: tuple[str | Path, CassetteMode] | None = None,
+        cassette: Cassette | None = None,
     ) -> pd.DataFrame:
         """A row a hypothesis: `hypothesis, judge, passes`, of each metric the median of the passes' integers
         1 to 5 with `<metric>_low` and `<metric>_high`, and `comment` of the first pass.
 
         Each pass has its own seed, order of hypotheses and order of rows. A pass without an answer is left
         out; a hypothesis with none has `passes` 0 and NaN. `author` is the model that wrote the hypotheses.
-        Raises `BudgetError`, `CassetteMiss`.
+        Without a `budget` there are twice as many requests as questions. Where it is spent, the scores until
+        then are returned, and `stopped` says so. Raises `CassetteMiss`.
         """
         if author.removeprefix("llm:") == self.endpoint.name:
             warnings.warn(
@@ -86,17 +90,29 @@ class LLMJudge:
                 ProteusWarning,
                 stacklevel=2,
             )
-        self.endpoint.use(budget or Budget(), cassette, seed)
+        budget = budget or Budget(max_requests=self.spent.requests + 2 * PASSES * len(hypotheses))
+        self.endpoint.use(budget, cassette, seed)
+        self.stopped = None
         scores: dict[str, list[JudgeScore]] = {one.id: [] for one in hypotheses}
-        for number in range(PASSES):
-            shuffled = random.Random(f"{seed}-{number}")
-            for hypothesis in shuffled.sample(list(hypotheses), len(hypotheses)):
-                try:
-                    found = self._ask(hypothesis, tables, shuffled, seed + number)
-                except Unanswered:
-                    continue
-                scores[hypothesis.id].append(found)
+        try:
+            for number in range(PASSES):
+                self._pass(number, hypotheses, tables, seed, scores)
+        except BudgetError as error:
+            self.stopped = error
         return pd.DataFrame([self._row(id, found) for id, found in scores.items()])
+
+    def _pass(
+        self,
+        number: int,
+        hypotheses: Sequence[Hypothesis],
+        tables: Tables,
+        seed: int,
+        scores: dict[str, list[JudgeScore]],
+    ) -> None:
+        shuffled = random.Random(f"{seed}-{number}")
+        for hypothesis in shuffled.sample(list(hypotheses), len(hypotheses)):
+            with contextlib.suppress(Unanswered):
+                scores[hypothesis.id].append(self._ask(hypothesis, tables, shuffled, seed + number))
 
     def _ask(self, hypothesis: Hypothesis, tables: Tables, shuffled: random.Random, seed: int) -> JudgeScore:
         cells = dict.fromkeys((ref.table, ref.row) for ref in hypothesis.refs)
@@ -133,16 +149,21 @@ def judge_run(
     *,
     api_key_env: str = "OPENAI_API_KEY",
     seed: int = 0,
+    budget: Budget | None = None,
+    cassette: Cassette | None = None,
 ) -> Path:
     """Judge a run's hypotheses; the path of a table in its folder, with the judge's name in it.
 
-    Raises `EndpointError` where the model does not answer; what it judged before is in the table.
+    Raises `EndpointError` where the model does not answer, and `BudgetError` where the budget is spent; what
+    was judged before is in the table.
     """
     judge = LLMJudge(base_url, model, api_key_env=api_key_env)
     author = str(run.record["settings"]["planner"])
-    found = judge.score(run.hypotheses, run.index, seed=seed, author=author)
+    found = judge.score(run.hypotheses, run.index, seed=seed, author=author, budget=budget, cassette=cassette)
     path = run.folder / f"judge_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge.endpoint.name)}.csv"
     found.to_csv(path, index=False)
+    if judge.stopped is not None:
+        raise BudgetError(f"{judge.stopped}; {path} has what was judged before")
     if judge.broken:
         raise EndpointError(f"{judge.broken}; {path} has what was judged before")
     return path

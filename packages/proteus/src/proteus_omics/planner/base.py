@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -102,12 +103,26 @@ class Spent:
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    """US dollars, of the answers whose price is known."""
 
     @classmethod
     def of(cls, events: Iterable[Mapping[str, Any]]) -> Spent:
         """The sum over the `llm_response` events of a run."""
-        answers = [event for event in events if event["event"] == "llm_response"]
-        return cls(*(sum(event[name] for event in answers) for name in cls.__dataclass_fields__))
+        total = cls()
+        for event in events:
+            if event["event"] == "llm_response":
+                cost = Decimal(event.get("cost", 0))  # an older run's answers have none
+                total += cls(event["requests"], event["input_tokens"], event["output_tokens"], cost)
+        return total
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost + other.cost,
+        )
 
 
 @dataclass(frozen=True)

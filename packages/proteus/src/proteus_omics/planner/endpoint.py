@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from proteus_omics.errors import BudgetError, EndpointError, MissingExtraError, ProteusError
 from proteus_omics.models import Budget
-from proteus_omics.planner.base import CassetteMode, Connection, Spent
+from proteus_omics.planner.base import Cassette, Connection, Spent
 from proteus_omics.planner.context import Section, fit, tokens
 
 try:
@@ -99,7 +99,8 @@ class Endpoint:
     @property
     def spent(self) -> Spent:
         """What was asked so far."""
-        return Spent(self._usage.requests, self._usage.input_tokens, self._usage.output_tokens)
+        usage = self._usage
+        return Spent(usage.requests, usage.input_tokens, usage.output_tokens, usage.cost or Decimal(0))
 
     def connect(self, connection: Connection) -> None:
         """Take a run's budget, record and events."""
@@ -107,13 +108,14 @@ class Endpoint:
         self._emit = connection.emit
         spent = connection.spent
         self._usage = RunUsage(
-            requests=spent.requests, input_tokens=spent.input_tokens, output_tokens=spent.output_tokens
+            requests=spent.requests,
+            input_tokens=spent.input_tokens,
+            output_tokens=spent.output_tokens,
+            cost=spent.cost or None,  # unknown, until an answer has a price
         )
         self.broken, self._failures = "", 0
 
-    def use(
-        self, budget: Budget, cassette: tuple[Any, CassetteMode] | None = None, seed: int | None = None
-    ) -> None:
+    def use(self, budget: Budget, cassette: Cassette | None = None, seed: int | None = None) -> None:
         """Take a budget, whose seconds begin here, a record and a seed."""
         self._budget, self._began = budget, time.monotonic()
         self._seed = self._seed if seed is None else seed
@@ -140,7 +142,7 @@ class Endpoint:
         """
         seconds = self._budget.max_seconds
         if seconds is not None and time.monotonic() - self._began >= seconds:
-            raise BudgetError(f"the budget of {seconds:g} seconds is spent: resume --max-seconds S goes on")
+            raise BudgetError(f"the budget of {seconds:g} seconds is spent: a larger --max-seconds goes on")
         instructions = "\n\n".join(prompt(part) for part in dict.fromkeys((system, call)) if part)
         before, result, reason = self.spent, None, self.broken
         try:
@@ -273,6 +275,7 @@ class Endpoint:
             "requests": now.requests - before.requests,
             "input_tokens": now.input_tokens - before.input_tokens,
             "output_tokens": now.output_tokens - before.output_tokens,
+            "cost": str(now.cost - before.cost),
         }
 
 
@@ -300,9 +303,12 @@ def _openai_model(name: str, base_url: str | None, api_key_env: str) -> Model:
 
 
 def _spent_message(budget: Budget, reason: str) -> str:
+    money, option = "", ""
+    if budget.max_cost is not None:
+        money, option = f" and {budget.max_cost:g} US dollars", ", --max-cost"
     return (
-        f"the budget of {budget.max_requests} requests and {budget.max_tokens} tokens is spent ({reason}): "
-        "resume --max-requests N --max-tokens N goes on"
+        f"the budget of {budget.max_requests} requests and {budget.max_tokens} tokens{money} is spent "
+        f"({reason}): a larger one goes on (--max-requests, --max-tokens{option})"
     )
 
 
