@@ -14,7 +14,7 @@ ORDINARY := not slow and $(HERE)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12 --durations-min=3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-slow test-all test-vllm test-dft test-verl test-newest gpu bench lint ruff types imports kernels format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-all test-vllm test-dft test-verl test-newest gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -52,10 +52,7 @@ report: $(READY) ## build the page of all results so far and open it
 test: $(READY) ## all tests that need no GPU and no network, save the slow ones
 	$(PYTEST) -m '$(ORDINARY)'
 
-test-slow: $(READY) ## the slow ones, one after the other
-	$(BIN)/python -m pytest -m 'slow and $(HERE)'
-
-test-all: $(READY) ## both together: modules are imported, and models of a file made, once
+test-all: $(READY) ## with the slow ones
 	$(PYTEST) -m '$(HERE)'
 
 test-vllm: $(READY) ## the tests that need vLLM, in an environment of their own (.venv-vllm, Linux)
@@ -116,7 +113,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types,imports kernels test test-slow wheels docs test-vllm test-dft
+	@python3 tools/stages.py setup ruff types,imports kernels test-all wheels docs,test-dft test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
