@@ -72,9 +72,9 @@ def spy(prm: OnlinePRM, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("score", "update"):
         original = getattr(prm, name)
 
-        def noted(*args: Any, _name: str = name, _original: Any = original) -> Any:
+        def noted(*args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
             calls.append(_name)
-            return _original(*args)
+            return _original(*args, **kwargs)
 
         monkeypatch.setattr(prm, name, noted)
     return calls
@@ -103,7 +103,8 @@ def test_with_the_policy_as_reference_its_own_log_probs_are_taken(make: Make) ->
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"prm_update": "after"}, ["score", "update"]),
+        ({"prm_update": "after"}, ["update"]),
+        ({"prm_update": "after", "mini_batch_size": 4}, ["update", "score"]),
         ({"prm_update": "before"}, ["update", "score"]),
         ({"prm_update": "none"}, ["score"]),
         ({"score_pass": "fused"}, ["update"]),
@@ -122,12 +123,24 @@ def test_after_scores_with_the_old_weights_and_before_with_the_new(make: Make) -
     after, before = make(trained=True), make(trained=True, prm_update="before")
     old = after.score(BATCH)
     one, two = after.step(BATCH), before.step(BATCH)
-    assert torch.equal(one.process, old)
+    torch.testing.assert_close(one.process, old, atol=1e-5, rtol=1e-4)
     assert torch.equal(two.process, before.score(BATCH))
     assert torch.equal(two.process, after.score(BATCH))
     # What is logged of the PRM is what it said before it was trained on these responses.
     assert two.metrics["prm/accuracy"] == one.metrics["prm/accuracy"]
     assert one.accuracy == pair_accuracy(old.sum(1), BATCH.outcomes, BATCH.groups)
+
+
+@pytest.mark.parametrize("size", [4, 8, 256])
+@pytest.mark.parametrize("settings", [{}, {"prm_train_on": "all", "prm_replay_steps": 2}])
+def test_whatever_the_mini_batches_are_separate_scores_are_those_of_the_old_weights(
+    make: Make, size: int, settings: dict[str, Any]
+) -> None:
+    """Those of the first mini-batch come from its own pass, before which nothing has moved."""
+    prm = make(trained=True, mini_batch_size=size, prm_epochs=2, **settings)
+    for batch, others in ((BATCH, OTHERS), (OTHERS, BATCH)):
+        old = prm.score(batch)
+        torch.testing.assert_close(prm.step(batch, others).process, old, atol=1e-5, rtol=1e-4)
 
 
 def test_fused_equals_separate_with_one_mini_batch_and_not_with_several(make: Make) -> None:

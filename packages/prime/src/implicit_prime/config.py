@@ -78,7 +78,9 @@ class PrimeConfig:
     prm_loss                "ce" (the paper's), "ce_loo" (scores less the mean of the others'), "dpo", "nca"
     prm_balanced            right and wrong responses weigh the same in "ce" and "ce_loo"
     prm_update              "after" scoring (single forward), "before" it (double forward), "none": frozen
-    score_pass              "separate", as Algorithm 1, or "fused": scores come out of the update's own pass
+    score_pass              "separate": scores are the PRM's before its update, as in Algorithm 1; "fused":
+                            scores come out of the update's own pass, those of later mini-batches from a PRM
+                            that has moved
     prm_train_on            "filtered": responses the policy trains on; "all": every response drawn
     prm_replay_steps        the PRM also trains on the responses of so many past steps
     prm_epochs              passes of the PRM over a step's responses

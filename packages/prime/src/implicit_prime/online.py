@@ -111,12 +111,12 @@ class OnlinePRM:
             if args.prm_update == "before":
                 unseen, metrics = self.update(batch, others)
                 process = self.score(batch)
-            elif args.score_pass == "fused":
-                process, metrics = self.update(batch, others)
-                unseen = process
+            elif args.prm_update == "none":
+                unseen, metrics = self.score(batch), {}
+                process = unseen
             else:
-                unseen = process = self.score(batch)
-                metrics = {} if args.prm_update == "none" else self.update(batch, others)[1]
+                unseen, metrics = self.update(batch, others, fused=args.score_pass == "fused")
+                process = unseen
         self.steps += 1
         return self._told(batch, process, unseen, metrics)
 
@@ -151,22 +151,29 @@ class OnlinePRM:
         found = shared_out(parts, self.accelerator, compute)
         return _finite(spread(parts, found, *batch.mask.shape))
 
-    def update(self, batch: Responses, others: Responses | None = None) -> tuple[Tensor, dict[str, float]]:
+    def update(
+        self, batch: Responses, others: Responses | None = None, fused: bool = True
+    ) -> tuple[Tensor, dict[str, float]]:
         """Train on the responses, and on those of past steps where there is a replay.
 
-        Returns what the first pass gave the tokens of `batch`, [B, T], each response before its own update
-        (but after those of earlier mini-batches), and what there is to log.
+        Returns the rewards of the tokens of `batch`, [B, T], and what there is to log. With `fused` the
+        rewards of a response are those of its first pass: from before its own update, but after those of
+        earlier mini-batches. Without, they are all of the PRM as it was before: the first mini-batch's pass
+        gives these anyway, so only the responses of later ones go through the model once more.
         """
         if self.learner is None:
             raise PrimeError("prm_update is 'none': this PRM is frozen")
         new = [self.with_reference(part) for part in (batch, others) if part is not None and len(part)]
         rows = Responses.concat([*new, *self._replay])
+        first, *later = mini_batches = list(self._mini_batches(rows, 0))
         process = torch.zeros(rows.mask.shape)
+        if not fused:
+            process += self._score_some(rows, [group for each in later for group in each], len(batch))
         losses, norms = [], []
         for epoch in range(self.args.prm_epochs):
-            for mini_batch in self._mini_batches(rows, epoch):
+            for mini_batch in self._mini_batches(rows, epoch) if epoch else mini_batches:
                 parts, found, norm = self._train_on(rows, mini_batch)
-                if epoch == 0:
+                if epoch == 0 and (fused or mini_batch is first):
                     process += spread(parts, [part.process for part in found], *process.shape)
                 losses.append(sum(part.loss for part in found))
                 norms.append(norm)
@@ -194,6 +201,13 @@ class OnlinePRM:
         self.steps = state["steps"]
         self._accuracies.extend(state["accuracies"])
         self._replay.extend(Responses(**part) for part in state["replay"])
+
+    def _score_some(self, rows: Responses, groups: list[Tensor], known: int) -> Tensor:
+        """Rewards of the responses of `groups` among the first `known` rows: [rows, T], 0 for all others."""
+        chosen = torch.cat([torch.zeros(0, dtype=torch.long), *groups])
+        chosen = chosen[chosen < known]
+        found = [self.score(rows.select(chosen))] if len(chosen) else []
+        return spread([chosen] if found else [], found, *rows.mask.shape)
 
     def _rewards(self, part: Responses) -> Any:
         part = part.to(self.accelerator.device)
