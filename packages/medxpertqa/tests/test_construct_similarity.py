@@ -37,7 +37,7 @@ def test_the_pairs_are_those_of_all_comparisons(texts, threshold):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 0.7, 0.8, 0.9, 0.95]))
-def test_edited_copies_among_long_texts_are_found_whatever_the_tiles(seed, threshold):
+def test_edited_copies_among_long_texts_are_found_whatever_the_blocks(seed, threshold):
     rng = np.random.default_rng(seed)
     letters = np.array(list("etaoin shrdlu"))
     texts = ["".join(rng.choice(letters, rng.integers(0, 120))) for _ in range(12)]
@@ -45,8 +45,27 @@ def test_edited_copies_among_long_texts_are_found_whatever_the_tiles(seed, thres
         places = rng.random(len(text)) < rng.choice([0.05, 0.1, 0.2])
         texts.append("".join(rng.choice(letters) if p else c for c, p in zip(text, places, strict=True)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_STRIP", 3)
-        patch.setattr(module, "_TABLE", 5 * 1024)
+        patch.setattr(module, "_ROWS", 3)
+        patch.setattr(module, "_BLOCK", 2 * module._SEGMENT)
+        assert edit_similar_pairs(texts, threshold) == brute(texts, threshold)
+
+
+@pytest.mark.parametrize(("cut", "added"), [(100, 0), (0, 125), (50, 50), (101, 0)])
+def test_a_copy_moved_as_far_as_the_threshold_allows_is_found_and_one_further_is_not(cut, added):
+    rng = np.random.default_rng(cut)
+    text = "".join(rng.choice(list("etaoin shrdlu"), 500))
+    copy = "#" * added + text[cut:]
+    # cut off or put before: 1 - 100/500, 1 - 125/625; one for one: 1 - 50/500
+    assert edit_similar_pairs([text, copy]) == brute([text, copy], 0.8)
+    assert bool(edit_similar_pairs([text, copy])) == (cut <= 100)
+
+
+def test_texts_that_repeat_one_character_are_compared_though_they_have_no_rare_pieces():
+    texts = ["a" * n for n in (0, 2, 3, 800, 1000, 1001, 3000)] + [
+        "a" * 2900 + "bcd" * 40,
+        "a" * 900 + "b" * 100,
+    ]
+    for threshold in (0.8, 0.95):
         assert edit_similar_pairs(texts, threshold) == brute(texts, threshold)
 
 

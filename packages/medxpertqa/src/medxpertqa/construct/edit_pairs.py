@@ -1,9 +1,9 @@
 """Pairs of texts whose edit similarity reaches a threshold, without comparing all pairs (section 2.5).
 
-The similarity is s = 1 - Levenshtein(a, b) / max(|a|, |b|) on characters. Two bounds spare most comparisons,
-and neither loses a pair: s >= t needs min(|a|, |b|) / max(|a|, |b|) >= t; and one edit destroys at most q
-grams of length q, so s >= t needs at least m - q + 1 - q·floor((1 - t)·m) grams in common, m = max(|a|, |b|).
-How many are in common comes for a whole tile of pairs from one matrix product.
+The similarity is s = 1 - Levenshtein(a, b) / m on characters, m = max(|a|, |b|). Two bounds spare most
+comparisons, and neither loses a pair: s >= t needs min(|a|, |b|) >= t·m; and floor((1 - t)·m) edits touch at
+most as many of any pieces of the longer text that do not overlap, so that all others stand in the shorter one
+too, at most as many places further on or back. The pieces are trigrams, those which are rare together.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from rapidfuzz.distance import Levenshtein
 
 from medxpertqa.errors import DataError
 
-_Q = 3  # of MedQA's pairs that pass the length test 15 % survive; 61 % with bigrams, 63 % with 4-grams
+_Q = 3  # characters of a piece; with 2 or 4 more of MedQA's pairs survive
+_HASH_BITS = 14  # 6 % of MedQA's pairs that pass the length test survive; 8 % with 13
+_WIDTH = (
+    96  # a piece is looked for around its stretch of so many characters; 5 % survive with 64, in as much time
+)
+_SEGMENT = 64  # pieces are chosen for so many characters at a time, and for all such segments at once
+_BLOCK = 2**14 * _SEGMENT  # characters for which they are chosen at once: bounds the memory
+_ROWS = 256  # texts whose candidates are compared at once
 _CUTOFF_SLACK = 1e-4  # of a similarity that is just its cutoff rapidfuzz 3.14 may say 0 (5 edits of 25, 0.8)
-_HASH_BITS = 18
-_MOST_COLUMNS = 8192  # with twice as many, 7 % fewer of MedQA's pairs survive, for twice the products
-_TABLE = 2**24  # numbers in a tile's table, 64 MB
-_STRIP = 256  # rows of a tile that are compared at once
 
 
 class SimilarPair(NamedTuple):
@@ -37,7 +40,7 @@ def edit_similar_pairs(texts: Sequence[str], threshold: float = 0.8, workers: in
     """Return every pair of `texts` with edit similarity of at least `threshold`, sorted by position.
 
     The same pairs as rapidfuzz's `Levenshtein.normalized_similarity` on all n(n-1)/2 pairs. Below a threshold
-    of about 0.7 the gram bound says nothing, and only the lengths spare work. `workers` threads compare.
+    of about 0.7 the pieces say nothing, and only the lengths spare work. `workers` threads compare.
 
     Raises:
         DataError: the threshold is not in (0, 1], or a text is no string.
@@ -50,27 +53,15 @@ def edit_similar_pairs(texts: Sequence[str], threshold: float = 0.8, workers: in
     if len(texts) < 2:
         return []
     order = np.argsort([len(text) for text in texts], kind="stable")
-    lengths = np.array([len(texts[i]) for i in order], dtype=np.float32)
-    # a little too wide, never too narrow: the exact comparison decides
-    limits = np.floor((1 - threshold) * lengths.astype(float) + 1e-6).astype(np.float32)
-    needed = (lengths - _Q + 1 - _Q * limits) * np.float32(1 - 1e-4)
-    grams = _Grams([texts[i] for i in order])
     found: list[SimilarPair] = []
-    for rows, columns, left, right in grams.tiles(np.searchsorted(lengths - limits, lengths, side="right")):
-        close = lengths[columns] - lengths[rows, None] <= limits[columns]
-        close &= np.arange(columns.start, columns.stop) > np.arange(rows.start, rows.stop)[:, None]
-        if needed[columns.stop - 1] > 0:
-            close &= left @ right.T >= needed[columns]
-        first, second = np.nonzero(close)
-        found += _compare(texts, order[first + rows.start], order[second + columns.start], threshold, workers)
+    for first, second in _candidates([texts[i] for i in order], threshold):
+        found += _compare(texts, order[first], order[second], threshold, workers)
     return sorted(found)
 
 
 def _compare(
     texts: Sequence[str], first: np.ndarray, second: np.ndarray, threshold: float, workers: int
 ) -> list[SimilarPair]:
-    if not len(first):
-        return []
     similarity = process.cpdist(
         [texts[i] for i in first],
         [texts[j] for j in second],
@@ -85,63 +76,79 @@ def _compare(
     ]
 
 
-class _Grams:
-    """Which grams each text holds, as column numbers: the dot product of two rows bounds their common grams.
+def _candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield arrays of positions i < j of pairs that neither bound rules out; `texts` are sorted by length."""
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    # a little too high, never too low: the exact comparison decides
+    limits = np.floor((1 - threshold) * lengths + 1e-6).astype(np.int64)
+    reach = np.searchsorted(lengths - limits, lengths, side="right")
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    grams = _hashed_grams(texts)
+    pieces = _pieces(grams, starts)
+    borders = np.searchsorted(pieces, starts)
+    needed = np.diff(borders) - limits
+    stretch = (pieces - np.repeat(starts[:-1], np.diff(borders))) // _WIDTH
+    places = (stretch << _HASH_BITS) + grams[pieces]
+    for row in range(0, len(texts), _ROWS):
+        pairs = []
+        for i in range(row, min(row + _ROWS, len(texts))):
+            start, stop = i + 1, int(reach[i])
+            if start >= stop:
+                continue
+            own = grams[starts[i] : starts[i + 1]]
+            stands = _surroundings(own, int(lengths[stop - 1]), int(limits[stop - 1]))
+            # `reduceat` wants borders inside; a text without pieces gets one hit at most, which loses no pair
+            hits = np.append(stands[places[borders[start] : borders[stop]]], False)
+            common = np.add.reduceat(hits, borders[start:stop] - borders[start], dtype=np.int64)
+            close = start + np.flatnonzero(common >= needed[start:stop])
+            pairs.append((np.full(len(close), i), close))
+        if pairs:
+            first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            if len(first):
+                yield first, second
 
-    The r-th occurrence of a gram in a text is a feature of its own, so that for features with their own
-    column the dot product IS the size of the intersection of multisets; rare features share columns by hash.
-    A table holds the roots of the counts, and sqrt(ca)·sqrt(cb) >= min(ca, cb).
+
+def _surroundings(grams: np.ndarray, length: int, shift: int) -> np.ndarray:
+    """Return which grams start in or within `shift` of each stretch of a text, bool (stretches · hashes,)."""
+    grams = grams.astype(np.intp)
+    stands = np.zeros((length // _WIDTH + 1, 2**_HASH_BITS), dtype=bool)
+    for number, stretch in enumerate(stands):
+        start = number * _WIDTH
+        stretch[grams[max(0, start - shift) : start + _WIDTH + shift]] = True
+    return stands.ravel()
+
+
+def _hashed_grams(texts: Sequence[str]) -> np.ndarray:
+    """Return a hash of the gram that starts at each character of the texts, one after the other, uint16."""
+    points = np.frombuffer(("".join(texts) + "\0" * (_Q - 1)).encode("utf-32-le", "surrogatepass"), np.uint32)
+    hashes = np.empty(len(points) - _Q + 1, dtype=np.uint16)
+    for start in range(0, len(hashes), _BLOCK):
+        near = points[start : start + _BLOCK + _Q - 1].astype(np.uint64)
+        # 21 bits a character: a gram is its own number
+        grams = near[:-2] | near[1:-1] << np.uint64(21) | near[2:] << np.uint64(42)
+        hashes[start : start + _BLOCK] = grams * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(64 - _HASH_BITS)
+    return hashes
+
+
+def _pieces(grams: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return where grams start that do not overlap and of which a text holds the fewest by chance, ascending.
+
+    A gram that occurs c times in n texts counts as exp(-c / 2n): it is looked for in about half a text. The
+    best sum over a segment is found from its end, best[i] = max(best[i + 1], gain[i] + best[i + q]).
     """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        features = [_features(text) for text in texts]
-        self._starts = np.concatenate([[0], np.cumsum([len(f) for f in features])])
-        every = np.concatenate(features)
-        counts = np.bincount(every, minlength=2**_HASH_BITS)
-        columns = int(np.clip(8 * len(every) / len(texts), 1024, _MOST_COLUMNS))
-        shared = columns // 8
-        place = np.arange(2**_HASH_BITS, dtype=np.int32) % shared
-        used = np.flatnonzero(counts)
-        own = used[np.argsort(-counts[used], kind="stable")[: columns - shared]]
-        place[own] = shared + np.arange(len(own))
-        self._width = shared + len(own)
-        self._columns = place[every]
-
-    def tiles(self, reach: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
-        """Yield rows, columns and both tables for blocks that hold every pair i < j < reach[i].
-
-        `reach` does not fall. Tables are float32 (rows, features).
-        """
-        count, tile = len(reach), max(_STRIP, _TABLE // self._width)
-        for start in range(0, count, tile):
-            left = self._dense(start, min(start + tile, count))
-            for other in range(start, int(reach[start + len(left) - 1]), tile):
-                right = left if other == start else self._dense(other, min(other + tile, count))
-                for strip in range(start, start + len(left), _STRIP):
-                    rows = slice(strip, min(strip + _STRIP, start + len(left)))
-                    low, high = max(strip, other), min(other + len(right), int(reach[rows.stop - 1]))
-                    if low < high:
-                        table = left[strip - start : rows.stop - start]
-                        yield rows, slice(low, high), table, right[low - other : high - other]
-
-    def _dense(self, start: int, stop: int) -> np.ndarray:
-        """Return the root of how often each column occurs in each of the texts, float32 (texts, columns)."""
-        starts = self._starts[start : stop + 1]
-        row = np.repeat(np.arange(stop - start), np.diff(starts))
-        table = np.zeros((stop - start) * self._width, dtype=np.float32)
-        np.add.at(table, row * self._width + self._columns[starts[0] : starts[-1]], np.float32(1))
-        return np.sqrt(table, out=table).reshape(stop - start, self._width)
-
-
-def _features(text: str) -> np.ndarray:
-    """Return one hash for each gram of the text together with its rank among equal grams, int64."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
-    if len(points) < _Q:
-        return np.empty(0, np.int64)
-    # 21 bits a character: a gram is its own number
-    grams = np.sort(points[:-2] | points[1:-1] << np.uint64(21) | points[2:] << np.uint64(42))
-    new = np.concatenate([[True], grams[1:] != grams[:-1]])
-    rank = np.arange(len(grams)) - np.flatnonzero(new)[np.cumsum(new) - 1]
-    # a collision of the hash can only raise the bound
-    mixed = (grams + rank.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xD6E8FEB86659FD93)
-    return (mixed >> np.uint64(64 - _HASH_BITS)).astype(np.int64)
+    gains = np.exp(-0.5 * np.bincount(grams, minlength=2**_HASH_BITS) / (len(starts) - 1)).astype(np.float32)
+    chosen = []
+    for start in range(0, len(grams), _BLOCK):
+        gain = gains[grams[start : start + _BLOCK]]
+        for back in range(1, _Q):  # grams that leave their text
+            across = starts - back - start
+            gain[across[(across >= 0) & (across < len(gain))]] = 0
+        gain = np.append(gain, np.zeros(-len(gain) % _SEGMENT, np.float32)).reshape(-1, _SEGMENT).T.copy()
+        best = np.zeros((_SEGMENT + 1, gain.shape[1]), np.float32)
+        for i in range(_SEGMENT - _Q, -1, -1):
+            np.maximum(best[i + 1], gain[i] + best[i + _Q], out=best[i])
+        taken = best[:-1] > best[1:]
+        for i in range(1, _SEGMENT):
+            taken[i] &= ~taken[max(0, i - _Q + 1) : i].any(axis=0)
+        chosen.append(start + np.flatnonzero(taken.T))
+    return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
