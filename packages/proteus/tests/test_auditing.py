@@ -117,3 +117,9 @@ def test_roles_are_proposed_by_name_but_never_a_batch_that_is_the_condition() ->
     found = po.profile_dataset(adata, po.Design(condition="group")).candidates
     assert found["batch"] == ("batch_day",)
     assert found["covariates"] == ("age",)
+    adata = data(
+        group=TWO, glucose=[1.5, 2.5, 3.5, 4.5], complexity=["p", "q", "p", "q"], os_days=[5, 6, 7, 8]
+    )
+    found = po.profile_dataset(adata, po.Design(condition="group")).candidates
+    assert found["time"] == ("os_days",)  # and not glucose, which has an os in it
+    assert "batch" not in found

@@ -58,6 +58,32 @@ def test_a_table_becomes_a_verified_run(
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+def test_a_run_without_a_finding_says_what_it_could_have_seen_and_what_was_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = np.exp2(np.random.default_rng(0).normal(20, 0.3, (20, 10)))
+    values[9:, [2, 3, 4, 7, 8, 9]] = np.nan  # 11 proteins are in two of five samples of either group
+    names = [f"sample{n}" for n in range(10)]
+    pd.DataFrame(values, [f"G{n}" for n in range(20)], names).to_csv(tmp_path / "few.tsv", sep="\t")
+    pd.DataFrame({"sample_id": names, "treatment": ["control"] * 5 + ["drug"] * 5}).to_csv(
+        tmp_path / "samples.csv", index=False
+    )
+    given = ("run", tmp_path / "few.tsv", "--metadata", tmp_path / "samples.csv")
+    code, shown, error = call(
+        monkeypatch, capsys, *given, "--condition", "treatment", "--out", tmp_path / "a"
+    )
+    assert "filter_missing leaves 9 proteins" in error
+    assert "(--min-frac)" in error
+    code, shown, _ = call(
+        monkeypatch, capsys, *given, "--condition", "treatment", "--out", tmp_path / "b", "--min-frac", 0.3
+    )
+    assert code == 0
+    assert "no protein differs in drug compared with control: " in shown
+    assert "(power 0.8)" in shown
+    code, _, error = call(monkeypatch, capsys, *given, "--out", tmp_path / "c", "--max-steps", 1)
+    assert "no --condition was given (treatment?)" in error
+
+
 def test_inspect_shows_the_profile_without_samples(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +146,10 @@ def test_folders_that_are_no_runs(
         code, _, error = call(monkeypatch, capsys, verb, tmp_path)
         assert code == 2
         assert "is no run" in error
+    judge = ("--base-url", "http://localhost:9/v1", "--model", "m")
+    assert call(monkeypatch, capsys, "score", tmp_path, *judge)[0] == 2
     assert call(monkeypatch, capsys, "tools", "magic")[0] == 2
+    assert call(monkeypatch, capsys, "batch", tmp_path / "none.csv")[0] == 2
 
 
 @pytest.mark.slow

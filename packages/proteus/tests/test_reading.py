@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import proteus_omics as po
-from proteus_omics.errors import DataError, FormatError, MetadataError
+from proteus_omics.errors import DataError, FormatError, MetadataError, ProteusWarning
+from proteus_omics.io.metadata import unread
 from proteus_omics.io.reading import guess_scale
 
 MAXQUANT = """Protein IDs\tMajority protein IDs\tProtein names\tGene names\tPeptides\tIntensity a_1\tIntensity b_1\tiBAQ a_1\tiBAQ b_1\tLFQ intensity a_1\tLFQ intensity b_1\tOnly identified by site\tReverse\tPotential contaminant
@@ -124,7 +125,8 @@ def test_scales_are_guessed_by_what_values_can_be() -> None:
 def test_names_are_short_and_unique(tmp_path: Path) -> None:
     long = ";".join(f"P{number:05d}" for number in range(20))
     text = f"protein\ts1\ts2\n{long}\t9\t8\nA1;B1\t7\t6\nA1;B2\t5\t4\nA1;B1\t3\t2\n"
-    adata = po.read(write(tmp_path, "m.tsv", text))
+    with pytest.warns(ProteusWarning, match="identifier of an earlier one"):
+        adata = po.read(write(tmp_path, "m.tsv", text))
     assert list(adata.var_names) == ["P00000", "A1;B1", "A1;B2", "A1;B1.1"]
 
 
@@ -179,6 +181,34 @@ def test_excel_damage_is_warned_of(tmp_path: Path) -> None:
     messages = [str(one.message) for one in seen]
     assert any("dates" in one and "rows 1" in one for one in messages)
     assert any("cut (rows 2)" in one for one in messages)
+
+
+def test_texts_among_numbers_and_repeated_identifiers_are_told_with_their_rows(tmp_path: Path) -> None:
+    rows = ["gene\ta\tb", "G1\t7\t8", "G2\tn.d.\t9", "G1\t5\tFiltered", "G3\t6\t7", "G4\t6\t7"]
+    table = write(tmp_path, "t.tsv", "\n".join(rows))
+    sheet = write(tmp_path, "s.csv", "sample_id,age,arm\na,41,x\nb,n/k,y\n")
+    with pytest.warns(ProteusWarning):
+        adata = po.read(table, metadata=sheet)
+    assert adata.uns["proteus"]["notes"] == [
+        "1 rows have the identifier of an earlier one; they are kept and numbered, as NAME.1 (rows 3)",
+        "1 rows have a text in place of a number, which counts as missing (rows 2)",
+    ]
+    assert list(adata.var_names) == ["G1", "G2", "G1.1", "G3", "G4"]
+    assert np.isnan(adata.X[0, 1])
+    sheet = pd.DataFrame({"age": ["41", "5,5", *map(str, range(8))], "arm": list("xyxyxyxyxy")})
+    assert unread(sheet) == [
+        "the column age of the sample sheet holds numbers but for 1 entries, so it is not used as numbers "
+        "(rows 2)"
+    ]
+
+
+def test_decimal_commas_are_read_where_commas_do_not_part_the_columns(tmp_path: Path) -> None:
+    for separator in ";\t":
+        rows = [
+            separator.join(row) for row in (["gene", "a", "b"], ["G1", "7,5", "8"], ["G2", "6,25", "9,5"])
+        ]
+        adata = po.read(write(tmp_path, "t.txt", "\n".join(rows)))
+        np.testing.assert_array_equal(adata.X, [[7.5, 6.25], [8, 9.5]])
 
 
 def test_cells_have_marker_classes(tmp_path: Path) -> None:

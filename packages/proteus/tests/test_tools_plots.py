@@ -49,6 +49,16 @@ def test_the_volcano_names_its_hits_and_counts_them():
         draw("plot_volcano", {"de": de().assign(p_value=np.nan)})
 
 
+def test_long_names_keep_to_their_panel_and_a_label_has_its_room(data):
+    long = "type 2 diabetes mellitus and non-alcoholic fatty liver disease"
+    title = draw("plot_volcano", {"de": de().assign(contrast=f"{long}_vs_healthy")}).axes[0].get_title()
+    assert max(map(len, title.splitlines())) <= 30
+    assert " ".join(title.split()) == f"{long}_vs_healthy: 2 of 3"
+    pairs = pd.DataFrame({"module": ["M1", "M2"], "trait": [long, "age"], "r": 0.5, "q_value": 0.9})
+    figure = draw("plot_module_trait", {"associations": pairs})
+    assert figure.axes[0].get_window_extent().height > 0.2 * 2 * figure.dpi  # two rows of 0.28 inches
+
+
 def test_points_are_coloured_by_a_column(data):
     by_group = draw("plot_pca", {"data": data}, color="group")
     assert by_group.axes[0].get_xlabel() == "PC1 (60 %)"
@@ -101,5 +111,8 @@ def test_the_network_is_of_the_hits_that_interact():
     axis = draw("plot_network", {"hits": table.assign(q_value=[0.01, 0.01, 0.9, 0.01])}).axes[0]
     assert axis.get_title() == "b_vs_a: 1 interactions"
     assert {text.get_text() for text in axis.texts} == {"G1", "G2"}
+    lonely = table.assign(contrast="c_vs_a", gene=["G1", "X2", "X3", "X4"])
+    both = pd.concat([table, lonely]).assign(q_value=0.01)
+    assert len(draw("plot_network", {"hits": both}).axes) == 1  # of the other none interact
     with pytest.raises(ToolError, match="no network of hits"):
         draw("plot_network", {"hits": table.assign(q_value=0.5)})

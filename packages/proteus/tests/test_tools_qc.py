@@ -70,7 +70,7 @@ def test_the_filter_keeps_proteins_of_one_full_group_and_lists_the_others_with_t
 def test_a_filter_that_leaves_too_little_stops_and_says_what_to_loosen():
     data = matrix()
     data.X[:, :25] = np.nan
-    with pytest.raises(ToolError, match=r"leaves 5 proteins.*loosen min_frac"):
+    with pytest.raises(ToolError, match=r"leaves 5 proteins.*loosen min_frac = 0.5 \(--min-frac\)$"):
         use("filter_missing", data)
 
 

@@ -62,7 +62,10 @@ class Run:
     @cached_property
     def hypotheses(self) -> list[Hypothesis]:
         """In rank order, flagged ones last."""
-        content = json.loads((self.folder / HYPOTHESES).read_text(encoding="utf-8"))
+        path = self.folder / HYPOTHESES
+        if not path.is_file():
+            raise ResumeError(f"{self.folder} is no finished run: it has no {HYPOTHESES}")
+        content = json.loads(path.read_text(encoding="utf-8"))
         return [Hypothesis.model_validate(one) for one in content["hypotheses"]]
 
     @property
@@ -123,6 +126,7 @@ def run(
     scale: str | None = None,
     modality: str | None = None,
     normalization: Normalization | Literal["auto"] = "auto",
+    min_frac: float = 0.5,
     explore: bool = False,
     test: bool = True,
     resume: Literal["auto", "never"] = "auto",
@@ -133,7 +137,8 @@ def run(
 
     A folder with a run of the same data and settings is gone on with (`resume="never"` refuses it). `scale`
     and `modality` declare what the reader could only guess; `normalization="none"` is for values that are
-    normalised already. `cache` is another run's folder whose finished steps are taken where their inputs and
+    normalised already. Proteins with less than the share `min_frac` of values in every group are set aside.
+    `cache` is another run's folder whose finished steps are taken where their inputs and
     settings are the same. `test=False` gives fold changes where groups have one sample.
 
     Raises `DataError`, `DesignError` and their kinds before any statistics, `ResumeError` for a folder of
@@ -145,14 +150,16 @@ def run(
     adata = declared(adata, scale, modality)
     known = _knowledge(knowledge)
     profile = profile_dataset(
-        adata, design, knowledge=known, explore=explore, normalization=normalization, test=test
-    )
+        adata, design, knowledge=known, explore=explore, normalization=normalization, test=test,
+        min_frac=min_frac,
+    )  # fmt: skip
     settings = {
         "design": design.model_dump(mode="json"),
         "planner": chosen.name,
         "seed": seed,
         "alpha": alpha,
         "normalization": profile.normalization,
+        "min_frac": min_frac,
         "explore": explore,
         "test": test,
         "knowledge": None if knowledge is None or not isinstance(knowledge, (str, Path)) else str(knowledge),
@@ -201,6 +208,7 @@ def resume(
         seed=settings["seed"],
         alpha=settings["alpha"],
         normalization=settings["normalization"],
+        min_frac=settings["min_frac"],
         explore=settings["explore"],
         test=settings["test"],
         cassette=cassette,

@@ -14,9 +14,9 @@ import pandas as pd
 from proteus_omics.errors import DataError
 
 COLUMNS = (
-    "input", "out", "metadata", "sample_id", "panel", "quantity", "scale", "normalization", "condition",
-    "reference", "batch", "subject", "sample", "time", "event", "knowledge", "planner", "base_url", "model",
-    "seed",
+    "input", "out", "metadata", "sample_id", "panel", "quantity", "scale", "normalization", "min_frac",
+    "condition", "reference", "batch", "subject", "sample", "time", "event", "knowledge", "planner",
+    "base_url", "model", "seed",
 )  # fmt: skip
 """Of a manifest: `input` and `out`, and options of `proteus-omics run` by their names."""
 
@@ -28,6 +28,8 @@ def run_batch(manifest: str | Path, workers: int = 1) -> Iterator[Mapping[str, A
     `DataError` for a manifest without `input` and `out`, with columns that are no options, or with two runs
     in one folder.
     """
+    if not Path(manifest).is_file():
+        raise DataError(f"there is no file {manifest}")
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     missing = {"input", "out"} - set(table.columns)
     unknown = [name for name in table.columns if name not in COLUMNS]

@@ -29,6 +29,7 @@ from proteus_omics.cli_verbs import (
     MaxSeconds,
     MaxSteps,
     MaxTokens,
+    MinFrac,
     Model,
     Out,
     Quantity,
@@ -80,6 +81,7 @@ def run(
     normalization: Annotated[
         str, typer.Option(help="auto, none, median, quantile, mad or reference.")
     ] = "auto",
+    min_frac: MinFrac = 0.5,
     condition: Condition = None,
     reference: Reference = None,
     batch: Batch = None,
@@ -129,6 +131,7 @@ def run(
         seed=seed,
         scale=scale,
         normalization=normalization,  # type: ignore[arg-type]
+        min_frac=min_frac,
         explore=explore,
         test=test,
         cassette=recorded,

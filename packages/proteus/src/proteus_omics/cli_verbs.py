@@ -47,6 +47,9 @@ CassetteFile = Annotated[
     typer.Option("--cassette", help="A record of the model's answers."),
 ]
 CassetteModeName = Annotated[str, typer.Option("--cassette-mode", help="record, replay, auto or off.")]
+MinFrac = Annotated[
+    float, typer.Option(min=0, max=1, help="The share of values that a protein needs in one group.")
+]
 NORMALIZATIONS = ("auto", "none", "median", "quantile", "mad", "reference")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
@@ -124,13 +127,23 @@ def planner_of(name: str, base_url: str | None, model: str | None, api_key_env: 
 
 def show_run(run: Run) -> None:
     """The first hypotheses, what could not be asked, and where the page is; exits with the run's code."""
+    from proteus_omics.report.page import unseen
+
     ranked = [one for one in run.hypotheses if one.rank is not None]
-    for one in ranked[:10]:
-        typer.echo(f"{one.rank:>3}. {one.statement}")
+    for hypothesis in ranked[:10]:
+        typer.echo(f"{hypothesis.rank:>3}. {hypothesis.statement}")
     for asked in run.objectives:
         if asked.reason:
             how = "answered in part" if asked.status == "done" else "not answered"
             typer.echo(f"{how}: {asked.title.lower()}: {asked.reason}", err=True)
+    for one in unseen(run):
+        typer.echo(
+            f"no protein differs in {one['contrast'].replace('_vs_', ' compared with ')}: {one['n']} tested; "
+            f"a log2 fold change of {one['effect']} would have been seen in a typical one (power 0.8)"
+        )
+    could_be = run.profile.candidates.get("condition")
+    if could_be and "condition" not in run.profile.design:
+        typer.echo(f"nothing was compared: no --condition was given ({', '.join(could_be)}?)", err=True)
     flagged = len(run.hypotheses) - len(ranked)
     typer.echo(f"{len(ranked)} verified hypotheses, {flagged} flagged; {run.report}")
     if run.exit_code:

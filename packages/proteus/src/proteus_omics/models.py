@@ -86,6 +86,8 @@ class DatasetProfile(Model):
     test: bool = True
     """False: fold changes alone, for groups of one sample."""
     normalization: Literal["none", "median", "quantile", "mad", "reference"] = "median"
+    min_frac: float = Field(default=0.5, ge=0, le=1)
+    """A protein is compared where it has this share of its values in at least one group."""
 
 
 class Objective(Model):

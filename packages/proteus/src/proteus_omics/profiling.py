@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from proteus_omics.knowledge import Knowledge
 
 MOST_LEVELS = 12
-# Role to words that name a column which could play it.
+# Role to words that name a column which could play it; a word begins where no letter is before it.
 WORDS = {
     "batch": r"batch|plate|run_?day|instrument|tmt|plex|site|center|centre",
     "subject": r"patient|subject|donor|individual|pair",
-    "time": r"(survival|follow_?up|os|pfs|dfs)_?(time|days|months|years)?|futime",
-    "event": r"death|dead|event|status|censor|vital",
+    "time": r"survival|follow_?up|futime|(os|pfs|dfs)(?![a-z])|(os|pfs|dfs)_?(time|days|months|years)",
+    "event": r"death|dead|event|(vital_?|os_?|^)status|censor|vital",
 }
 Normalization = Literal["none", "median", "quantile", "mad", "reference"]
 
@@ -37,6 +37,7 @@ def profile_dataset(
     explore: bool = False,
     normalization: Normalization | Literal["auto"] = "auto",
     test: bool = True,
+    min_frac: float = 0.5,
 ) -> DatasetProfile:
     """Audit the data set and describe it: counts, columns, levels, missing values.
 
@@ -77,6 +78,7 @@ def profile_dataset(
         explore=explore,
         test=test,
         normalization=auto if normalization == "auto" else normalization,
+        min_frac=min_frac,
     )
 
 
@@ -120,7 +122,9 @@ def _candidates(
     found: dict[str, tuple[str, ...]] = {}
     for role, pattern in WORDS.items():
         named = [
-            one.name for one in columns if re.search(pattern, one.name.lower()) and one.name not in taken
+            one.name
+            for one in columns
+            if re.search(f"(?<![a-z])(?:{pattern})", one.name.lower()) and one.name not in taken
         ]
         kinds = {one.name: one.kind for one in columns}
         wanted = [name for name in named if kinds[name] in ("categorical", "numeric")]

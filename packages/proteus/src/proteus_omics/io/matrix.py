@@ -9,6 +9,7 @@ import pandas as pd
 from proteus_omics.errors import FormatError
 from proteus_omics.io.programs import plain
 from proteus_omics.io.proteins import ACCESSION, Proteins
+from proteus_omics.io.tables import numbers
 
 IDS = (
     "protein",
@@ -59,12 +60,14 @@ def read_matrix(table: pd.DataFrame, samples: Collection[str]) -> Proteins:
     if genes is None and not ids.astype(str).str.fullmatch(ACCESSION.pattern).mean() > 0.5:
         looks_like_entries = ids.astype(str).str.contains("_").mean() > 0.5
         genes = None if looks_like_entries else ids
+    values, unread = numbers(table[columns])
     return Proteins(
-        values=table[columns].apply(pd.to_numeric, errors="coerce").rename(columns=str),
+        values=values.rename(columns=str),
         ids=ids,
         genes=genes,
         n_peptides=named(PEPTIDES),
         organism=named(ORGANISMS),
+        unread=unread,
     )
 
 

@@ -12,6 +12,8 @@ from proteus_omics.errors import MetadataError
 from proteus_omics.io.tables import load_table
 
 ID_COLUMNS = ("sample_id", "sample", "sample_name", "run", "file_name", "raw_file")
+MOST_TEXTS = 0.2
+"""Of a column's entries: with more that are no numbers, it is a column of texts."""
 
 
 def load_sheet(metadata: str | Path | pd.DataFrame, sample_id: str | None) -> pd.DataFrame:
@@ -30,6 +32,21 @@ def load_sheet(metadata: str | Path | pd.DataFrame, sample_id: str | None) -> pd
         )
     sheet.index = pd.Index(ids)
     return sheet
+
+
+def unread(sheet: pd.DataFrame) -> list[str]:
+    """A note for each column that holds numbers but for few entries, and so is not used as numbers."""
+    notes = []
+    for name in sheet.columns:
+        known = sheet[name].dropna()
+        texts = pd.to_numeric(known, errors="coerce").isna()
+        if 0 < texts.mean() <= MOST_TEXTS:
+            at = sheet[name].notna().to_numpy().nonzero()[0][texts.to_numpy()]
+            notes.append(
+                f"the column {name} of the sample sheet holds numbers but for {len(at)} entries, so it is "
+                f"not used as numbers (rows {', '.join(str(row + 1) for row in at[:5])})"
+            )
+    return notes
 
 
 def matched(sheet: pd.DataFrame, samples: Sequence[str]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from proteus_omics.errors import DataError, FormatError
 from proteus_omics.io.proteins import Proteins
+from proteus_omics.io.tables import numbers
 
 
 def plain(name: object) -> str:
@@ -157,9 +158,7 @@ def read_wide(table: pd.DataFrame, program: Program, quantity: str, keep_contami
     """Values and rows of a wide table. Raises `DataError` for a quantity that it does not have."""
     named = {plain(name): name for name in table.columns}
     columns, used = _quantity(table.columns, program, quantity)
-    found = pd.DataFrame(
-        {sample: pd.to_numeric(table[name], errors="coerce") for sample, name in columns.items()}
-    )
+    found, unread = numbers(pd.DataFrame({sample: table[name] for sample, name in columns.items()}))
     removed: dict[str, int] = {}
     keep = np.ones(len(table), dtype=bool)
     for column, why in program.unwanted.items():
@@ -183,6 +182,7 @@ def read_wide(table: pd.DataFrame, program: Program, quantity: str, keep_contami
         n_peptides=first(program.peptides),
         quantity=used,
         removed=removed,
+        unread=unread,
     )
 
 

@@ -30,6 +30,8 @@ class Proteins:
     organism: pd.Series | None = None
     quantity: str = "values"
     removed: dict[str, int] = field(default_factory=dict)
+    unread: list[int] = field(default_factory=list)
+    """Rows of the file, from 1, with a text in place of a number."""
 
 
 def rows_of(found: Proteins) -> tuple[pd.DataFrame, list[str]]:
@@ -40,7 +42,12 @@ def rows_of(found: Proteins) -> tuple[pd.DataFrame, list[str]]:
     """
     ids = found.ids.astype(str)
     genes = _text(found.genes, len(ids))
-    warnings = _excel_damage(ids, genes)
+    warnings = [*_excel_damage(ids, genes), *_repeated(ids)]
+    if found.unread:
+        warnings.append(
+            f"{len(found.unread)} rows have a text in place of a number, which counts as missing "
+            f"(rows {_first(found.unread)})"
+        )
     var = pd.DataFrame(
         {
             "protein_ids": ids.to_numpy(),
@@ -96,11 +103,26 @@ def _excel_damage(ids: pd.Series, genes: list[str]) -> list[str]:
     cut = [number for number, text in enumerate(ids, start=1) if len(text) >= EXCEL_CELL - 10]
     warnings = []
     if dates:
-        shown = ", ".join(map(str, dates[:5]))
         warnings.append(
-            f"{len(dates)} gene names are dates, as Excel makes them of MARCH1 and the like (rows {shown})"
+            f"{len(dates)} gene names are dates, as Excel makes them of MARCH1 and the like "
+            f"(rows {_first(dates)})"
         )
     if cut:
-        shown = ", ".join(map(str, cut[:5]))
-        warnings.append(f"{len(cut)} protein lists end at Excel's longest cell and are cut (rows {shown})")
+        warnings.append(
+            f"{len(cut)} protein lists end at Excel's longest cell and are cut (rows {_first(cut)})"
+        )
     return warnings
+
+
+def _repeated(ids: pd.Series) -> list[str]:
+    rows = [number for number, again in enumerate(ids.duplicated(), start=1) if again]
+    if not rows:
+        return []
+    return [
+        f"{len(rows)} rows have the identifier of an earlier one; they are kept and numbered, as NAME.1 "
+        f"(rows {_first(rows)})"
+    ]
+
+
+def _first(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:5]))

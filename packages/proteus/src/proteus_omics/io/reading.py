@@ -12,7 +12,7 @@ import pandas as pd
 from proteus_omics.errors import DataError, FormatError, ProteusWarning
 from proteus_omics.io import cytometry, long, programs
 from proteus_omics.io.matrix import read_matrix
-from proteus_omics.io.metadata import load_sheet, matched
+from proteus_omics.io.metadata import load_sheet, matched, unread
 from proteus_omics.io.proteins import Proteins, rows_of
 from proteus_omics.io.tables import load_table
 
@@ -82,6 +82,7 @@ def _assembled(
     if zero_is_missing is True or (zero_is_missing == "auto" and scale == "linear"):
         values[values == 0] = np.nan
     var, notes = rows_of(found)
+    notes += [] if sheet is None else unread(sheet)
     keep = np.isfinite(values).any(axis=0)
     removed = dict(found.removed) | ({"without any value": int((~keep).sum())} if not keep.all() else {})
     result = anndata.AnnData(values[:, keep], obs=_plain(obs), var=var[keep])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from proteus_omics.errors import DataError, FormatError
 
 EXCEL_CELL = 32_767
 """The longest text that a cell of Excel holds; longer ones were cut."""
+
+COMMA = re.compile(r"[\t;]\"?-?\d+,\d+\"?(?=[\t;\r\n]|$)")
+"""A number with a decimal comma, as a field of its own."""
 
 
 def load_table(path: Path) -> pd.DataFrame:
@@ -32,9 +36,23 @@ def load_table(path: Path) -> pd.DataFrame:
     if first.count(separator) == 0:
         raise FormatError(f"{path} has one column: a table with tabs, commas or semicolons is needed")
     try:
-        return pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
+        table = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
+        if separator != "," and COMMA.search(text):
+            other = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False, decimal=",")
+            table = max(table, other, key=lambda one: one.select_dtypes("number").shape[1])
+        return table
     except (pd.errors.ParserError, ValueError) as error:
         raise FormatError(f"{path} is no table: {error}") from error
+
+
+def numbers(table: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """The columns as numbers, and the rows (from 1) with a text that is none; it counts as missing.
+
+    `Filtered` is Spectronaut's word for missing.
+    """
+    found = table.apply(pd.to_numeric, errors="coerce")
+    texts = (table.notna() & found.isna() & (table != "Filtered")).any(axis=1)
+    return found, [int(at) + 1 for at in texts.to_numpy().nonzero()[0]]
 
 
 def _text(path: Path) -> str:

@@ -17,7 +17,7 @@ def _prepared(profile: DatasetProfile) -> list[Step]:
     scaled = step_of("transform", {"data": INPUT})
     if profile.modality != "bulk":
         return [scaled]
-    kept = step_of("filter_missing", {"data": output(scaled, "matrix")})
+    kept = step_of("filter_missing", {"data": output(scaled, "matrix")}, min_frac=profile.min_frac)
     even = step_of("normalize", {"data": output(kept, "matrix")}, method=profile.normalization)
     return [scaled, kept, even]
 

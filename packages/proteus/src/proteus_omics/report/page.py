@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from proteus_omics.models import Hypothesis
 from proteus_omics.report.methods import done_steps, families
+from proteus_omics.tools.registry import all_tools
 
 if TYPE_CHECKING:
     from proteus_omics.api import Run
@@ -68,7 +69,7 @@ def _content(run: Run, methods: str) -> dict[str, Any]:
         "families": families(run).to_dict("records"),
         "tables": [_table(table, run) for table in run.index.values() if not table.of_samples],
         "figures": _figures(run),
-        "unseen": _unseen(run),
+        "unseen": unseen(run),
         "methods": methods,
         "scores": SCORES,
         "n_numbers": sum(finding.verdict == "verified" for one in run.hypotheses for finding in one.findings),
@@ -146,12 +147,14 @@ def _figures(run: Run) -> list[dict[str, str]]:
         if used + len(content) <= MOST_FIGURE_BYTES:
             used += len(content)
             source = "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-        title = one["name"].replace("_", " ").removesuffix(" plot")
+        tool = all_tools().get(one["tool"])  # a tool of the user's may not be registered here
+        title = one["tool"].replace("_", " ") if tool is None else tool.description.removeprefix("Draw ")
+        title = title[:1].upper() + title[1:]
         found.append({"source": source, "title": title, "path": one["path"], "tool": one["tool"]})
     return found
 
 
-def _unseen(run: Run) -> list[dict[str, Any]]:
+def unseen(run: Run) -> list[dict[str, Any]]:
     """Contrasts without a hit, and the least effect that would have been seen with power 0.8."""
     models = run.index.frame("de_models")
     if models is None:

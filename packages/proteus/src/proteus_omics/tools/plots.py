@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,13 @@ class TopParams(ToolParams):
 
 def _drawn(outputs: Mapping[str, Any]) -> str:
     axes = outputs["figure"].axes
-    return f"a figure of {len(axes)} panels: " + "; ".join(axis.get_title() for axis in axes)
+    titles = (" ".join(axis.get_title().split()) for axis in axes)
+    return f"a figure of {len(axes)} panels: " + "; ".join(titles)
+
+
+def _wrapped(text: str, width: int = 30) -> str:
+    """A title or label that keeps to its panel: names of levels may be long."""
+    return textwrap.fill(text, width)
 
 
 def _panels(n: int, width: float = 4.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
@@ -90,7 +97,8 @@ def plot_volcano(inputs: Mapping[str, Any], params: VolcanoParams, context: Tool
                 _label(row), (row["log2fc"], y), fontsize=6, textcoords="offset points", xytext=(2, 2)
             )
         axis.axvline(0, color="black", linewidth=0.5)
-        axis.set(title=f"{contrast}: {int(hit.sum())} of {len(rows)}", xlabel="log2fc", ylabel="-log10 p")
+        axis.set_title(_wrapped(f"{contrast}: {int(hit.sum())} of {len(rows)}"), fontsize=9)
+        axis.set(xlabel="log2fc", ylabel="-log10 p")
     return {"figure": figure}
 
 
@@ -155,7 +163,7 @@ def _scatter(data: AnnData, key: str, labels: list[str], color: str | None, size
                 linewidths=0,
                 color=f"C{k % 10}",
                 marker="os^D"[k // 10 % 4],
-                label=name or "missing",
+                label=_wrapped(name or "missing", 24),
                 rasterized=True,
             )
         figure.legend(title=color, loc="outside right upper", fontsize=7, markerscale=max(1, 4 / size**0.5))
@@ -216,7 +224,8 @@ def plot_enrichment(inputs: Mapping[str, Any], params: TopParams, context: ToolC
         axis.barh(range(len(rows)), rows[value], color=color)
         terms = rows["name"] if "name" in rows else rows["term"]
         axis.set_yticks(range(len(rows)), [str(term)[:45] for term in terms], fontsize=6)
-        axis.set(title=str(contrast), xlabel=value)
+        axis.set_title(_wrapped(str(contrast)), fontsize=9)
+        axis.set(xlabel=value)
     return {"figure": figure}
 
 
@@ -229,20 +238,24 @@ def plot_enrichment(inputs: Mapping[str, Any], params: TopParams, context: ToolC
     library="networkx, matplotlib",
 )
 def plot_network(inputs: Mapping[str, Any], params: NoParams, context: ToolContext) -> Mapping[str, Any]:
-    """Draw the known interactions among the hits of each contrast; hits without one are left out."""
+    """Draw the known interactions among the hits of each contrast; what has none is left out."""
     lists = [one for one in hit_lists(inputs["hits"], context.alpha) if one.hits][:MOST_PANELS]
     if not lists:
         raise ToolError(f"no gene has q < {context.alpha:g}, so there is no network of hits")
     knowledge = required(context.knowledge, frozenset().union(*(one.background for one in lists)))
-    figure, axes = _panels(len(lists), 5, 5)
-    for axis, one in zip(axes, lists, strict=True):
+    drawn = []
+    for one in lists:
         graph = nx.Graph(known_interactions(one.hits, knowledge))
         graph.remove_nodes_from(list(nx.isolates(graph)))
+        drawn.append((one, graph))
+    drawn = [(one, graph) for one, graph in drawn if graph.number_of_edges()] or drawn[:1]
+    figure, axes = _panels(len(drawn), 5, 4)
+    for axis, (one, graph) in zip(axes, drawn, strict=True):
         place = nx.spring_layout(graph, seed=context.seed)
         nx.draw_networkx(
             graph, place, ax=axis, node_size=60, font_size=6, node_color=REST, edge_color="#888888"
         )
-        axis.set(title=f"{one.contrast}: {graph.number_of_edges()} interactions")
+        axis.set_title(_wrapped(f"{one.contrast}: {graph.number_of_edges()} interactions", 40), fontsize=9)
         axis.set_axis_off()
     return {"figure": figure}
 
@@ -281,7 +294,10 @@ def plot_module_trait(inputs: Mapping[str, Any], params: NoParams, context: Tool
 
 
 def _heat(wide: pd.DataFrame, title: str, colors: str, limit: float | None) -> Figure:
-    figure = Figure(figsize=(2.5 + 0.28 * wide.shape[1], 1.8 + 0.28 * wide.shape[0]), layout="constrained")
+    columns, rows = ([len(str(name)) for name in names] for names in (wide.columns, wide.index))
+    room = 0.06  # inches a letter of a label
+    size = (2 + room * max(rows) + 0.28 * len(columns), 1 + room * max(columns) + 0.28 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     low = None if limit is None else -limit
     figure.colorbar(axis.imshow(wide.to_numpy(), cmap=colors, aspect="auto", vmin=low, vmax=limit))

@@ -87,9 +87,10 @@ def filter_missing(
     labels = groups(data, context.design.condition)
     keep = enough_valid(values, labels, params.min_frac, params.mode)
     if keep.sum() < LEAST_PROTEINS:
+        other = " or take mode 'any'" if params.mode == "all" else ""
         raise ToolError(
             f"filter_missing leaves {int(keep.sum())} proteins, and {LEAST_PROTEINS} are the least that can "
-            f"be tested: loosen min_frac = {params.min_frac:g} or take mode 'any'"
+            f"be tested: loosen min_frac = {params.min_frac:g} (--min-frac){other}"
         )
     measured = values.notna()
     shares = measured.groupby(labels).mean().max()
