@@ -8,7 +8,6 @@ on until no action is better: some four solves. The result is exact; value itera
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ TIE = 1e-9
 
 _SWEEPS = 6  # of value iteration before the first linear solve: each costs a tenth of one
 _ROUNDS = 200
-_CACHE = 2**17  # entries of `transition` that are worked on at a time: they stay in the cache over the rounds
+_CACHE = 2**18  # entries of `transition` that are worked on at a time: about what the cache holds
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,16 @@ class Dynamics:
 
     def action_values(self, values: Floats, gamma: Floats | float) -> Floats:
         """Return Q (N, S, A) for the `values` (N, S) of the states arrived in; `gamma`: one or (N, 1, 1)."""
-        q: Floats = self.reward + gamma * expect(self.transition, (values * self.goes_on)[..., None])[..., 0]
+        q = expect(self.transition, (values * self.goes_on)[..., None])[..., 0]
+        q *= gamma
+        q += self.reward
         return q
 
     def policy_values(self, chain: Floats, reward: Floats, gamma: Floats | float) -> Floats:
         """Return V (N, S) of a policy with state chain P_π (N, S, S), overwritten, and reward r_π (N, S)."""
         chain *= -gamma * self.goes_on[:, None, :]
-        states = np.arange(chain.shape[-1])
-        chain[:, states, states] += 1
+        diagonal = np.einsum("nii->ni", chain)  # a view
+        diagonal += 1
         return np.linalg.solve(chain, reward[..., None])[..., 0].astype(np.float64, copy=False)
 
 
@@ -73,7 +74,9 @@ def expect(transition: Floats, values: Floats) -> Floats:
 
 def best_of(q: Floats) -> Floats:
     """Return max_a Q (..., S) of Q (..., S, A); numpy's own maximum over so short an axis is slow."""
-    best: Floats = functools.reduce(np.maximum, [q[..., a] for a in range(q.shape[-1])])
+    best: Floats = q[..., 0].copy()
+    for action in range(1, q.shape[-1]):
+        np.maximum(best, q[..., action], out=best)
     return best
 
 
@@ -91,50 +94,74 @@ def optimal_values(
     `values` (N, S) is a guess that shortens the way, not the result. Raises `RuntimeError` if the policy does
     not settle within 200 rounds.
     """
+    q, policy = _policy_iteration(dynamics, gamma, values)
+    return q, np.take_along_axis(q, policy[..., None], axis=2)[..., 0], policy
+
+
+def _policy_iteration(dynamics: Dynamics, gamma: Floats, values: Floats | None) -> tuple[Floats, Ints]:
+    """The first round by parts that fit the cache; what it leaves, a third, is gathered from all of them."""
     count, states, actions, _ = dynamics.transition.shape
-    result = (
-        np.empty((count, states, actions)),
-        np.empty((count, states)),
-        np.empty((count, states), np.int64),
-    )
-    for first in range(0, count, step := max(1, _CACHE // (states * states * actions))):
-        part = slice(first, first + step)
-        guess = None if values is None else values[part]
-        found = _policy_iteration(dynamics.part(part), gamma[part], guess)
-        for whole, piece in zip(result, found, strict=True):
-            whole[part] = piece
-    return result
-
-
-def _policy_iteration(
-    dynamics: Dynamics, gamma: Floats, values: Floats | None
-) -> tuple[Floats, Floats, Ints]:
-    discount = gamma[:, None, None]
-    if values is None:
-        q = dynamics.reward
-        for _ in range(_SWEEPS):
-            q = dynamics.action_values(best_of(q), discount)
-    else:
-        q = dynamics.action_values(values, discount)
-    policy = q.argmax(-1)
-    q, active = q.copy(), np.arange(len(gamma))
-    part, part_discount, part_policy = dynamics, discount, policy
+    q, policy = np.empty((count, states, actions)), np.empty((count, states), np.int64)
+    step = max(1, min(count, _CACHE // (states * states * actions)))
+    active: list[Ints] = [np.empty(0, np.int64)]
+    for first in range(0, count, step):
+        rows = slice(first, first + step)
+        part = dynamics.part(rows)
+        guess = None if values is None else values[rows]
+        policy[rows] = _first_policy(part, gamma[rows, None], guess)
+        q[rows], unfinished = _improve(part, gamma[rows, None], policy[rows])
+        active.append(first + unfinished)
+    room = np.empty((step, states, actions, states))  # new memory for each copy would cost as much as a solve
     for _ in range(_ROUNDS):
-        reward = np.take_along_axis(part.reward, part_policy[..., None], axis=2)[..., 0]
-        part_values = part.policy_values(chain_of(part.transition, part_policy), reward, part_discount)
-        part_q = part.action_values(part_values, part_discount)
-        gain = best_of(part_q) - part_values
-        better = gain > TIE * np.maximum(1.0, np.abs(part_values).max(-1, keepdims=True))
-        part_policy = np.where(better, part_q.argmax(-1), part_policy)
-        q[active], policy[active] = part_q, part_policy
-        unfinished = better.any(-1)
-        if not unfinished.any():
-            return q, np.take_along_axis(q, policy[..., None], axis=2)[..., 0], policy
-        if not unfinished.all():
-            active, part_policy = active[unfinished], part_policy[unfinished]
-            kept = np.flatnonzero(unfinished)
-            part, part_discount = part.part(kept), part_discount[kept]
+        left = np.concatenate(active)
+        if not len(left):
+            return q, policy
+        active = []
+        for first in range(0, len(left), step):
+            few = left[first : first + step]
+            dynamics.transition.take(few, axis=0, out=room[: len(few)], mode="clip")
+            part = Dynamics(room[: len(few)], dynamics.reward[few], dynamics.goes_on[few])
+            better = policy[few]
+            q[few], unfinished = _improve(part, gamma[few, None], better)
+            policy[few] = better
+            active.append(few[unfinished])
     raise RuntimeError(f"policy iteration did not settle in {_ROUNDS} rounds; gamma {gamma.max()}")
+
+
+def _first_policy(dynamics: Dynamics, gamma: Floats, values: Floats | None) -> Ints:
+    """Return the greedy policy (N, S) of a guess, or of some sweeps of value iteration; `gamma` (N, 1)."""
+    if values is not None:
+        policy: Ints = dynamics.action_values(values, gamma[..., None]).argmax(-1)
+        return policy
+    count, states, actions, _ = dynamics.transition.shape
+    flat = dynamics.transition.reshape(count, states * actions, states)
+    discount = gamma * dynamics.goes_on
+    q, after = dynamics.reward, np.empty((count, states * actions, 1))
+    for _ in range(_SWEEPS):
+        np.matmul(flat, (best_of(q) * discount)[..., None], out=after)
+        q = after.reshape(q.shape)
+        q += dynamics.reward
+    policy = q.argmax(-1)
+    return policy
+
+
+def _improve(dynamics: Dynamics, gamma: Floats, policy: Ints) -> tuple[Floats, Ints]:
+    """Return the exact Q of `policy` (N, S), improved in place, and which tasks (M,) were; `gamma` (N, 1)."""
+    count, states = policy.shape
+    actions = dynamics.reward.shape[-1]
+    row = policy + np.arange(0, count * states * actions, actions).reshape(count, states)
+    # A state's rows of all tasks side by side: to multiply them is then one long loop, not many short.
+    chain = dynamics.transition.reshape(-1, states).take(row.T, axis=0).transpose(1, 0, 2)
+    values = dynamics.policy_values(chain, dynamics.reward.reshape(-1).take(row), gamma[..., None])
+    q = dynamics.action_values(values, gamma[..., None])
+    gain = best_of(q) - values
+    tasks = np.flatnonzero((gain > TIE).any(-1))  # the finer test of few is cheaper than of all
+    if len(tasks):
+        size = np.maximum(1.0, np.abs(values[tasks]).max(-1, keepdims=True))
+        better = gain[tasks] > TIE * size
+        policy[tasks] = np.where(better, q[tasks].argmax(-1), policy[tasks])
+        tasks = tasks[better.any(-1)]
+    return q, tasks
 
 
 @overload
@@ -168,7 +195,7 @@ def solve(
     dynamics = Dynamics.of(tasks)
     q = np.empty((len(gammas), *dynamics.reward.shape))
     for i, one in enumerate(gammas):
-        q[i] = optimal_values(dynamics, np.full(len(tasks), one))[0]
+        q[i] = _policy_iteration(dynamics, np.full(len(tasks), one), None)[0]
     if np.ndim(gamma) == 0:
         q = q[0]
     return (q, q.max(-1)) if return_values else q
