@@ -102,6 +102,8 @@ def test_tools_and_knowledge_are_listed(
     code, shown, _ = call(monkeypatch, capsys, "knowledge", "list", tmp_path)
     assert code == 0
     assert "CC BY 4.0" in shown
+    (tmp_path / "own.gmt").write_text("SET\tname\tG1\tG2\n")
+    assert "own.gmt  put there by you" in call(monkeypatch, capsys, "knowledge", "list", tmp_path)[1]
 
 
 @pytest.mark.parametrize(

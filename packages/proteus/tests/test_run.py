@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -95,6 +96,29 @@ def test_a_spent_budget_keeps_what_was_done_and_is_gone_on_with(finished: po.Run
     whole = po.resume(part.folder)
     assert whole.exit_code == 0
     assert whole.hypotheses == finished.hypotheses
+
+
+def test_a_run_and_its_knowledge_may_be_moved_and_gone_on_with_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    (project / "knowledge").mkdir(parents=True)
+    (project / "knowledge" / "own.gmt").write_text("SET\tname\tPROT001\tPROT002\n")
+    monkeypatch.chdir(project)
+    few = po.Budget(max_steps=2)
+    begun = po.run(demo_data(), design=DESIGN, out="runs/a", knowledge="knowledge", budget=few)
+    assert begun.record["settings"]["knowledge"] == "../../knowledge"
+    monkeypatch.chdir(tmp_path)
+    moved = project.rename(tmp_path / "elsewhere")
+    assert po.resume(moved / "runs" / "a", budget=few).exit_code == 4
+    monkeypatch.setattr(sys, "argv", ["reproduce.py"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(moved / "runs" / "a" / "reproduce.py"), run_name="__main__")
+    assert ended.value.code == 0
+    other = (moved / "knowledge").rename(tmp_path / "other")
+    with pytest.raises(SystemExit, match=r"no folder .*knowledge: give that of the knowledge"):
+        runpy.run_path(str(moved / "runs" / "a" / "reproduce.py"), run_name="__main__")
+    po.run(demo_data(), design=DESIGN, out=moved / "runs" / "a", knowledge=other, budget=few)
 
 
 def test_verify_finds_every_change(finished: po.Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,7 +163,7 @@ def run(
         "min_frac": min_frac,
         "explore": explore,
         "test": test,
-        "knowledge": None if knowledge is None or not isinstance(knowledge, (str, Path)) else str(knowledge),
+        "knowledge": _beside(out, knowledge) if isinstance(knowledge, (str, Path)) else None,
         "knowledge_sha256": "" if known is None else known.sha256,
     }
     folder = Path(out)
@@ -203,7 +204,7 @@ def resume(
         design=Design(**settings["design"]),
         out=folder,
         planner=planner or "rules",
-        knowledge=settings["knowledge"],
+        knowledge=None if settings["knowledge"] is None else folder.resolve() / settings["knowledge"],
         budget=budget,
         seed=settings["seed"],
         alpha=settings["alpha"],
@@ -336,6 +337,11 @@ def _knowledge(source: str | Path | Knowledge | None) -> Knowledge | None:
     return Knowledge.load(source)
 
 
+def _beside(folder: str | Path, knowledge: str | Path) -> str:
+    """The knowledge's folder as seen from the run's: both can be moved, and gone on with from anywhere."""
+    return os.path.relpath(knowledge, os.path.realpath(folder))
+
+
 def _planner(planner: str | Planner) -> Planner:
     if not isinstance(planner, str):
         return planner
@@ -380,8 +386,8 @@ def _begin(store: Store, settings: dict[str, Any], sha256: str, resume: str, sta
         return
     if resume == "never":
         raise ResumeError(f"{store.folder} has a run already: give another folder")
-    if before["settings"] != settings:
-        changed = sorted(name for name in settings if settings[name] != before["settings"].get(name))
+    changed = sorted(name for name in settings if settings[name] != before["settings"].get(name))
+    if set(changed) - {"knowledge"}:  # its folder may have moved; its hash counts
         raise ResumeError(
             f"{store.folder} is a run with other settings ({', '.join(changed)}): give another folder"
         )

@@ -263,10 +263,15 @@ def knowledge_list(
     ),
 ) -> None:
     """What a folder has, and what can be installed, with licences."""
+    from proteus_omics.knowledge.formats import is_knowledge
     from proteus_omics.knowledge.sources import SOURCES, installed
 
-    for file, entry in installed(folder).items():
+    fetched = installed(folder)
+    for file, entry in fetched.items():
         typer.echo(f"{file}  {entry['licence']}  sha256 {entry['sha256'][:12]}")
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and is_knowledge(path) and path.name not in fetched:
+            typer.echo(f"{path.name}  put there by you")
     for name, source in SOURCES.items():
         typer.echo(f"{name}: {', '.join(source.files)}  {source.licence}")
 

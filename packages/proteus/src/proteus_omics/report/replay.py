@@ -71,7 +71,10 @@ sys.exit(bool(wrong))
 def _knowledge_lines(settings: Mapping[str, Any]) -> str:
     folder, digest = settings["knowledge"] or "knowledge", settings["knowledge_sha256"]
     return (
-        f"knowledge = Knowledge.load(sys.argv[1] if len(sys.argv) > 1 else {folder!r})\n"
+        f"folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / {folder!r}\n"
+        "if not folder.is_dir():\n"
+        '    sys.exit(f"there is no folder {folder}: give that of the knowledge as the argument")\n'
+        "knowledge = Knowledge.load(folder)\n"
         f"if knowledge.sha256 != {digest!r}:\n"
         '    sys.exit("this is not the knowledge that the run used: give its folder as the argument")\n'
     )
