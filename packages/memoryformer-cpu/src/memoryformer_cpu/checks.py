@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 SCALED, SOFTMAX = "scaled", "softmax"
-SCORES = (SCALED, SOFTMAX)
 MOST_BITS = 16
 
 # As the C++ side numbers them.
+SCORES = {SOFTMAX: 0, SCALED: 1}
 INT8, FLOAT64 = 3, 4
 Z_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: FLOAT64}
 TABLE_DTYPES = {**Z_DTYPES, torch.int8: INT8}

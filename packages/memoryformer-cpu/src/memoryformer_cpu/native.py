@@ -7,6 +7,7 @@ import functools
 import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -56,6 +57,29 @@ def library() -> ctypes.CDLL:
     loaded.memoryformer_set_parallel_region(torch_parallel_region())
     loaded.memoryformer_use_instruction_set(chosen(loaded.memoryformer_best_instruction_set()))
     return loaded
+
+
+@functools.cache
+def direct() -> Callable[..., int] | None:
+    """`memoryformer_direct`, which takes the tensors themselves and keeps Python's lock.
+
+    None where torch has no functions for it (before 2.10). Raises `LibraryMissingError`.
+    """
+    held = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if held is None:
+        return None
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    offer = library().memoryformer_set_exchange
+    offer.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    offer.restype = ctypes.c_bool
+    clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p)
+    if not offer(pointer(held, b"dlpack_exchange_api"), None, clear):
+        return None
+    function = ctypes.PyDLL(str(library_path())).memoryformer_direct
+    function.argtypes = (ctypes.py_object,) * 5 + (ctypes.c_int, ctypes.c_double, ctypes.c_int)
+    return function
 
 
 def chosen(best: int) -> int:

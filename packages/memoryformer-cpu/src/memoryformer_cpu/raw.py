@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memoryformer_cpu import checks, native
-from memoryformer_cpu.checks import INT8, SCALED
+from memoryformer_cpu.checks import INT8, SCORES
 
 
 def forward(
@@ -50,7 +50,44 @@ def output(
     temperature: float = 1.0,
 ) -> Tensor:
     """The y of `forward` alone, for inference: codes and weights are not written."""
-    return run(z, tables, bias, scales, score, temperature, None, None)
+    y = _direct(z, z.shape[:1], tables, bias, scales, score, temperature)
+    return run(z, tables, bias, scales, score, temperature, None, None) if y is None else y
+
+
+def direct(
+    x: Tensor,
+    tables: Tensor,
+    bias: Tensor | None = None,
+    scales: Tensor | None = None,
+    score: str = "scaled",
+    temperature: float = 1.0,
+) -> Tensor | None:
+    """`output` of x [..., K·tau] as y [..., h], checked and computed in one call of the library.
+
+    None where that is not possible: rows of more than 8 MiB, float64, tensors that are not side by side in
+    memory, torch before 2.10, and whatever is wrong.
+    """
+    return _direct(x, x.shape[:-1], tables, bias, scales, score, temperature)
+
+
+def _direct(
+    x: Tensor,
+    leading: torch.Size,
+    tables: Tensor,
+    bias: Tensor | None,
+    scales: Tensor | None,
+    score: str,
+    temperature: float,
+) -> Tensor | None:
+    """x is [*leading, K·tau] or [*leading, K, tau]. With cold caches each line and object here counts."""
+    look_up = native.direct()
+    if look_up is None or tables.ndim != 3:
+        return None
+    y = x.new_empty((*leading, tables.shape[2]))
+    number = SCORES.get(score, -1)
+    if look_up(y, x, tables, bias, scales, number, temperature, torch.get_num_threads()):
+        return None
+    return y
 
 
 def run(
@@ -124,7 +161,7 @@ def _described(
         scale_table, scale_row = scales.stride()
     y = z.new_empty((tokens, width))
     problem = native.PROBLEM.pack(
-        torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, score == SCALED,
+        torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, SCORES[score],
         table_stride, row_stride, scale_table, scale_row, temperature,
         z.data_ptr(), tables.data_ptr(),
         address(bias), address(scales), y.data_ptr(), address(codes), address(weights),
@@ -173,7 +210,7 @@ def backward(
     table_stride, row_stride, _ = tables.stride()
     status = native.library().memoryformer_backward(
         native.PROBLEM.pack(
-            torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, score == SCALED,
+            torch.get_num_threads(), tokens, chunks, width, tau, z_dtype, table_dtype, SCORES[score],
             table_stride, row_stride, 0, 0, temperature,
             z.data_ptr(), tables.data_ptr(), 0, 0, 0, codes.data_ptr(), weights.data_ptr(),
             grad_y.data_ptr(), address(q), address(grad_z), address(grad_tables), address(grad_bias),

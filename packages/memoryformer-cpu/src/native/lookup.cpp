@@ -1,5 +1,5 @@
 // The C interface: checks nothing that Python checked, chooses the kernels, splits the work over threads.
-#include "lookup.h"
+#include "interface.h"
 
 #include <algorithm>
 #include <atomic>
@@ -16,15 +16,7 @@
 #include <sys/mman.h>
 #endif
 
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
 namespace {
-
-enum Status : int { DONE = 0, NO_MEMORY = 1, BAD_CODE = 2 };
 
 // The numbers a thread hashes before it looks rows up: codes and weights of a batch stay in the cache.
 constexpr int64_t BATCH = int64_t(1) << 20;
@@ -196,7 +188,6 @@ EXPORT void memoryformer_set_parallel_region(ParallelRegion region) { set_parall
 
 EXPORT int memoryformer_huge_pages(void* begin, int64_t bytes) { return ask_for_huge_pages(begin, bytes, true); }
 
-// Both return a Status.
 EXPORT int memoryformer_forward(const Problem* p) {
     try {
         if (p->z_dtype == FLOAT64)

@@ -28,6 +28,7 @@ class Backend(NamedTuple):
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     output: Callable[..., Any]  # y alone
+    direct: Callable[..., Any]  # y of whole tokens [..., K·tau], or None where that needs more than one call
     bound: Callable[..., Any]  # y, and the function that computes it from what z then holds
 
 
@@ -100,7 +101,8 @@ def _backend(name: str) -> Backend:
     kernels: Any = fallback if package is None else importlib.import_module(f"{package}.raw")
     output = getattr(kernels, "output", None) or (lambda *lookup: kernels.forward(*lookup)[0])
     bound = getattr(kernels, "bound", None) or functools.partial(_bound, output)
-    return Backend(kernels.forward, kernels.backward, output, bound)
+    direct = getattr(kernels, "direct", None) or (lambda *_: None)
+    return Backend(kernels.forward, kernels.backward, output, direct, bound)
 
 
 def _bound(output: Callable[..., Any], *lookup: Any) -> tuple[torch.Tensor, Callable[[], object]]:

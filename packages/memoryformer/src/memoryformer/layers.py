@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memoryformer import ops
 from memoryformer.errors import MemoryFormerError
 from memoryformer.functional import hash_codes, hash_weights, memory_lookup
 from memoryformer.hashing import check_score, check_tau
@@ -31,16 +32,14 @@ class LookupLayer(nn.Module):
         self.score, self.temperature = score, temperature
 
     def _look_up(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
-        # Flattened here, where one reshape is enough: a microsecond counts for each layer and decoded token.
+        # With caches that other layers have filled, each line of Python is a microsecond of a decoded token.
+        tables, bias = self.tables, self.bias
+        y = ops.direct(x, tables, bias, scales, self.score, self.temperature)
+        if y is not None:
+            return y
         check_input(x, self)
-        y = memory_lookup(
-            x.reshape(-1, self.num_chunks, self.tau),
-            self.tables,
-            self.bias,
-            score=self.score,
-            temperature=self.temperature,
-            scales=scales,
-        )
+        z = x.reshape(-1, self.num_chunks, self.tau)
+        y = memory_lookup(z, tables, bias, score=self.score, temperature=self.temperature, scales=scales)
         return y if x.ndim == 2 else y.view(*x.shape[:-1], y.shape[1])
 
     def hash(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,18 @@ def run(
     return lookup(z, tables, bias, scales, score, temperature)[0]
 
 
+def direct(
+    x: Tensor, tables: Tensor, bias: Tensor | None, scales: Tensor | None, score: str, temperature: float
+) -> Tensor | None:
+    """Return y [..., h] of x [..., K·tau] where a kernel on the CPU checks and computes it in one call.
+
+    None where something has to see the operator, there is no such kernel, the call is a large one, or wrong.
+    """
+    if x.is_cpu and _unobserved(x, tables, bias):
+        return backends.chosen("cpu").direct(x, tables, bias, scales, score, temperature)
+    return None
+
+
 def _unobserved(z: Tensor, tables: Tensor, bias: Tensor | None) -> bool:
     """Whether neither gradients, autocast, a compiler, a mode nor a subclass has to see the operator."""
     return (
