@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -226,6 +227,16 @@ def test_the_budget_counts_retries_and_earlier_sessions() -> None:
         made.follow_up(OBJECTIVE, RESULTS)
     assert len(script.seen) == 2
     assert Spent.of({"event": event, **payload} for event, payload in events).requests == 2
+
+
+def test_a_budget_of_money_for_a_model_without_a_price_is_told_once() -> None:
+    made, _, _ = planner(*[{"objectives": []}] * 3, budget=Budget(max_cost=1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            made.follow_up(OBJECTIVE, RESULTS)
+    assert ["no cost was calculated" in str(one.message) for one in caught] == [True]
+    assert made.spent.cost == 0
 
 
 def test_the_budget_of_tokens_ends_the_questions() -> None:

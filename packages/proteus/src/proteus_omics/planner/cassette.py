@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,11 @@ def _response(recorded: Mapping[str, Any]) -> ModelResponse:
     return ModelResponse(
         parts=[TextPart(recorded["text"])],
         finish_reason=recorded["finish_reason"],
-        usage=RequestUsage(input_tokens=recorded["input_tokens"], output_tokens=recorded["output_tokens"]),
+        usage=RequestUsage(
+            input_tokens=recorded["input_tokens"],
+            output_tokens=recorded["output_tokens"],
+            cost=Decimal(0),  # nobody is paid for an answer that was kept
+        ),
     )
 
 

@@ -6,10 +6,12 @@ Any OpenAI-compatible endpoint, or any model of pydantic-ai.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from importlib.resources import files
@@ -90,6 +92,7 @@ class Endpoint:
         self._usage = RunUsage()
         self._failures = 0
         self._native = True
+        self._told: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -241,12 +244,25 @@ class Endpoint:
             total_tokens_limit=self._budget.max_tokens,
             cost_limit=None if cost is None else Decimal(str(cost)),
         )
-        found = _finish(
-            lambda: agent.run_sync(
-                text, model_settings=settings, usage_limits=limits, usage=self._usage, infer_name=False
+        with self._warned_once():
+            found = _finish(
+                lambda: agent.run_sync(
+                    text, model_settings=settings, usage_limits=limits, usage=self._usage, infer_name=False
+                )
             )
-        )
         return found.output, made[-1]
+
+    @contextlib.contextmanager
+    def _warned_once(self) -> Iterator[None]:
+        """Every request would warn again, of an unknown price say; once is enough."""
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                yield
+        finally:
+            for one in caught:
+                if str(one.message) not in self._told:
+                    self._told.add(str(one.message))
+                    warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
     def _failed(self, error: Exception) -> str:
         """Count a failure, open the breaker after three in a row; the reason in one line."""
@@ -308,7 +324,7 @@ def _spent_message(budget: Budget, reason: str) -> str:
         money, option = f" and {budget.max_cost:g} US dollars", ", --max-cost"
     return (
         f"the budget of {budget.max_requests} requests and {budget.max_tokens} tokens{money} is spent "
-        f"({reason}): a larger one goes on (--max-requests, --max-tokens{option})"
+        f"({reason.partition('. Consider')[0]}): a larger one goes on (--max-requests, --max-tokens{option})"
     )
 
 
