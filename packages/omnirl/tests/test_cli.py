@@ -163,7 +163,8 @@ def test_play_tells_each_episode_and_draws_the_lake(command: Command, model: Pat
     lines = command.text("play", "--model", model, "--episodes", 4, "--out", film, "--json").splitlines()
     assert [json.loads(line)["episode"] for line in lines] == [0, 1, 2, 3]
     assert film.read_bytes().startswith(b"GIF89a")
-    shown = command.text("play", "Pendulum-v1", "--model", model, "--episodes", 1, "--max-steps", 5)
+    OmniRL(OmniRLConfig(60, 5, 8, 1, 1, layout="fused")).save_pretrained(tmp_path / "60")
+    shown = command.text("play", "Pendulum-v1", "--model", tmp_path / "60", "--episodes", 1, "--max-steps", 5)
     assert "episode    1" in shown
 
 
@@ -173,7 +174,10 @@ def test_play_tells_each_episode_and_draws_the_lake(command: Command, model: Pat
         (("play", "--env-arg", "is_slippery"), "key=value"),
         (("play", "NoSuchLake-v9"), "NoSuchLake"),
         (("play", "Taxi-v4"), "6 actions"),
-        (("play", "CliffWalking-v1"), "16 states"),
+        (("play", "CliffWalking-v1"), "48 observations and the agent knows 16"),
+        (("play", "--out", "lake.mp4"), "must end in .gif"),
+        (("play", "Pendulum-v1", "--out", "lake.gif"), "Pendulum-v1 has none"),
+        (("eval", "--env", "FrozenLake-v1", "--plot", "curve.xyz"), "must end in .png, .svg, .pdf"),
         (("play", "Switch2"), "eval --env Switch2"),
         (("play", "Blackjack-v1"), "must be Discrete"),
         (("solve", __file__), "no .npz file of arrays"),

@@ -143,6 +143,8 @@ def evaluate_model(
 
     if (env is None) == (tasks is None):
         raise OmniRLError("give --env NAME or --tasks FILE, one of them")
+    if plot is not None:
+        _ends_in("--plot", plot, ".png", ".svg", ".pdf")
     agent = _agent(model, temperature)
     options: dict[str, Any] = {}
     where: Any = env
@@ -208,6 +210,11 @@ def play(
 
     options = _environment(env, env_args, shaping, reward_scale, max_steps)
     made = maker(env, options["env_kwargs"], options["shaping"], options["discretize"], max_steps)()
+    lake = getattr(made.unwrapped, "desc", None)
+    if out is not None:
+        _ends_in("--out", out, ".gif")
+        if lake is None:
+            raise OmniRLError(f"--out draws FrozenLake's map; {env} has none")
     agent = _agent(model, temperature, int(getattr(made.action_space, "n", 0)) or None)
     done = []
     for episode in play_episodes(agent, made, episodes=episodes, seed=seed):
@@ -220,12 +227,9 @@ def play(
             words = f"episode {episode.number + 1:4d}  return {episode.raw:9.3g}  steps {episode.steps:4d}"
             screen.console().print(f"{words}  mean of the last ten {recent:.3g}")
     made.close()
-    if out is not None:
-        shape = getattr(made.unwrapped, "desc", None)
-        if shape is None:
-            raise OmniRLError(f"--out draws FrozenLake's map; {env} has none")
-        lake = ["".join(cell.decode() for cell in row) for row in shape]
-        screen.tell(f"{animate_lake(done[:3], done[-3:], out, lake=lake)} is written")
+    if out is not None and lake is not None:
+        rows = ["".join(cell.decode() for cell in row) for row in lake]
+        screen.tell(f"{animate_lake(done[:3], done[-3:], out, lake=rows)} is written")
 
 
 @app.command()
@@ -244,6 +248,12 @@ def reproduce(
         screen.show(claims, True)
     else:
         screen.console().print(table)
+
+
+def _ends_in(option: str, path: Path, *suffixes: str) -> None:
+    """Refuse a file that could not be drawn before the work for it begins."""
+    if path.suffix.lower() not in suffixes:
+        raise OmniRLError(f"{option} {path}: the file's name must end in {', '.join(suffixes)}")
 
 
 def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from omnirl.errors import OmniRLError
 from omnirl.evaluation.worlds import discrete_size
 from omnirl.inference.agent import ICRLAgent
 
@@ -35,7 +36,12 @@ def play(agent: ICRLAgent, env: gym.Env[Any, Any], *, episodes: int, seed: int =
     tells it, else the reward. Raises `OmniRLError` for other spaces and for more states or actions than the
     model knows.
     """
-    discrete_size(env.observation_space, "observations")
+    observations = discrete_size(env.observation_space, "observations")
+    if observations > agent.num_states:
+        raise OmniRLError(
+            f"the environment has {observations} observations and the agent knows {agent.num_states}: "
+            "use discretize= or a model with more states"
+        )
     discrete_size(env.action_space, "actions")
     agent.reset(1, "none", seed=seed)
     for number in range(episodes):
