@@ -303,3 +303,24 @@ def test_smollm2_scores_real_solutions():
         assert len(scored.steps) == 2
         assert float(scored.step_rewards.sum()) == pytest.approx(scored.outcome_reward, abs=1e-5)
     assert good.step_rewards[1] > bad.step_rewards[1]
+
+
+@pytest.mark.slow
+def test_a_model_from_a_gguf_file_can_be_trained_and_saved(tmp_path):
+    """Since 5.19 transformers calls it quantised, and refuses both, unless it is told to unpack."""
+    from implicit_prm import ImplicitPRMConfig, ImplicitPRMTrainer
+    from implicit_prm.pretrained import load_model, load_tokenizer
+    from tenfold.data import get
+
+    folder = str(get("smollm2-135m"))
+    options = {"reference": "none", "learning_rate": 1e-3, "max_steps": 1, "report_to": [], "use_cpu": True}
+    trainer = ImplicitPRMTrainer(
+        load_model(folder, dtype=torch.float32),
+        args=ImplicitPRMConfig(output_dir=str(tmp_path), save_strategy="no", **options),
+        train_dataset=[{"prompt": "1 + 1 = ", "completion": str(n), "label": float(n == 2)} for n in (2, 3)],
+        processing_class=load_tokenizer(folder),
+    )
+    trainer.train()
+    trainer.save_model()
+    for name, value in load_model(str(tmp_path)).state_dict().items():
+        torch.testing.assert_close(value, trainer.model.state_dict()[name])

@@ -43,9 +43,10 @@ def load_model(name: str, **options: Any) -> Any:
         if _is_adapter(name):
             return _with_adapter(name, settings)
         check_config(name)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            **_source(name), **settings, output_loading_info=True
-        )
+        source = _source(name)
+        if "gguf_file" in source:
+            settings = _unpacked() | settings
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **settings, output_loading_info=True)
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise ImplicitPRMError(
@@ -83,6 +84,13 @@ def _check_dtype(dtype: Any) -> None:
 def unwrapped(model: Any) -> Any:
     """The model inside a wrapper such as `DistributedDataParallel`."""
     return getattr(model, "module", model)
+
+
+def max_positions(model: Any) -> int | None:
+    """The most tokens that a model reads in one piece; None where its config sets no limit."""
+    config = getattr(unwrapped(model), "config", None)
+    text = config.get_text_config() if config is not None else None
+    return getattr(text, "max_position_embeddings", None)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -157,6 +165,14 @@ def _source(name: str) -> dict[str, str]:
         if files:
             return _source(str(files[0]))
     return {"pretrained_model_name_or_path": name}
+
+
+def _unpacked() -> dict[str, Any]:
+    """Under this setting a GGUF file's model can be trained and saved; transformers once had no other."""
+    import transformers
+
+    config = getattr(transformers, "GgufConfig", None)  # since 5.19
+    return {} if config is None else {"quantization_config": config(dequantize=True)}
 
 
 def _is_adapter(name: str) -> bool:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicit_prm.aggregation import aggregate_all
 from implicit_prm.config import ImplicitPRMConfig
 from implicit_prm.model import ImplicitPRM
+from implicit_prm.pretrained import load_model, load_tokenizer
 from implicit_prm.records import read_rows, ungrouped
 from implicit_prm.reproduce.claims import PRIOR, SOLUTIONS
 from implicit_prm.reproduce.prm_study import Watched
@@ -82,10 +82,8 @@ def real_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
 
 def load_prior() -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct in float32, and its tokenizer."""
-    folder = get(PRIOR)
-    (file,) = folder.glob("*.gguf")
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
+    folder = str(get(PRIOR))
+    return load_model(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
 
 
 def read_questions(seed: int) -> list[list[dict[str, Any]]]:
