@@ -41,7 +41,7 @@ def profile_dataset(
 ) -> DatasetProfile:
     """Audit the data set and describe it: counts, columns, levels, missing values.
 
-    `normalization="auto"` is the median, but none of ratios, which are to a common reference already.
+    `normalization="auto"` is the median, but none of cells, and of ratios, which are to a reference already.
     Raises what `audit` raises.
     """
     warnings = audit(adata, design, test=test)
@@ -55,7 +55,7 @@ def profile_dataset(
         levels = {level: int(counts[level]) for level in sorted(counts.index)}
     named = (design.sample, design.subject)  # what they are called is nobody's business
     columns = tuple(_column(adata.obs[name], name in named) for name in adata.obs.columns)
-    auto: Normalization = "none" if scale == "ratio" else "median"
+    auto: Normalization = "median" if modality == "bulk" and scale != "ratio" else "none"
     return DatasetProfile(
         n_obs=adata.n_obs,
         n_vars=adata.n_vars,

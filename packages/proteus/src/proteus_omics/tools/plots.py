@@ -98,7 +98,7 @@ def plot_volcano(inputs: Mapping[str, Any], params: VolcanoParams, context: Tool
             )
         axis.axvline(0, color="black", linewidth=0.5)
         axis.set_title(_wrapped(f"{contrast}: {int(hit.sum())} of {len(rows)}"), fontsize=9)
-        axis.set(xlabel="log2fc", ylabel="-log10 p")
+        axis.set(xlabel="difference" if "population" in found else "log2 fold change", ylabel="-log10 p")
     return {"figure": figure}
 
 
