@@ -183,7 +183,7 @@ TEMPLATED = "<|im_start|>user\nso<|im_end|>\n"
         (ROWS, ("--truncate", "left"), "truncate='left' is unknown; allowed: 'error', 'right'"),
         (ROWS, ("--render", "html"), "render='html' is unknown; allowed: 'original', 'official'"),
         ([*ROWS, ROWS[2]], (), "rows 3 and 13 have the same id '0-2'; give every row its own id"),
-        (_row(completion=""), (), "in.jsonl, line 2: completion is '': neither text nor a list of messages"),
+        (_row(completion=""), (), "in.jsonl, line 2: completion is '': it is empty"),
         (_row(label=1.5), (), "in.jsonl, line 2: the label 1.5 is outside [0, 1]"),
         (_row(label=float("nan")), (), "in.jsonl, line 2: the label nan is outside [0, 1]"),
         ([{"text": "so"}], (), "in.jsonl, line 1: no prompt; the columns ['text'] are of no format"),
@@ -404,7 +404,7 @@ def test_samples_are_graded_resumed_and_scored_as_they_were_drawn(
     [
         (("--temperature", "-1"), "temperature must be a number of at least 0, not -1.0"),
         (("--top-p", "0"), "top_p must be above 0 and at most 1"),
-        (("--max-tokens", "512"), "that is more than the 512 that the model reads: lower max_tokens"),
+        (("--max-tokens", "512"), "prompt '0-0' has 10 tokens; with max_tokens=512 that is more"),
         (("--backend", "onnx"), "there is no backend 'onnx'; there are: hf, vllm, openai"),
         (("--model", "CLASSIFIER"), "an implicit PRM is a causal language model"),
     ],

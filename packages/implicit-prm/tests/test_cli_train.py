@@ -114,6 +114,11 @@ def _with(**changes: Any) -> list[dict[str, Any]]:
         (ROWS, ["training.beta=-0.05"], "beta is -0.05; it must be a number above 0"),
         (ROWS, ["training.loss=mse"], "loss is 'mse'; it must be one of ce, dpo, nca, kto, step"),
         (ROWS, ["training.max_length=12"], "more than max_length=12; raise it, or cut completions"),
+        (
+            [{"prompt": "q", "completion": "so" * 600, "label": 1}],
+            [],
+            "and the model reads 512: leave",
+        ),
         (ROWS, ["training.speed=3"], "[training] has 'speed', which is no setting of ImplicitPRMConfig"),
         (ROWS, ["training.learning_rate=fast"], "training.learning_rate is 'fast'; it must be a number"),
         (ROWS, ["training.max_steps=2.5"], "training.max_steps is 2.5; it must be a whole number"),

@@ -106,13 +106,29 @@ def test_the_vote_of_all_n_is_the_vote(seed):
         assert accuracy.tolist() == (votes == truth).tolist()
 
 
+def test_votes_of_few_subsets_are_counted_out():
+    rng = np.random.default_rng(4)
+    answers = rng.integers(0, 3, size=(5, 6))
+    scores, correct = rng.normal(size=answers.shape), answers == 0
+    subsets = [list(subset) for n in (1, 2, 5) for subset in combinations(range(6), n)]
+    for n in (1, 2, 5):
+        exact = [
+            np.mean([weighted_vote(row[s].tolist(), score[s]) == 0 for s in subsets if len(s) == n])
+            for row, score in zip(answers, scores, strict=True)
+        ]
+        assert vote_accuracy(answers, correct, n, scores=scores).tolist() == pytest.approx(exact)
+        # no vote is right where no response is
+        oracle = best_of_n_accuracy(correct, correct, n)
+        assert (vote_accuracy(answers, correct, n) <= oracle + 1e-12).all()
+
+
 def test_sampled_votes_come_near_to_the_votes_of_all_subsets():
     rng = np.random.default_rng(3)
-    answers = rng.integers(0, 3, size=(40, 8))
+    answers = rng.integers(0, 3, size=(40, 11))
     correct = answers == 0
     exact = np.mean(
         [
-            [majority_vote(row[list(subset)].tolist()) == 0 for subset in combinations(range(8), 3)]
+            [majority_vote(row[list(subset)].tolist()) == 0 for subset in combinations(range(11), 3)]
             for row in answers
         ]
     )

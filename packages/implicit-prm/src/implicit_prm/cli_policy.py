@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from implicit_prm import cli_shared, screen
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import ImplicitPRMError, PromptTooLongError
 
 if TYPE_CHECKING:
     from implicit_prm.jobs import Row
@@ -102,11 +102,17 @@ def _work(
     """Draws the responses of a chunk, in which all rows of a prompt are neighbours."""
 
     def work(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-        owners = [next(group) for _, group in groupby(rows, lambda row: row["id"].rpartition("-")[0])]
-        prompts = [row.get("prompt_ids") or row["prompt"] for row in owners]
+        # The first row of every prompt, and the id that the prompt has in the file.
+        owners = {
+            name: next(group) for name, group in groupby(rows, lambda row: row["id"].rpartition("-")[0])
+        }
+        prompts = [row.get("prompt_ids") or row["prompt"] for row in owners.values()]
         # Every chunk has random numbers of its own, the same ones if it is drawn again.
         seed = hashlib.sha256(f"{how['seed']} {rows[0]['id']}".encode()).digest()[:4]
-        drawn = sampler.sample(prompts, **{**how, "seed": int.from_bytes(seed, "big") >> 1})
+        try:
+            drawn = sampler.sample(prompts, **{**how, "seed": int.from_bytes(seed, "big") >> 1})
+        except PromptTooLongError as error:
+            raise ImplicitPRMError(f"prompt {list(owners)[error.place]!r} {error.told}") from error
         samples = [one for row in drawn for one in row]
         for row, one in zip(rows, samples, strict=True):
             response = {"completion_ids": list(one.token_ids)} if tokens else {"completion": one.text}

@@ -51,7 +51,8 @@ class ImplicitPRMConfig(TrainingArguments):
                           `max_pairs_per_prompt`
     steps                 how "step" splits responses that come as text (see `implicit_prm.steps`)
     step_form             which form of the step loss (see `functional.step_loss`)
-    max_length            most tokens of prompt and response together; `truncate` says what happens beyond
+    max_length            most tokens of prompt and response together; `truncate` says what happens beyond.
+                          None: as many as the model reads, and more are an error
     add_eos               append the tokenizer's EOS to responses that lack it
     chunk_size            tokens whose logits exist at one time
     padding_free          feed a batch's tokens end to end as one row, without padding: faster with attention

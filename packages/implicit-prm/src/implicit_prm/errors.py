@@ -13,5 +13,13 @@ class MissingExtraError(ImplicitPRMError, ImportError):
     """A package of one of the extras is not installed; the message says which `pip install` brings it."""
 
 
+class PromptTooLongError(ImplicitPRMError):
+    """A prompt that leaves no room for a response: its `place` among those given, and what is wrong."""
+
+    def __init__(self, place: int, told: str) -> None:
+        super().__init__(f"prompt {place} {told}")
+        self.place, self.told = place, told
+
+
 class ImplicitPRMWarning(UserWarning):
     """Allowed, but probably not what was meant."""

@@ -162,16 +162,14 @@ def _with_prompt(row: Mapping[str, Any]) -> Row:
 def _checked(row: Row) -> Row:
     for column in ("prompt", "completion", "chosen", "rejected"):
         if column in row and not _is_text(row[column], empty=column == "prompt"):
-            raise ImplicitPRMError(f"{column} is {_short(row[column])}: neither text nor a list of messages")
+            raise ImplicitPRMError(f"{column} is {_short(row[column])}: {_no_text(row[column])}")
     if "completions" in row:
         completions = row["completions"]
         if not isinstance(completions, Sequence) or isinstance(completions, str) or not completions:
             raise ImplicitPRMError(f"completions is {_short(completions)}: no list of responses")
         for number, completion in enumerate(completions):
             if not _is_text(completion):
-                raise ImplicitPRMError(
-                    f"completion {number} is {_short(completion)}: no text and no messages"
-                )
+                raise ImplicitPRMError(f"completion {number} is {_short(completion)}: {_no_text(completion)}")
         if "labels" in row and len(row["labels"]) != len(completions):
             raise ImplicitPRMError(
                 f"there are {len(completions)} completions and {len(row['labels'])} labels"
@@ -191,6 +189,12 @@ def _is_text(value: Any, *, empty: bool = False) -> bool:
         and len(value) > 0
         and all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in value)
     )
+
+
+def _no_text(value: Any) -> str:
+    if isinstance(value, str):
+        return "it is empty, and there is nothing to reward; leave the row out"
+    return "neither text nor a list of messages"
 
 
 def _label(value: Any) -> float:

@@ -198,7 +198,7 @@ class ImplicitPRM:
     @property
     def max_length(self) -> int | None:
         """The most tokens that both models take in one piece; None: no limit is known."""
-        limits = (_positions(model) for model in (self.model, self.ref_model))
+        limits = (pretrained.max_positions(model) for model in (self.model, self.ref_model))
         return min((limit for limit in limits if limit), default=None)
 
     def _completions(
@@ -297,9 +297,3 @@ def _module(model: Any, who: str) -> Any:
             "of transformers"
         )
     return model
-
-
-def _positions(model: Any) -> int | None:
-    config = getattr(pretrained.unwrapped(model), "config", None)
-    text = config.get_text_config() if config is not None else None
-    return getattr(text, "max_position_embeddings", None)

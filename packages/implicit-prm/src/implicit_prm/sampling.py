@@ -18,7 +18,7 @@ from implicit_prm.backends.openai import CompletionsServer
 from implicit_prm.backends.vllm import check_engine, load_engine
 from implicit_prm.decoding import Written, write
 from implicit_prm.encoding import encode_rows
-from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, PromptTooLongError
 from implicit_prm.offsets import decode, special_ids
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def check_settings(n: int, temperature: float, top_p: float, max_tokens: int, se
 
 
 def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, context: int | None) -> None:
-    """Raise `ImplicitPRMError` if a prompt and `max_tokens` more do not fit into the model's context.
+    """Raise `PromptTooLongError` if a prompt and `max_tokens` more do not fit into the model's context.
 
     `context` is the most tokens that the model reads, None where no limit is known.
     """
@@ -340,9 +340,10 @@ def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, context: in
         return
     longest = max(range(len(prompts)), key=lambda row: len(prompts[row]), default=None)
     if longest is not None and len(prompts[longest]) + max_tokens > context:
-        raise ImplicitPRMError(
-            f"prompt {longest} has {len(prompts[longest])} tokens; with max_tokens={max_tokens} that is more "
-            f"than the {context} that the model reads: lower max_tokens, or leave the prompt out"
+        raise PromptTooLongError(
+            longest,
+            f"has {len(prompts[longest])} tokens; with max_tokens={max_tokens} that is more "
+            f"than the {context} that the model reads: lower max_tokens, or leave the prompt out",
         )
 
 

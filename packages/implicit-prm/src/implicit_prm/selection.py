@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from math import ceil, comb
 from typing import Any, Literal, get_args
 
@@ -31,7 +32,8 @@ Table = Sequence[Any] | npt.NDArray[Any]
 """A row a prompt, a column a response; rows may differ in length."""
 
 SUBSETS = 128
-"""Random subsets of a prompt's responses, at least, over which the accuracy of a vote is averaged."""
+"""Random subsets of a prompt's responses, at least, over which the accuracy of a vote is averaged; all of
+them where there are no more than so many."""
 
 
 def best_of_n(list_of_step_rewards: Sequence[npt.ArrayLike], aggregate: str = "min") -> int:
@@ -89,8 +91,9 @@ def vote_accuracy(
     """The accuracy of the vote of n responses of each prompt, [P]; weighted by `scores` if they are given.
 
     `groups` [P, N] numbers the answers (`group_answers`). Over all subsets a vote has no closed form: for
-    subset="all" the responses are shuffled and cut into blocks of n until there are `SUBSETS` of them, the
-    same ones whatever the weights. Raises as `best_of_n_accuracy`.
+    subset="all" they are counted out where there are at most `SUBSETS`; else the responses are shuffled and
+    cut into blocks of n until there are so many, the same ones whatever the weights. Raises as
+    `best_of_n_accuracy`.
     """
     rng = np.random.default_rng(seed)
     accuracy = np.zeros(len(groups))
@@ -186,8 +189,11 @@ def _drawn_places(
 ) -> Iterator[npt.NDArray[np.intp]]:
     """Places [P, blocks, n] to look at, for P prompts of N responses, in the responses' own order."""
     P, N = shape
+    if subset == "all" and comb(N, n) <= SUBSETS:
+        yield np.tile(np.array(list(combinations(range(N), n))), (P, 1, 1))
+        return
     places = np.tile(_places(N, n, "blocks" if subset == "all" else subset), (P, 1, 1))
-    if subset != "all" or n in (1, N):
+    if subset != "all" or n == 1:
         yield places
         return
     in_order = np.tile(np.arange(N), (P, 1))

@@ -22,6 +22,7 @@ from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, MissingExt
 from implicit_prm.functional import ImplicitRewards, ce_loss, dpo_loss, implicit_rewards, kto_loss, nca_loss
 from implicit_prm.functional import step_loss as loss_of_steps
 from implicit_prm.logprobs import causal_log_probs, check_packing
+from implicit_prm.pretrained import max_positions
 from implicit_prm.reference import Reference
 from implicit_prm.reward_metrics import auc_within_prompts, reward_metrics
 from implicit_prm.training_data import Row, reward_dataset
@@ -98,7 +99,7 @@ class ImplicitPRMTrainer(Trainer):
             optimizers=optimizers,
         )
         for dataset in self._datasets():
-            _check_tokens(dataset, model)
+            _check_sequences(dataset, model, args)
         if not self.is_fsdp_enabled or args.mixed_precision == "no":  # else FSDP2 makes them float32
             _warn_of_low_precision(model)
         self.reference = Reference(model, ref_model, args, self.accelerator)
@@ -129,7 +130,7 @@ class ImplicitPRMTrainer(Trainer):
         """`Trainer.evaluate`; rows that are given here are prepared as those of `__init__`."""
         if eval_dataset is not None and not isinstance(eval_dataset, (str, dict)):
             eval_dataset = self._prepared(eval_dataset)
-            _check_tokens(eval_dataset, cast(nn.Module, self.model))
+            _check_sequences(eval_dataset, cast(nn.Module, self.model), self.args)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- the loss
@@ -297,6 +298,23 @@ def _check_model(model: nn.Module, ref_model: nn.Module | None, args: ImplicitPR
         raise ImplicitPRMError("model and ref_model are one object; leave ref_model out for a frozen copy")
     if ref_model is not None and args.reference == "none":
         raise ImplicitPRMError("reference='none' takes no ref_model; leave one of them out")
+
+
+def _check_sequences(dataset: RewardDataset, model: nn.Module, args: ImplicitPRMConfig) -> None:
+    _check_tokens(dataset, model)
+    if args.max_length is not None:
+        return
+    limit = max_positions(model)
+    # KTO's unmatched pairs, which no row is, stand in the second column.
+    rows = dataset.examples if args.loss != "kto" else dataset.examples[:, :1]
+    lengths = dataset.store.lengths[rows]
+    if limit is not None and lengths.size and lengths.max() > limit:
+        row = rows.flat[int(lengths.argmax())]
+        raise ImplicitPRMError(
+            f"row {dataset.store.ids[row]!r} has {lengths.max()} tokens, and the model reads {limit}: leave "
+            f"it out, cut such rows with max_length={limit} and truncate='right', or set max_length to what "
+            "the model is to read beyond that"
+        )
 
 
 def _check_tokens(dataset: RewardDataset, model: nn.Module) -> None:
