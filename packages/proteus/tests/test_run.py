@@ -234,6 +234,10 @@ def test_predictions_are_tested_in_another_cohort(finished: po.Run) -> None:
     found = po.validate(finished, demo_data(seed=5), design=DESIGN)
     assert found.attrs["replication_rate"] > 0.8
     assert set(found.loc[found["replicated"], "same_direction"]) == {True}
+    loaded = demo_data(seed=5)
+    loaded.X[(loaded.obs["treatment"] == "drug").to_numpy()] *= 8  # more was put on the column, no biology
+    again = po.validate(finished, loaded, design=DESIGN)
+    np.testing.assert_allclose(again["log2fc"], found["log2fc"], atol=1e-9)
 
 
 @pytest.mark.slow

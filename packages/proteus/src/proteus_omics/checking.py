@@ -69,11 +69,14 @@ def validate(run: Run, cohort: AnnData, *, design: Design, alpha: float = 0.05) 
 
     A row a prediction that the cohort can test: `hypothesis, entity, contrast, direction, log2fc,
     p_one_sided, same_direction, replicated` (same direction and p < alpha). `attrs["replication_rate"]` is
-    the share. Raises `DataError` if none can be tested.
+    the share. The cohort is brought to log2 and normalised as the run's data were. Raises `DataError` if none
+    can be tested.
     """
     context = ToolContext(design=design, alpha=alpha)
-    tool = get_tool("de_limma")
-    de = tool({"data": cohort}, tool.parse({}), context)["de"]
+    even, tool = get_tool("normalize"), get_tool("de_limma")
+    method = {"method": run.record["settings"]["normalization"]}
+    data = even({"data": cohort}, even.parse(method), context)["matrix"]
+    de = tool({"data": data}, tool.parse({}), context)["de"]
     by_name = de.assign(name=de["gene"].where(de["gene"] != "", de["protein"]))
     rows = []
     for one in run.hypotheses:

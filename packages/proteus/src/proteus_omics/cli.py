@@ -78,9 +78,7 @@ def run(
     panel: Panel = None,
     quantity: Quantity = "auto",
     scale: Scale = None,
-    normalization: Annotated[
-        str, typer.Option(help="auto, none, median, quantile, mad or reference.")
-    ] = "auto",
+    normalization: Annotated[str, typer.Option(help="auto, none, median, quantile or mad.")] = "auto",
     min_frac: MinFrac = 0.5,
     condition: Condition = None,
     reference: Reference = None,

@@ -50,7 +50,7 @@ CassetteModeName = Annotated[str, typer.Option("--cassette-mode", help="record, 
 MinFrac = Annotated[
     float, typer.Option(min=0, max=1, help="The share of values that a protein needs in one group.")
 ]
-NORMALIZATIONS = ("auto", "none", "median", "quantile", "mad", "reference")
+NORMALIZATIONS = ("auto", "none", "median", "quantile", "mad")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
 knowledge_app = typer.Typer(

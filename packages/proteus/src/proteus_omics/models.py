@@ -85,7 +85,7 @@ class DatasetProfile(Model):
     explore: bool = False
     test: bool = True
     """False: fold changes alone, for groups of one sample."""
-    normalization: Literal["none", "median", "quantile", "mad", "reference"] = "median"
+    normalization: Literal["none", "median", "quantile", "mad"] = "median"
     min_frac: float = Field(default=0.5, ge=0, le=1)
     """A protein is compared where it has this share of its values in at least one group."""
 

@@ -26,7 +26,7 @@ WORDS = {
     "time": r"survival|follow_?up|futime|(os|pfs|dfs)(?![a-z])|(os|pfs|dfs)_?(time|days|months|years)",
     "event": r"death|dead|event|(vital_?|os_?|^)status|censor|vital",
 }
-Normalization = Literal["none", "median", "quantile", "mad", "reference"]
+Normalization = Literal["none", "median", "quantile", "mad"]
 
 
 def profile_dataset(
