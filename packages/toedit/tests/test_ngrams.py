@@ -52,6 +52,14 @@ def test_words_of_any_length_in_alphabets_of_any_size(first: int, size: int) -> 
     np.testing.assert_array_equal(hashed_ngrams(text), peer([text], 2, 10_000))
 
 
+@pytest.mark.parametrize("letter", ["\x00", "a", "é", "漢", "\U0010ffff"])
+def test_words_that_are_beginnings_of_each_other_are_told_apart(letter: str) -> None:
+    texts = [" ".join(letter * n for n in range(1, 70)), " ".join(letter * n for n in range(70, 0, -3))]
+    np.testing.assert_array_equal(hashed_ngrams(texts), peer(texts, 2, 10_000))
+    # The parts by which long words are told apart are no words.
+    assert top_ngrams([letter * 20, letter * 70], n=1, k=9) == [(letter * 20, 1), (letter * 70, 1)]
+
+
 def test_every_character_of_unicode_is_classed_as_the_peer_does() -> None:
     text = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000)
     np.testing.assert_array_equal(hashed_ngrams(text, n=1), peer([text], 1, 10_000))

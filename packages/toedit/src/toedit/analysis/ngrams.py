@@ -2,7 +2,8 @@
 
 Words are runs of letters, marks, digits and _, or of what is neither these nor space, in lower case (NLTK's
 WordPunct); an n-gram is its words joined by a space, and its bucket the SHA-256 of that, modulo the number of
-buckets. Words become numbers and n-grams pairs of numbers: each distinct n-gram of a chunk is hashed once.
+buckets. Words are found in the bytes of UTF-8 and become numbers, and n-grams pairs of numbers: each distinct
+n-gram of a chunk is hashed once.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import regex
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from toedit.errors import ToEditError
 
-_CHUNK = 16_000_000  # characters at a time: some 30 bytes of memory each
-_PIECE = 1_000_000  # characters at a time to split into words: small arrays stay in the cache, and
+_CHUNK = 16_000_000  # bytes of text at a time: some 30 bytes of memory each
+_PIECE = 1_000_000  # bytes at a time to split into words: small arrays stay in the cache, and
 _BATCH = 5_000  # n-grams at a time to make and hash: their memory is not taken anew from the system
+_SLOTS = 18  # bits: a table of numbers that the cache can hold
+_LONG = 32  # bytes: longer words are too few to be told apart in arrays
+_PAIR = 0xFE << 56  # marks two numbers of up to 28 bits: no 8 bytes of UTF-8 end so, nor do fewer, filled up
 _MAX_BUCKETS = 2**28  # eight products of 32 bits and 28 still fit into 64
 
 # The engine that NLTK has moved to: unlike those of `re`, its words hold combining marks, and no ² or ½.
@@ -55,7 +57,7 @@ class Grams:
 
     grams   the distinct ones; those of the highest order are made while they are read, once
     counts  int64, how often each of `grams` is there
-    ids     int64, for each n-gram in its place which of `grams` it is (if they were numbered)
+    ids     int64, for each n-gram in its place which of `grams` it is
     text    int64, for each n-gram in its place the number of its text
     """
 
@@ -75,7 +77,7 @@ def hashed_ngrams(texts: Iterable[str] | str, n: int = 2, buckets: int = 10_000)
     if not 1 <= buckets <= _MAX_BUCKETS:
         raise ToEditError(f"buckets must lie between 1 and 2**28, not {buckets}")
     counts = np.zeros(buckets, dtype=np.int64)
-    for grams in iterate_grams(texts, n, numbered=False):
+    for grams in iterate_grams(texts, n):
         np.add.at(counts, hash_buckets(grams.grams, buckets), grams.counts)
     return counts
 
@@ -83,7 +85,7 @@ def hashed_ngrams(texts: Iterable[str] | str, n: int = 2, buckets: int = 10_000)
 def top_ngrams(texts: Iterable[str] | str, n: int = 2, k: int = 20) -> list[tuple[str, int]]:
     """The k most frequent n-grams of exactly n words, with their counts; equal ones in alphabetical order."""
     total: Counter[bytes] = Counter()
-    for found in iterate_grams(texts, n, numbered=False):
+    for found in iterate_grams(texts, n):
         if found.order == n:
             total.update(dict(zip(found.grams, found.counts.tolist(), strict=True)))
     ranked = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:k]
@@ -119,15 +121,12 @@ def hash_buckets(grams: Iterable[bytes], buckets: int) -> Ints:
     return np.concatenate(found)
 
 
-def iterate_grams(texts: Iterable[str] | str, n: int, numbered: bool = True) -> Iterator[Grams]:
-    """The 1-grams, then the 2-grams, ..., the n-grams of some texts, then those of the next ones.
-
-    Without `numbered` the n-grams of the highest order are only counted, which is faster.
-    """
+def iterate_grams(texts: Iterable[str] | str, n: int) -> Iterator[Grams]:
+    """The 1-grams, then the 2-grams, ..., the n-grams of some texts, then those of the next ones."""
     if n < 1:
         raise ToEditError(f"n-grams have n >= 1 words, not {n}")
     first = 0
-    for chunk in _batches(map(str.lower, [texts] if isinstance(texts, str) else texts), _CHUNK):
+    for chunk in _batches(_lowered([texts] if isinstance(texts, str) else texts), _CHUNK):
         words, ids, text = _words(chunk, first)
         first += len(chunk)
         grams, tail = words, ids
@@ -135,145 +134,179 @@ def iterate_grams(texts: Iterable[str] | str, n: int, numbered: bool = True) -> 
         for order in range(2, n + 1):
             # An n-gram grows by the last word of the one behind it, if that is in the same text.
             grows = text[1:] == text[:-1]
-            heads, tail, text = ids[:-1][grows], tail[1:][grows], text[1:][grows]
-            keys = heads * len(words) + tail
-            if order < n or numbered:
-                ids, distinct = _number(keys.view(np.uint64))
-                counts = np.bincount(ids, minlength=len(distinct))
-            else:
-                # Sorting 32 bits takes half the time of sorting 64.
-                small = keys.astype(np.min_scalar_type(len(grams) * len(words)))
-                distinct, counts = np.unique(small, return_counts=True)
+            keys = (ids[:-1] * len(words) + tail[1:])[grows]
+            text = text[1:][grows]
+            ids, distinct = _number(keys.view(np.uint64))
             head, last = np.divmod(distinct.astype(np.int64), max(1, len(words)))
             made: Iterable[bytes] = _joined(grams, head, words, last)
             if order < n:
                 made = grams = list(made)
-            yield Grams(order, made, counts, ids, text)
+                tail = tail[1:][grows]
+            yield Grams(order, made, np.bincount(ids, minlength=len(distinct)), ids, text)
 
 
-def _batches(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """The texts in lists of at least so many characters each."""
-    batch: list[str] = []
-    size = 0
+def _lowered(texts: Iterable[str]) -> Iterator[bytes]:
+    for number, text in enumerate(texts):
+        lower = text.lower()
+        try:
+            yield lower.encode()
+        except UnicodeEncodeError as error:
+            raise ToEditError(
+                f"text {number} (from 0) has half a character, {lower[error.start]!r}, "
+                "which UTF-8 cannot hold"
+            ) from error
+
+
+def _batches(texts: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """The texts in lists of at least so many bytes each."""
+    batch: list[bytes] = []
+    held = 0
     for text in texts:
         batch.append(text)
-        size += len(text)
-        if size >= characters:
+        held += len(text)
+        if held >= size:
             yield batch
-            batch, size = [], 0
+            batch, held = [], 0
     if batch:
         yield batch
 
 
-def _words(texts: list[str], first: int) -> tuple[list[bytes], Ints, Ints]:
+def _words(texts: list[bytes], first: int) -> tuple[list[bytes], Ints, Ints]:
     """The distinct words of the texts; then for each word in its place its number, and its text's."""
-    number: defaultdict[str, int] = defaultdict()
-    number.default_factory = number.__len__
-    pieces = []
+    numbers, pieces = _Numbers(), []
     for piece in _batches(texts, _PIECE):
-        pieces.append(_numbered_words(piece, first, number))
+        pieces.append(_numbered_words(piece, first, numbers))
         first += len(piece)
     ids, text = map(np.concatenate, zip(*pieces, strict=True))
-    return [word.encode() for word in number], ids, text
+    spelled = numbers.spelled()
+    # Some are only parts of longer words.
+    used = np.flatnonzero(np.bincount(ids, minlength=len(spelled)))
+    rank = np.zeros(len(spelled), dtype=np.int64)
+    rank[used] = np.arange(len(used))
+    return [spelled[number] for number in used.tolist()], rank[ids], text
 
 
-def _numbered_words(texts: list[str], first: int, number: defaultdict[str, int]) -> tuple[Ints, Ints]:
-    """For each word in its place its number, new words given new ones, and the number of its text."""
-    joined = "\n".join(["", *texts, ""])
+class _Numbers:
+    """Numbers from 0 for keys, the same for equal ones, however many arrays of them come one after the other.
+
+    A key is up to 8 bytes, or a pair of numbers: that of a word's beginning and that of its next 8 bytes.
+    The table holds one key for each slot; those that it does not hold are looked up one by one.
+    """
+
+    def __init__(self) -> None:
+        self.known: defaultdict[int | bytes, int] = defaultdict()
+        self.known.default_factory = self.known.__len__
+        self.keys, self.numbers = np.zeros(2**_SLOTS, dtype=np.uint64), np.zeros(2**_SLOTS, dtype=np.int64)
+        self.keys[0] = 1  # 0 belongs here, and 1 does not: no slot holds a key that was not put there
+
+    def of(self, keys: NDArray[np.uint64]) -> Ints:
+        slot = _slots(keys, _FACTORS[0], _SLOTS)
+        ids = self.numbers[slot]
+        lost = np.flatnonzero(self.keys[slot] != keys)
+        alike, distinct = _number(keys[lost])
+        numbers = np.array([self.known[key] for key in distinct.tolist()], dtype=np.int64)
+        ids[lost] = numbers[alike]
+        slot = _slots(distinct, _FACTORS[0], _SLOTS)
+        self.keys[slot], self.numbers[slot] = distinct, numbers
+        return ids
+
+    def spelled(self) -> list[bytes]:
+        """The bytes of each number."""
+        found: list[bytes] = []
+        for key in self.known:
+            if isinstance(key, bytes):
+                found.append(key)
+            elif key >> 56 == _PAIR >> 56:
+                found.append(found[key >> 28 & 2**28 - 1] + found[key & 2**28 - 1])
+            else:
+                found.append(key.to_bytes(8, "little").rstrip(b"\xff"))
+        return found
+
+
+def _numbered_words(texts: list[bytes], first: int, numbers: _Numbers) -> tuple[Ints, Ints]:
+    """For each word in its place its number, and the number of its text."""
+    # Space on both sides of every word; 8 bytes more, so that 8 can be read from anywhere in a text.
+    data = b"\n".join([b"", *texts, b" " * 8])
+    kind = _kinds(data)
+    edge = np.flatnonzero(kind[1:] != kind[:-1]) + 1
+    words = np.flatnonzero(kind[edge])
+    start = edge[words]
+    length = edge[words + 1] - start
+    ids = numbers.of(_packed(data, start, np.minimum(length, 8)))
+    for place in range(8, _LONG, 8):
+        longer = np.flatnonzero(length > place)
+        more = numbers.of(_packed(data, start[longer] + place, np.minimum(length[longer] - place, 8)))
+        ids[longer] = numbers.of((ids[longer] << 28 | more).view(np.uint64) | np.uint64(_PAIR))
+    for longest in np.flatnonzero(length > _LONG).tolist():
+        begin = int(start[longest])
+        ids[longest] = numbers.known[data[begin : begin + int(length[longest])]]
     ends = np.cumsum([len(text) + 1 for text in texts])  # the place of the line feed behind each text
-    try:
-        points = np.frombuffer(joined.encode("utf-32-le"), dtype="<u4")
-    except UnicodeEncodeError as error:
-        text = first + int(np.searchsorted(ends, error.start))
-        raise ToEditError(
-            f"text {text} (from 0) has half a character, {joined[error.start]!r}, which UTF-8 cannot hold"
-        ) from error
-    code, kind = _alphabet(points.astype(np.intp))
-    change = kind[1:] != kind[:-1]
-    start = np.flatnonzero(change & (kind[1:] != 0)) + 1
-    length = np.flatnonzero(change & (kind[:-1] != 0)) + 1 - start
-    ids = np.empty(len(start), dtype=np.int64)
-    for words, alike in _alike(code, start, length):
-        example = np.empty(alike.max(initial=-1) + 1, dtype=np.int64)
-        example[alike] = words
-        spans = zip(start[example].tolist(), length[example].tolist(), strict=True)
-        numbers = np.array([number[joined[a : a + n]] for a, n in spans], dtype=np.int64)
-        ids[words] = numbers[alike]
     per_text = np.diff(np.searchsorted(start, ends), prepend=0)
     return ids, np.repeat(np.arange(first, first + len(texts)), per_text)
 
 
-def _alike(code: NDArray[Any], start: Ints, length: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Some of the words, then others until all are there; and for each a number that equal ones share.
-
-    Words of up to 8 bytes are told apart by one number of 64 bits, those of up to 16 by two; the few that are
-    longer get a number each.
-    """
-    most = 8 // code.itemsize
-    short = np.flatnonzero(length <= most)
-    yield short, _number(_packed(code, start[short], length[short]))[0]
-    middle = np.flatnonzero((length > most) & (length <= 2 * most))
-    begin, _ = _number(_packed(code, start[middle], np.full(len(middle), most)))
-    end, _ = _number(_packed(code, start[middle] + most, length[middle] - most))
-    yield middle, _number((begin << 32 | end).view(np.uint64))[0]
-    long = np.flatnonzero(length > 2 * most)
-    yield long, np.arange(len(long))
+def _kind(character: str) -> int:
+    return 0 if _SPACE.match(character) else 1 if _WORD.match(character) else 2
 
 
-def _alphabet(points: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.int8]]:
-    """Each character as a number from 1, in as few bytes as they need; and its kind: 0 for space, or 1, 2."""
-    seen = np.zeros(points.max() + 1, dtype=np.bool_)
-    seen[points] = True
-    alphabet = np.flatnonzero(seen)
-    kinds = np.array([0 if _SPACE.match(c := chr(p)) else 1 if _WORD.match(c) else 2 for p in alphabet])
-    numbers = np.zeros(len(seen), dtype=np.min_scalar_type(len(alphabet)))
-    # Numbered by kind, so that the number tells the kind.
-    numbers[alphabet[np.argsort(kinds)]] = np.arange(1, len(alphabet) + 1)
-    spaces, others = np.cumsum(np.bincount(kinds, minlength=3))[:2]
-    code = numbers[points]
-    return code, (code > spaces).astype(np.int8) + (code > others)
+_ASCII = bytes(_kind(chr(byte)) if byte < 128 else 0 for byte in range(256))
 
 
-def _packed(code: NDArray[Any], start: Ints, length: Ints) -> NDArray[np.uint64]:
-    """The characters of short words, packed into one number of 64 bits each."""
-    most = 8 // code.itemsize
-    padded = np.append(code, np.zeros(most, dtype=code.dtype))
-    keys = sliding_window_view(padded, most)[start].view("<u8")[:, 0]
-    lowest = [2 ** (8 * code.itemsize * n) - 1 for n in range(most + 1)]
-    return keys & np.array(lowest, dtype=np.uint64)[length]
+def _kinds(data: bytes) -> NDArray[np.uint8]:
+    """For each byte the kind of its character: 0 space, 1 letters, marks, digits and _, 2 others."""
+    kind = np.frombuffer(bytearray(data.translate(_ASCII)), dtype=np.uint8)
+    raw = np.frombuffer(data, dtype=np.uint8)
+    others = raw[raw >= 128].tobytes().decode()  # the characters that are not ASCII
+    points = np.frombuffer(others.encode("utf-32-le"), dtype="<u4").astype(np.intp)
+    seen = np.flatnonzero(np.bincount(points))
+    kinds = np.zeros(seen.max(initial=0) + 1, dtype=np.uint8)
+    kinds[seen] = [_kind(chr(point)) for point in seen.tolist()]
+    found = kinds[points]
+    lead, width = np.flatnonzero(raw >= 0xC0), 2 + (points >= 0x800) + (points >= 0x10000)
+    for place in range(4):
+        has = width > place
+        kind[lead[has] + place] = found[has]
+    return kind
 
 
-def _number(keys: NDArray[np.uint64]) -> tuple[Ints, NDArray[np.uint64]]:
+def _packed(data: bytes, start: Ints, length: Ints) -> NDArray[np.uint64]:
+    """The 1 to 8 bytes from each start as one number, filled up with 255, which is no byte of UTF-8."""
+    filling = np.array([2**64 - 2 ** (8 * size) for size in range(9)], dtype=np.uint64)
+    eights = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
+    return eights[start] | filling[length]
+
+
+def _number(keys: NDArray[np.uint64], factors: tuple[int, ...] = _FACTORS) -> tuple[Ints, NDArray[np.uint64]]:
     """Numbers from 0 for the distinct keys, [len(keys)], and the key of each number.
 
     Each key writes itself into a slot of a table; those that find themselves there are done, and those that
     another one has overwritten go on, by another hash function. The few left over are sorted.
     """
-    ids = np.empty(len(keys), dtype=np.int64)
-    rest, found, done = np.arange(len(keys)), [], 0
-    bits = min(20, max(1, len(keys).bit_length()))
-    table, number = np.empty(2**bits, dtype=np.uint64), np.empty(2**bits, dtype=np.int64)
-    for factor in _FACTORS:
-        slot = (keys * np.uint64(factor)) >> np.uint64(64 - bits)
-        table[slot] = keys
-        taken = np.zeros(2**bits, dtype=np.bool_)
-        taken[slot] = True
-        found.append(table[taken])
-        number[taken] = np.arange(done, done + len(found[-1]))
-        ids[rest] = number[slot]
-        done += len(found[-1])
-        lost = table[slot] != keys
-        rest, keys = rest[lost], keys[lost]
-    distinct, inverse = np.unique(keys, return_inverse=True)
-    ids[rest] = done + inverse
-    return ids, np.concatenate([*found, distinct])
+    if not factors:
+        distinct, ids = np.unique(keys, return_inverse=True)
+        return ids, distinct
+    bits = min(_SLOTS, max(1, len(keys).bit_length() - 2))
+    slot = _slots(keys, factors[0], bits)
+    table, number = np.empty(2**bits, dtype=np.uint64), np.zeros(2**bits, dtype=np.int64)
+    table[slot] = keys
+    number[slot] = 1
+    taken = np.flatnonzero(number)
+    number[taken] = np.arange(len(taken))
+    ids = number[slot]
+    lost = np.flatnonzero(table[slot] != keys)
+    others, distinct = _number(keys[lost], factors[1:])
+    ids[lost] = len(taken) + others
+    return ids, np.concatenate([table[taken], distinct])
+
+
+def _slots(keys: NDArray[np.uint64], factor: int, bits: int) -> Ints:
+    """For each key its place in a table of 2**bits."""
+    return ((keys * np.uint64(factor)) >> np.uint64(64 - bits)).view(np.int64)
 
 
 def _joined(heads: list[bytes], head: Ints, words: list[bytes], last: Ints) -> Iterator[bytes]:
-    """The n-grams of heads[head[i]] and words[last[i]], a space between: joined and split, many at a time."""
-    spaced = np.array([gram + b" " for gram in heads], dtype=object)
-    ended = np.array([word + b"\n" for word in words], dtype=object)
+    """The n-grams of heads[head[i]] and words[last[i]], a space between."""
+    spaced, ended = np.array([gram + b" " for gram in heads], dtype=object), np.array(words, dtype=object)
     for start in range(0, len(head), _BATCH):
         here = slice(start, start + _BATCH)
-        parts = np.stack([spaced[head[here]], ended[last[here]]], axis=1)
-        yield from b"".join(parts.ravel().tolist()).split(b"\n")[:-1]
+        yield from (spaced[head[here]] + ended[last[here]]).tolist()
