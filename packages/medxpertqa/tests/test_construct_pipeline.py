@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medxpertqa.cli_construct import app
-from medxpertqa.construct.pipeline import Item, run_pipeline
+from medxpertqa.construct.pipeline import Item, read_bank, run_pipeline
 from medxpertqa.construct.settings import BuildSettings, ModelSettings, read_settings
 from medxpertqa.errors import DataError, MedXpertQAError
 from medxpertqa.questions import Question
@@ -112,6 +112,21 @@ def test_text_does_not_leave_the_machine_unchecked(tmp_path):
 def test_ids_that_come_twice_are_refused(tmp_path):
     with pytest.raises(DataError, match="more than once"):
         run_pipeline([*bank(), bank()[0]], settings(), tmp_path, Says)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n\n{", "line 3 is no JSON"),
+        (b"[]", "line 1 is no object"),
+        (b"\xff", "can't be read"),
+        (b'{"id": "x", "question": "y"}', "x: label is missing"),
+    ],
+)
+def test_a_bank_that_cannot_be_read_is_named_with_its_line(tmp_path, content, message):
+    (tmp_path / "bank.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=rf"bank\.jsonl: .*{message}"):
+        read_bank(tmp_path / "bank.jsonl")
 
 
 def test_an_unknown_key_is_named(tmp_path):

@@ -64,9 +64,11 @@ def test_a_parquet_file_gives_the_questions(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.jsonl", b"", "has no questions"),
-        ("a.jsonl", b"{", "cannot be read"),
+        ("a.json", b"{", "cannot be read"),
         ("a.jsonl", b"\xff", "cannot be read"),
-        ("a.jsonl", b"3\n", "record 0 is no object"),
+        ("a.jsonl", b"3\n", "line 1 is no object"),
+        ("a.jsonl", b"\n\n{", "line 3 is no JSON: .*, column 2"),
+        ("a.json", b"[3]", "record 1 is no object"),
         ("a.json", b"{}", "holds no list of records"),
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
         ("a.zip", b"no zip", "cannot be read"),

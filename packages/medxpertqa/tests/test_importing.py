@@ -115,7 +115,7 @@ def test_plain_json_lines_are_read_and_joined_with_their_questions(tmp_path: Pat
     ("content", "message"),
     [
         ("", "there are no lines"),
-        ("{", "cannot be read as JSON lines"),
+        ("{", "line 1 is no JSON"),
         ("3", "line 1 is no object"),
         ('{"id": "x"}', "x: response, label, n_options missing"),
         ('{"schema": 2, "kind": "medxpertqa-results"}', "has schema 2; this version reads schema 1"),

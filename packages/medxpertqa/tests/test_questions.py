@@ -90,7 +90,7 @@ def test_the_papers_name_of_a_task_is_the_data_sets() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "C"}, "Text-0: label is 'C', which is none of the options AB"),
+        ({"label": "C"}, "Text-0: label is 'C', which is none of the options A, B"),
         ({"label": ["A", "B"]}, r"Text-0: label is \['A', 'B'\]; needed: one letter"),
         ({"question": ""}, "Text-0: question is missing or empty"),
         ({"options": {"A": "one", "B": "three"}}, "Text-0: the options in the question string differ"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medxpertqa.errors import DataError, MissingExtraError
+from medxpertqa.json_lines import read_json_lines
 from medxpertqa.o1_sample import O1_SAMPLE
 from medxpertqa.questions import Question, check_questions
 from medxpertqa.synthetic import synthetic_questions
@@ -149,7 +150,7 @@ def _read(path: Path, name: str) -> Iterator[Question]:
         bank = path.name.partition(".")[0]
         for number, record in enumerate(_records(path, name)):
             if not isinstance(record, Mapping):
-                raise DataError(f"record {number} is no object")
+                raise DataError(f"record {number + 1} is no object")
             # MMLU as the official repository keeps it has no ids.
             yield Question.from_record({"id": f"{bank}-{number}", **record})
     except DataError as error:
@@ -162,7 +163,7 @@ def _records(path: Path, name: str) -> Iterable[Mapping[str, Any]]:
     if path.name.endswith(".parquet"):
         return _parquet(path)
     if path.name.endswith(".zip"):
-        return _lines(_member(path, name))
+        return read_json_lines(_member(path, name))
     raw = path.read_bytes()
     if path.name.endswith(".gz"):
         raw = gzip.decompress(raw)
@@ -172,11 +173,7 @@ def _records(path: Path, name: str) -> Iterable[Mapping[str, Any]]:
         if not isinstance(found, list):
             raise DataError("holds no list of records")
         return found
-    return _lines(text)
-
-
-def _lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return read_json_lines(text)
 
 
 def _member(path: Path, name: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from medxpertqa.engine.sources import shared_images
 from medxpertqa.errors import DataError
 from medxpertqa.images import ImageStore
+from medxpertqa.json_lines import read_json_lines
 from medxpertqa.parsing import TriggerName
 from medxpertqa.protocols import PROTOCOLS, get_protocol
 from medxpertqa.questions import Question
@@ -208,12 +208,13 @@ def _lm_eval_reply(resps: list[Any], replies: list[Any]) -> str:
 
 def _rows(place: Path) -> list[dict[str, Any]]:
     try:
-        rows = [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        rows = read_json_lines(place.read_text(encoding="utf-8"))
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{place} cannot be read as JSON lines: {error}") from error
-    wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, Mapping)]
-    if not rows or wrong:
-        raise DataError(f"{place}: {f'line {wrong[0]} is no object' if wrong else 'there are no lines'}")
+    if not rows:
+        raise DataError(f"{place}: there are no lines")
     return rows
 
 

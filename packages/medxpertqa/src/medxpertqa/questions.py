@@ -61,7 +61,9 @@ class Question:
         if not 2 <= len(self.options) <= 26 or "".join(self.options) != expected:
             raise self._error("options", f"letters are {', '.join(self.options)}; needed: A, B, ... in order")
         if self.label not in self.options:
-            raise self._error("label", f"is {self.label!r}, which is none of the options {expected}")
+            raise self._error(
+                "label", f"is {self.label!r}, which is none of the options {', '.join(expected)}"
+            )
 
     @property
     def n_options(self) -> int:

@@ -26,6 +26,7 @@ from medxpertqa.construct.side_by_side import each_question
 from medxpertqa.construct.voting import Votes, ai_expert_filter
 from medxpertqa.errors import DataError
 from medxpertqa.images import ImageStore
+from medxpertqa.json_lines import read_json_lines
 from medxpertqa.parsing import ParsedAnswer, parse_answer
 from medxpertqa.protocols import get_protocol
 from medxpertqa.questions import Question, check_questions
@@ -70,19 +71,16 @@ class Build:
 
 def read_bank(path: str | Path) -> list[Item]:
     """Read JSON lines: records of either form, with `answer_counts` {letter: n} and `difficulty` if known."""
-    items = []
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    record = json.loads(line)
-                    counts, rating = record.get("answer_counts") or {}, record.get("difficulty")
-                except (ValueError, AttributeError):
-                    raise DataError(f"{path}, line {number}: no JSON object") from None
-                items.append(Item(Question.from_record(record), counts, rating))
-    except OSError as error:
-        raise DataError(f"{path}: the bank can't be read ({error.strerror})") from None
-    return items
+        records = read_json_lines(Path(path).read_text(encoding="utf-8"))
+        return [
+            Item(Question.from_record(row), row.get("answer_counts") or {}, row.get("difficulty"))
+            for row in records
+        ]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the bank can't be read ({error})") from error
 
 
 def run_pipeline(

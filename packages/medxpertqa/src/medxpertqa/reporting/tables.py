@@ -118,7 +118,7 @@ def difference_tables(pair: Comparison) -> list[Table]:
     head = ("", "difference [95 % CI]", "p (McNemar)")
     return [
         Table(
-            TITLES[key],
+            "Difference " + TITLES[key].lower(),
             head,
             tuple(
                 (visible(value), with_ci(cell.difference, cell.ci), p_text(cell.p_value))
