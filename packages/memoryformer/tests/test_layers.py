@@ -66,6 +66,20 @@ def test_a_layer_without_bias_has_none() -> None:
     assert "bias=False" in repr(layer)
 
 
+@pytest.mark.parametrize("name", ["tables", "bias"])
+def test_tables_and_bias_can_be_computed_by_a_parametrization(name: str) -> None:
+    class Double(torch.nn.Module):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return 2 * values
+
+    layer = MemoryLayer(24, 10, tau=6).requires_grad_(False)
+    before = copy.deepcopy(layer)
+    torch.nn.utils.parametrize.register_parametrization(layer, name, Double())
+    x = torch.randn(3, 24)
+    assert not torch.equal(layer(x), before(x))
+    assert torch.equal(layer(x), MF.memory_lookup(x.view(3, 4, 6), layer.tables, layer.bias))
+
+
 def test_it_learns_what_no_linear_layer_can() -> None:
     # The parity of three signs: linear least squares explains nothing of it, one table of 8 rows all.
     x = torch.randn(2000, 3)

@@ -50,8 +50,11 @@ def output(
     temperature: float = 1.0,
 ) -> Tensor:
     """The y of `forward` alone, for inference: codes and weights are not written."""
-    y = _direct(z, z.shape[:1], tables, bias, scales, score, temperature)
-    return run(z, tables, bias, scales, score, temperature, None, None) if y is None else y
+    if z.ndim == 3 and tables.ndim == 3:
+        y = z.new_empty(z.shape[0], tables.shape[2])
+        if _written(y, z, tables, bias, scales, score, temperature):
+            return y
+    return run(z, tables, bias, scales, score, temperature, None, None)
 
 
 def direct(
@@ -67,27 +70,27 @@ def direct(
     None where that is not possible: rows of more than 8 MiB, float64, tensors that are not side by side in
     memory, torch before 2.10, and whatever is wrong.
     """
-    return _direct(x, x.shape[:-1], tables, bias, scales, score, temperature)
+    if tables.ndim != 3:
+        return None
+    y = x.new_empty(*x.shape[:-1], tables.shape[2])
+    return y if _written(y, x, tables, bias, scales, score, temperature) else None
 
 
-def _direct(
+def _written(
+    y: Tensor,
     x: Tensor,
-    leading: torch.Size,
     tables: Tensor,
     bias: Tensor | None,
     scales: Tensor | None,
     score: str,
     temperature: float,
-) -> Tensor | None:
-    """x is [*leading, K·tau] or [*leading, K, tau]. With cold caches each line and object here counts."""
+) -> bool:
+    """Whether one call could do it. With cold caches each line and object here counts."""
     look_up = native.direct()
-    if look_up is None or tables.ndim != 3:
-        return None
-    y = x.new_empty((*leading, tables.shape[2]))
+    if look_up is None:
+        return False
     number = SCORES.get(score, -1)
-    if look_up(y, x, tables, bias, scales, number, temperature, torch.get_num_threads()):
-        return None
-    return y
+    return look_up(y, x, tables, bias, scales, number, temperature, torch.get_num_threads()) == 0
 
 
 def run(

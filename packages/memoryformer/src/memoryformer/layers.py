@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,9 +32,13 @@ class LookupLayer(nn.Module):
         self.num_chunks = in_features // tau
         self.score, self.temperature = score, temperature
 
-    def _look_up(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
-        # With caches that other layers have filled, each line of Python is a microsecond of a decoded token.
-        tables, bias = self.tables, self.bias
+    def _look_up(self, x: Tensor, stored: Mapping[str, Any]) -> Tensor:
+        # With caches that other layers have filled, each line of Python is a microsecond of a decoded token:
+        # so the tensors come from where the module stores them, which its attributes find by more Python.
+        try:
+            tables, bias, scales = stored["tables"], stored["bias"], stored.get("scales")
+        except KeyError:  # a parametrization computes them
+            tables, bias, scales = self.tables, self.bias, getattr(self, "scales", None)
         y = ops.direct(x, tables, bias, scales, self.score, self.temperature)
         if y is not None:
             return y
@@ -93,7 +98,7 @@ class MemoryLayer(LookupLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        return self._look_up(x)
+        return self._look_up(x, self._parameters)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         tables = state_dict.get(prefix + "tables")

@@ -22,6 +22,9 @@ _library.define(
     "lookup_backward(Tensor grad_y, Tensor z, Tensor tables, Tensor codes, Tensor weights, str score,"
     " float temperature, bool[] needs) -> (Tensor, Tensor, Tensor)"
 )
+# Found once: with cold caches the way through three modules takes longer than the answer.
+_modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
+_transforms = torch._C._functorch.peek_interpreter_stack
 lookup = torch.ops.memoryformer.lookup.default
 lookup_backward = torch.ops.memoryformer.lookup_backward.default
 
@@ -61,16 +64,16 @@ def _unobserved(z: Tensor, tables: Tensor, bias: Tensor | None) -> bool:
     return (
         not torch.compiler.is_compiling()
         and type(z) is Tensor
-        and type(tables) in (Tensor, Parameter)
+        and (type(tables) is Parameter or type(tables) is Tensor)
         and not (
             torch.is_grad_enabled()
             and (z.requires_grad or tables.requires_grad or (bias is not None and bias.requires_grad))
         )
         and (z.is_cpu or z.is_cuda)
         and not torch.is_autocast_enabled("cpu" if z.is_cpu else "cuda")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
+        and _modes() == 0
+        and _transforms() is None
+        and _tracing() is None
     )
 
 

@@ -68,7 +68,7 @@ class QuantizedMemoryLayer(LookupLayer):
             raise MemoryFormerError(
                 "quantized tables are for inference: call model.eval(), or train before quantize_tables_"
             )
-        return self._look_up(x, self.scales)
+        return self._look_up(x, self._buffers)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedMemoryLayer:
         scales: Tensor = self.scales
