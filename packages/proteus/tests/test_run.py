@@ -226,7 +226,8 @@ def test_objectives_that_are_skipped_cost_no_budget(tmp_path: Path) -> None:
     few = po.run(demo_data(), design=DESIGN, out=tmp_path / "few", budget=po.Budget(max_objectives=2))
     ended = {one.kind: (one.status, one.reason) for one in few.objectives}
     assert [kind for kind, (status, _) in ended.items() if status == "done"] == ["quality", "differential"]
-    assert ended["traits"] == ("skipped", "the budget of 2 objectives is spent")
+    spent = "the budget of 2 objectives is spent: resume --max-objectives N goes on"
+    assert ended["traits"] == ("skipped", spent)
     assert ended["network"] == ("skipped", "no interactions were given")
 
 

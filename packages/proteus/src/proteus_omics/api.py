@@ -145,7 +145,7 @@ def run(
     Raises `DataError`, `DesignError` and their kinds before any statistics, `ResumeError` for a folder of
     another run. A spent budget and a failed endpoint are no errors: see `Run.exit_code`.
     """
-    design, chosen = design or Design(), _planner(planner)
+    folder, design, chosen = Path(out), design or Design(), _planner(planner)
     if cassette is not None and not isinstance(chosen, EndpointPlanner):
         raise ValueError(f"a cassette keeps a language model's answers, and the planner is {chosen.name}")
     adata = declared(adata, scale, modality)
@@ -163,10 +163,12 @@ def run(
         "min_frac": min_frac,
         "explore": explore,
         "test": test,
-        "knowledge": _beside(out, knowledge) if isinstance(knowledge, (str, Path)) else None,
+        # As seen from the run's folder: both can be moved, and gone on with from anywhere.
+        "knowledge": os.path.relpath(knowledge, folder.resolve())
+        if isinstance(knowledge, (str, Path))
+        else None,
         "knowledge_sha256": "" if known is None else known.sha256,
     }
-    folder = Path(out)
     with writing(folder) as stale:
         store = Store(folder)
         store.mend()
@@ -335,11 +337,6 @@ def _knowledge(source: str | Path | Knowledge | None) -> Knowledge | None:
     from proteus_omics.knowledge import Knowledge
 
     return Knowledge.load(source)
-
-
-def _beside(folder: str | Path, knowledge: str | Path) -> str:
-    """The knowledge's folder as seen from the run's: both can be moved, and gone on with from anywhere."""
-    return os.path.relpath(knowledge, os.path.realpath(folder))
 
 
 def _planner(planner: str | Planner) -> Planner:

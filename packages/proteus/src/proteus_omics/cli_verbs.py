@@ -36,7 +36,9 @@ MaxRequests = Annotated[int, typer.Option(help="At most so many requests to the 
 MaxTokens = Annotated[int, typer.Option(help="At most so many tokens read and written, in all sittings.")]
 MaxCost = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(help="At most so many US dollars in all sittings, of models whose price is known."),
+    typer.Option(
+        help="At most so many US dollars in all sittings (say it again to resume), where the price is known."
+    ),
 ]
 MaxObjectives = Annotated[int, typer.Option(help="At most so many questions, in all sittings.")]
 MaxSteps = Annotated[int, typer.Option(help="At most so many steps in this sitting.")]
