@@ -85,13 +85,13 @@ def inspect(
 
 
 def _stored(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():  # before transformers, which takes seconds to import
+        raise FopeError(f"{folder} holds no model: there is no {folder / 'config.json'}")
     from transformers import AutoConfig
 
     from fope.hf.config import read, register
 
     register()
-    if not (folder / "config.json").is_file():
-        raise FopeError(f"{folder} holds no model: there is no {folder / 'config.json'}")
     stored = read(AutoConfig.from_pretrained(folder))
     if stored is None:
         raise FopeError(f"{folder} is no FoPE model; `fope convert` makes one of it")
