@@ -76,6 +76,17 @@ def test_edit_gives_what_the_editor_gives_and_stats_and_diff_show_it(
     assert "is complete already" in told
 
 
+def test_where_no_token_was_scored_the_json_has_null_and_no_nan(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "text": ""}\n')
+    arguments = ("edit", tmp_path / "in.jsonl", "--out", tmp_path / "out", "--model", model)
+    counts = json.loads(run(capsys, *arguments, "--json")[0], parse_constant=pytest.fail)
+    assert (counts["n_empty"], counts["n_tokens"], counts["perplexity"]) == (1, 0, None)
+    assert "nan" not in run(capsys, "stats", tmp_path / "out")[0].lower()
+    assert ">nan" not in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_rows_that_were_left_out_make_the_exit_code_one(
     corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,11 @@ def test_candidates_and_changes_are_counted_apart_with_the_perplexity(folder: Pa
         assert f'<th>{what}</th><td class="n">{number}</td>' in html
 
 
+def test_where_nothing_was_scored_or_drawn_no_nan_is_shown() -> None:
+    numbers = {what: number for what, number, _ in summary_rows(EditStats(n_documents=1, n_empty=1), 0)}
+    assert (numbers["perplexity"], numbers["swap"], numbers["changed"]) == ("none", "none", "0")
+
+
 def test_histograms_show_the_shares_of_their_bins(folder: Path) -> None:
     tokens, documents = re.findall(r"<svg.*?</svg>", report_html(folder), flags=re.DOTALL)
     assert re.findall(r">([\d.]+%)<", tokens)[::9] == ["33.3%", "27.3%"]

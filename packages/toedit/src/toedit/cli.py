@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -317,7 +318,9 @@ def _show_stats(stats: EditStats, n_quarantined: int, as_json: bool) -> None:
 
     head = ("", "", "")
     value = {**stats.to_dict(), "n_quarantined": n_quarantined}
-    value |= {"perplexity": stats.perplexity, "expected_changes": stats.expected_changes}
+    # JSON has no NaN and no infinity.
+    value["perplexity"] = stats.perplexity if isfinite(stats.perplexity) else None
+    value["expected_changes"] = stats.expected_changes
     screen.show(value, as_json, lambda: screen.table(head, summary_rows(stats, n_quarantined)))
 
 

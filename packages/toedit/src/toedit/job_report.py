@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
-from math import log10
+from math import isnan, log10
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ table { border-collapse: collapse; margin: .5rem 0 1.5rem }
 td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 del { background: #fdd8d2 } ins { background: #cfeed3; text-decoration: none } .quiet { color: #666 }
-.text { white-space: pre-wrap; overflow-wrap: anywhere } svg text { font: 12px system-ui, sans-serif }
+.text { white-space: pre-wrap; overflow-wrap: anywhere }
+.wide { overflow-x: auto } svg text { font: 12px system-ui, sans-serif }
 @media print { body { margin: 0 } }
 """
 
@@ -67,7 +68,7 @@ def summary_rows(stats: EditStats, n_quarantined: int) -> list[tuple[str, str, s
         ("documents", f"{stats.n_documents:,}", f"{stats.n_empty:,} of them without any text"),
         ("left out", f"{n_quarantined:,}", f"rows in {QUARANTINE}, with reasons"),
         ("tokens", f"{stats.n_tokens:,}", f"{stats.n_scored:,} of them were scored"),
-        ("perplexity", f"{stats.perplexity:.3f}", "of the text as it was, under the prior"),
+        ("perplexity", _number(stats.perplexity, ".3f"), "of the text as it was, under the prior"),
         (
             "candidates",
             f"{stats.n_candidates:,}",
@@ -79,7 +80,7 @@ def summary_rows(stats: EditStats, n_quarantined: int) -> list[tuple[str, str, s
             f"{stats.n_changed / tokens:.4%} of the tokens: another came out",
         ),
         ("expected", f"{stats.expected_changes:,.1f}", "changes on average over seeds, without drawing"),
-        ("swap", f"{stats.mean_swap_probability:.3%}", "mean probability of a candidate to change"),
+        ("swap", _number(stats.mean_swap_probability, ".3%"), "mean probability of a candidate to change"),
     ]
     if stats.n_dropped:
         rows.append(("deleted", f"{stats.n_dropped:,}", "tokens of too low a probability"))
@@ -87,6 +88,10 @@ def summary_rows(stats: EditStats, n_quarantined: int) -> list[tuple[str, str, s
         rows.append(("taken back", f"{stats.n_skipped:,}", "changes that the text could not hold"))
     rows.append(("tokenized anew", f"{stats.n_retokenized:,}", "documents whose new text gives other tokens"))
     return rows
+
+
+def _number(value: float, form: str) -> str:
+    return "none" if isnan(value) else format(value, form)
 
 
 def _counts(stats: EditStats, n_quarantined: int) -> str:
@@ -135,7 +140,8 @@ def _bars(counts: Sequence[int], labels: Sequence[str]) -> str:
             f'<text x="{middle}" y="{14 + height - tall:.1f}" text-anchor="middle">{count / total:.1%}</text>'
             f'<text x="{x + 4}" y="{36 + height}">{label}</text>'
         )
-    return f'<svg width="{len(counts) * width}" height="{height + 44}" role="img">{"".join(parts)}</svg>'
+    size = f'width="{len(counts) * width}" height="{height + 44}"'
+    return f'<div class="wide"><svg {size} role="img">{"".join(parts)}</svg></div>'
 
 
 def _edits(examples: Sequence[dict[str, str]]) -> str:
