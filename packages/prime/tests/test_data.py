@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from implicit_prime.data import read_prompts
+from implicit_prime.data import PromptRow, check_context, read_prompts
 from implicit_prime.errors import PrimeError, PrimeWarning
 
 
@@ -31,3 +31,11 @@ def test_rows_that_cannot_be_used_are_named(words: PreTrainedTokenizerFast) -> N
         read_prompts([{"prompt": "w0", "answer": 0}, {"prompt": 5, "answer": 0}], words, 9)
     with pytest.raises(PrimeError, match="no prompt to use"):
         read_prompts([], words, 9)
+
+
+def test_a_prompt_that_leaves_no_room_for_a_response_is_told_before_the_run():
+    rows = [PromptRow((1, 2), "x"), PromptRow((1, 2, 3), "x")]
+    check_context(rows, "tests", 5, 8)
+    check_context(rows, "tests", 5, None)
+    with pytest.raises(PrimeError, match=r"tests: the longest prompt has 3 tokens.*more than the 7 that"):
+        check_context(rows, "tests", 5, 7)

@@ -68,3 +68,19 @@ def read_prompts(
             stacklevel=3,
         )
     return kept
+
+
+def check_context(
+    rows: Iterable[PromptRow], name: str, max_completion_length: int, context: int | None
+) -> None:
+    """Raises `PrimeError` where a prompt and a response are more than the `context` tokens of a model.
+
+    A run would come to that prompt hours later.
+    """
+    longest = max(len(row.ids) for row in rows)
+    if context is not None and longest + max_completion_length > context:
+        raise PrimeError(
+            f"{name}: the longest prompt has {longest} tokens, which with max_completion_length="
+            f"{max_completion_length} are more than the {context} that the model reads: lower that, or "
+            "max_prompt_length, over which prompts are left out"
+        )

@@ -20,7 +20,7 @@ from implicit_prime.collection import Collector
 from implicit_prime.config import PrimeConfig
 from implicit_prime.credit import process_weight, token_advantages
 from implicit_prime.dashboard import Dashboard
-from implicit_prime.data import read_prompts
+from implicit_prime.data import check_context, read_prompts
 from implicit_prime.errors import PrimeError, PrimeWarning
 from implicit_prime.models import prepare_models
 from implicit_prime.online import OnlinePRM
@@ -32,6 +32,7 @@ from implicit_prime.rollout import check_drift, engine_for, log_prob_drift
 from implicit_prime.termination import Termination
 from implicit_prime.verifiers.base import Verifier
 from implicit_prm import ImplicitPRM
+from implicit_prm.pretrained import max_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,6 +100,10 @@ class PrimeTrainer:
             name: read_prompts(rows, models.tokenizer, args.max_prompt_length, f"eval_dataset {name!r}")
             for name, rows in _named(eval_dataset).items()
         }
+        context = max_positions(models.policy)
+        check_context(self.rows, "train_dataset", args.max_completion_length, context)
+        for name, prompts in self.eval_rows.items():
+            check_context(prompts, f"eval_dataset {name!r}", args.max_completion_length, context)
         self.prm = models.prm
         self.online = (
             None if models.prm is None else OnlinePRM(models.prm, args, self.accelerator, models.prm_adapter)
