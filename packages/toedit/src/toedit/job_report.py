@@ -63,7 +63,7 @@ def report_html(folder: str | Path) -> str:
 
 def summary_rows(stats: EditStats, n_quarantined: int) -> list[tuple[str, str, str]]:
     """(what, number, what it means) of the statistics, for the page and for the terminal."""
-    tokens = max(stats.n_tokens, 1)
+    tokens, expected = max(stats.n_tokens, 1), stats.expected_changes
     rows = [
         ("documents", f"{stats.n_documents:,}", f"{stats.n_empty:,} of them without any text"),
         ("left out", f"{n_quarantined:,}", f"rows in {QUARANTINE}, with reasons"),
@@ -79,7 +79,7 @@ def summary_rows(stats: EditStats, n_quarantined: int) -> list[tuple[str, str, s
             f"{stats.n_changed:,}",
             f"{stats.n_changed / tokens:.4%} of the tokens: another came out",
         ),
-        ("expected", f"{stats.expected_changes:,.1f}", "changes on average over seeds, without drawing"),
+        ("expected", format(expected, ",.1f" if expected >= 10 else ".2g"), "changes on average over seeds, without drawing"),
         ("swap", _number(stats.mean_swap_probability, ".3%"), "mean probability of a candidate to change"),
     ]
     if stats.n_dropped:
