@@ -40,6 +40,10 @@ def test_the_page_has_accuracies_with_wilsons_interval_and_the_difference(page):
     # 6 of 12, z = 1.959964: (6 + z^2/2 -+ z sqrt(3 + z^2/4)) / (12 + z^2) = .2538, .7462
     assert "50.00 [25.38, 74.62]" in page
     assert re.search(r">-25\.00 \[", page)
+    small = re.search(r"<h2>Difference.*?</table>.*?</p>", page, re.DOTALL)
+    assert small
+    assert re.search(r">\d+\*<", small.group())
+    assert "fewer than 30 questions" in small.group()
     assert FOOTER in page
     assert page.count("<svg") == 4  # accuracies, the letters of each run, the difference
 

@@ -121,7 +121,9 @@ def test_a_comparison_by_hand() -> None:
     assert found.p_value == stats.mcnemar(4, 1)
     back = compare(b, a)
     assert (back.difference, back.p_value) == (-found.difference, found.p_value)
-    assert found.by["body_system"]["Nervous"].difference == pytest.approx(0)  # 0, 3, 6, 9: 3 and 3 right
+    nervous = found.by["body_system"]["Nervous"]
+    assert nervous.difference == pytest.approx(0)  # 0, 3, 6, 9: 3 and 3 right
+    assert (nervous.n, nervous.small) == (4, True)
 
 
 def test_all_pairs_are_adjusted_together() -> None:

@@ -99,18 +99,29 @@ class Summary(Cell):
 
 
 @dataclass(frozen=True)
-class Comparison(Difference):
+class PairedCell(Difference):
+    """The difference of two runs over `n` of the questions they share."""
+
+    n: int = 0
+
+    @property
+    def small(self) -> bool:
+        """Whether there are fewer than `SMALL` questions."""
+        return self.n < SMALL
+
+
+@dataclass(frozen=True)
+class Comparison(PairedCell):
     """Two runs on the questions they share, first minus second; `only_a` and `only_b` count questions.
 
     `p_value` is McNemar's exact one (of the sign test with epochs), `mid_p` its mid-p.
     """
 
-    n: int = 0
     only_a: int = 0
     only_b: int = 0
     mid_p: float = 1.0
     names: tuple[str, str] = ("", "")
-    by: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
+    by: Mapping[str, Mapping[str, PairedCell]] = field(default_factory=dict)
 
 
 def summarize(
@@ -191,11 +202,11 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
             f"{moved[0]} has different labels in the two runs; they are of other question sets"
         )
 
-    def difference(ids: Sequence[str]) -> Difference:
+    def difference(ids: Sequence[str]) -> PairedCell:
         one, two = ([scores.values[name] for name in ids] for scores in (first, second))
         # Another harness's results do not tell which questions share an image; one run that does suffices.
         clusters = min(first.clusters(ids), second.clusters(ids), key=lambda found: len(set(found)))
-        return paired_difference(one, two, clusters, seed=seed)
+        return PairedCell(**vars(paired_difference(one, two, clusters, seed=seed)), n=len(ids))
 
     whole = difference(shared)
     only_a = sum(first.values[name] > second.values[name] for name in shared)
@@ -207,7 +218,6 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
     mid_p = mcnemar(only_a, only_b, mid_p=True)
     return Comparison(
         **vars(whole),
-        n=len(shared),
         only_a=only_a,
         only_b=only_b,
         mid_p=mid_p,

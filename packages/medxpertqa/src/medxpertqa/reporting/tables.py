@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medxpertqa.errors import MedXpertQAWarning
 from medxpertqa.results import Results
-from medxpertqa.stats import Difference, Interval
-from medxpertqa.summaries import Cell, Comparison, Summary, compare_all
+from medxpertqa.stats import Interval
+from medxpertqa.summaries import SMALL, Cell, Comparison, PairedCell, Summary, compare_all
 
 FOOTER = (
     "Scores on multiple-choice questions do not show that a model is ready for clinical use. "
@@ -115,19 +115,21 @@ def comparison_table(pairs: Sequence[tuple[Comparison, float]]) -> Table:
 
 def difference_tables(pair: Comparison) -> list[Table]:
     """The difference of two runs cell by cell."""
-    head = ("", "difference [95 % CI]", "p (McNemar)")
-    return [
-        Table(
-            "Difference " + TITLES[key].lower(),
-            head,
-            tuple(
-                (visible(value), with_ci(cell.difference, cell.ci), p_text(cell.p_value))
-                for value, cell in cells.items()
-            ),
-            "The p-values of cells are not adjusted.",
+    head = ("", "questions", "difference [95 % CI]", "p (McNemar)")
+    tables = []
+    for key, cells in pair.by.items():
+        rows = tuple(
+            (
+                visible(value),
+                f"{cell.n}{'*' if cell.small else ''}",
+                with_ci(cell.difference, cell.ci),
+                p_text(cell.p_value),
+            )
+            for value, cell in cells.items()
         )
-        for key, cells in pair.by.items()
-    ]
+        notes = ["The p-values of cells are not adjusted.", _small_note(cells.values())]
+        tables.append(Table("Difference " + TITLES[key].lower(), head, rows, " ".join(filter(None, notes))))
+    return tables
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
@@ -181,12 +183,16 @@ def as_json(summary: Summary) -> dict[str, Any]:
 def comparison_as_json(pair: Comparison, adjusted: float) -> dict[str, Any]:
     """What `compare --json` prints of a pair: shares, counts and p-values; `adjusted` is Holm's."""
 
-    def difference(found: Difference) -> dict[str, Any]:
-        return {"difference": found.difference, "ci": list(found.ci), "p_value": found.p_value}
+    def difference(found: PairedCell) -> dict[str, Any]:
+        return {
+            "n": found.n,
+            "difference": found.difference,
+            "ci": list(found.ci),
+            "p_value": found.p_value,
+        }
 
     return {
         "names": list(pair.names),
-        "n": pair.n,
         **difference(pair),
         "p_value_holm": adjusted,
         "mid_p": pair.mid_p,
@@ -260,10 +266,15 @@ def _cells(summaries: Sequence[Summary]) -> list[Table]:
             (visible(value), *(_cell_text(summary.by.get(key, {}).get(value)) for summary in summaries))
             for value in values
         )
-        small = any(cell.small for summary in summaries for cell in summary.by.get(key, {}).values())
-        note = "* fewer than 30 questions: the interval says little." if small else ""
-        tables.append(Table(title, ("", *labels(summaries)), rows, note))
+        cells = [cell for summary in summaries for cell in summary.by.get(key, {}).values()]
+        tables.append(Table(title, ("", *labels(summaries)), rows, _small_note(cells)))
     return tables
+
+
+def _small_note(cells: Iterable[Cell | PairedCell]) -> str:
+    if not any(cell.small for cell in cells):
+        return ""
+    return f"* fewer than {SMALL} questions: the interval says little."
 
 
 def _cell_text(cell: Cell | None) -> str:
