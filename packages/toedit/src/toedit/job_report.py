@@ -79,7 +79,11 @@ def summary_rows(stats: EditStats, n_quarantined: int) -> list[tuple[str, str, s
             f"{stats.n_changed:,}",
             f"{stats.n_changed / tokens:.4%} of the tokens: another came out",
         ),
-        ("expected", format(expected, ",.1f" if expected >= 10 else ".2g"), "changes on average over seeds, without drawing"),
+        (
+            "expected",
+            format(expected, ",.1f" if expected >= 10 else ".2g"),
+            "changes on average over seeds, without drawing",
+        ),
         ("swap", _number(stats.mean_swap_probability, ".3%"), "mean probability of a candidate to change"),
     ]
     if stats.n_dropped:
