@@ -203,6 +203,13 @@ def test_no_hits_is_a_result_and_invents_nothing(tmp_path: Path) -> None:
     assert run.tables["de_models"]["detectable_log2fc"].iloc[0] > 0
 
 
+def test_too_few_proteins_answer_nothing_and_the_run_says_what_to_loosen(tmp_path: Path) -> None:
+    run = po.run(demo_data()[:, :5].copy(), design=DESIGN, out=tmp_path / "few")
+    assert run.exit_code == 3
+    assert "--min-frac" in run.record["stopped"]
+    assert run.report.is_file()
+
+
 def test_groups_of_one_sample_get_fold_changes_and_no_statement(tmp_path: Path) -> None:
     data = demo_data()
     pair = data[[0, 1]].copy()

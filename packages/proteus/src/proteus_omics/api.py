@@ -110,7 +110,7 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """0, or 4 where the budget was spent, or 5 where an endpoint failed."""
+        """0; 3 where no question had an answer, 4 where the budget was spent, 5 where an endpoint failed."""
         return int(self.record["exit_code"])
 
 
@@ -282,7 +282,7 @@ class _Session:
         sha256: str,
     ) -> Run:
         broken = self.planner.broken if isinstance(self.planner, EndpointPlanner) else ""
-        code = 4 if isinstance(outcome.stopped, BudgetError) else 5 if outcome.stopped or broken else 0
+        code, reason = _ending(outcome, broken)
         id = _run_id(self.settings, sha256)
         for one in hypotheses:
             self.store.append("guard", hypothesis=one.id, status=one.status)
@@ -303,16 +303,26 @@ class _Session:
                 "results": [one.model_dump(mode="json") for one in executor.results],
                 "figures": executor.figures(),
                 "exit_code": code,
-                "stopped": str(outcome.stopped or broken),
+                "stopped": reason,
                 "environment": versions(),
             },
         )
-        self.store.append("run_finished", exit_code=code, stopped=str(outcome.stopped or broken))
+        self.store.append("run_finished", exit_code=code, stopped=reason)
         found = Run(self.store.folder)
         from proteus_omics.report import write_report
 
         write_report(found)
         return found
+
+
+def _ending(outcome: Outcome, broken: str) -> tuple[int, str]:
+    """The run's exit code, and what stopped it; `broken` is how an endpoint failed."""
+    if outcome.stopped or broken:
+        return 4 if isinstance(outcome.stopped, BudgetError) else 5, str(outcome.stopped or broken)
+    asked = [one for one in outcome.objectives if one.status != "skipped" and one.kind != "quality"]
+    if asked and all(one.status == "failed" for one in asked):
+        return 3, f"no question could be answered: {asked[0].reason}"
+    return 0, ""
 
 
 def _revised(
