@@ -127,6 +127,7 @@ def test_advantages_loss_gradient_and_prm_are_those_of_prime_trainer(
         args=PrimeConfig(
             output_dir=str(tmp_path / "alone"),
             prompts_per_step=4,
+            max_completion_length=8,
             learning_rate=3e-3,
             max_grad_norm=1e9,
             use_cpu=True,
