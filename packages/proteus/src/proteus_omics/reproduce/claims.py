@@ -149,6 +149,7 @@ CLAIMS = (
         criterion=AllOf(AtLeast(0.99), On("statements_mutated", AtLeast(100.0))),
         paper_text="logically coherent; no number",
         unit="of the changed statements",
+        needs=(*HYE, *CYTOF),  # without them there are 50 statements
     ),
     Claim(
         id="C5-originals",
