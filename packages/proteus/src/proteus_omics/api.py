@@ -1,4 +1,4 @@
-"""What a user calls, whole, hence over 400 lines: `run`, `resume`, `verify`, `validate`, `compare` (section 3)."""
+"""What a user calls, whole, hence over 400 lines: run, resume, verify, validate, compare (section 3)."""
 
 from __future__ import annotations
 
