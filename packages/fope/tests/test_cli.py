@@ -316,7 +316,8 @@ print(json.dumps([{"loaded": loaded}, *told]))
 """
 BARE = (("transformers", "lmlab", "tenfold", "safetensors"), ("inspect", "--json"))
 MISSING = {
-    "transformers": (["fold", "a", "b"], "hf"),
+    "transformers": (["fold", ".", "b"], "hf"),
+    "huggingface_hub transformers": (["fold", "a", "b"], "hf"),
     "lmlab": (["train", "run.toml"], "reproduce"),
     "lmlab transformers safetensors": (["train", "run.toml"], "reproduce"),
     "tenfold": (["train", "run.toml"], "reproduce"),

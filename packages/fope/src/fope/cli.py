@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="A model's folder or hub id.")]
+Source = Annotated[str, typer.Argument(metavar="SRC", help="A model's folder or hub id.")]
 Target = Annotated[Path, typer.Argument(metavar="DST", help="The folder to write to.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `fope train` wrote.")]
 Lengths = Annotated[
@@ -177,18 +177,20 @@ def convert(
 ) -> None:
     """Give a trained RoPE model Fourier position embeddings; it keeps its loss and is then fine-tuned.
 
-    A FoPE model is taken to a longer training length; it keeps its gain, ζ and scaling.
+    A FoPE model is taken to a longer training length; it keeps its gain, ζ and scaling. The tokenizer is
+    written beside the model.
     """
-    from fope.hf import convert_to_fope, extend
-    from fope.hf.config import read
-
     options: dict[str, Any] = {
         "init_gain": init_gain,
         "zero_sin": zero_sin,
         "scaling": _json_object(scaling),
     }
-    _check_target(source, target)
-    model = _load(source)
+    source = _found(source, target)  # before transformers, which takes seconds to import
+    from fope.hf import convert_to_fope, extend
+    from fope.hf.config import read
+    from fope.hub import load_model
+
+    model = load_model(source)
     if read(model.config) is None:
         convert_to_fope(model, train_length=train_length, seed=seed, preserve=preserve, **options)
     else:
@@ -214,40 +216,32 @@ def fold(
     as_json: AsJson = False,
 ) -> None:
     """Rewrite a FoPE model for the other sine of clipped pairs: the same function, for other engines."""
+    source = _found(source, target)
     from fope.hf import fold_zero_phase
+    from fope.hub import load_model
 
-    _check_target(source, target)
-    _save(fold_zero_phase(_load(source), zero_sin), source, target, as_json)
+    _save(fold_zero_phase(load_model(source), zero_sin), source, target, as_json)
 
 
-def _check_target(source: Path, target: Path) -> None:
+def _found(source: str, target: Path) -> str:
+    from fope.hub import find_model
+
     if target.exists() and not target.is_dir():
         raise FopeError(f"{target} is a file; DST is the folder to write to")
-    if target.exists() and source.exists() and target.samefile(source):
+    if target.exists() and Path(source).exists() and target.samefile(source):
         raise FopeError(f"{target} is the model that is read; give another folder to write to")
+    return find_model(source)
 
 
-def _load(source: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(str(source))
-    except (OSError, ValueError) as error:
-        if isinstance(error, FopeError):
-            raise
-        reason = str(error).partition("\n")[0]
-        where = "" if source.exists() else f"there is no folder {source}, and from the hub: "
-        raise FopeError(f"the model {source} cannot be loaded: {where}{reason}") from error
-
-
-def _save(model: Any, source: Path, target: Path, as_json: bool) -> None:
-    from transformers import AutoTokenizer
-
+def _save(model: Any, source: str, target: Path, as_json: bool) -> None:
     from fope.hf.config import read
+    from fope.hub import load_tokenizer
 
     model.save_pretrained(target)
-    if (source / "tokenizer_config.json").is_file():
-        AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    try:
+        load_tokenizer(source).save_pretrained(target)
+    except FopeError as error:
+        _tell(f"fope: {error}; none is written to {target}")
     stored = read(model.config)
     assert stored is not None  # it has just been converted, or folded
     config = stored.config
@@ -385,7 +379,7 @@ def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             raise typer.Exit(130) from None
 
 
-EXTRAS = {"transformers": "hf", "safetensors": "hf"}
+EXTRAS = {"transformers": "hf", "huggingface_hub": "hf", "safetensors": "hf"}
 
 
 def _print_version(wanted: bool) -> None:

@@ -133,13 +133,16 @@ def pairing_ratio(folder: Path, head_dim: int) -> float:
 
 
 def _tensors(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, Tensor]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise FopeError(f"{folder} holds no safetensors files")
     for file in files:
-        with safe_open(file, framework="pt") as opened:
-            for key in opened.keys():  # noqa: SIM118  # no mapping
-                if pattern.search(key):
-                    yield key, opened.get_tensor(key)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for key in opened.keys():  # noqa: SIM118  # no mapping
+                    if pattern.search(key):
+                        yield key, opened.get_tensor(key)
+        except SafetensorError as error:
+            raise FopeError(f"{file} cannot be read: {error}") from error
