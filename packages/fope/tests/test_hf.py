@@ -389,3 +389,13 @@ def test_modules_are_shown():
     model = fope.hf.convert_to_fope(fresh(), train_length=64)
     assert isinstance(rotating_layers(model)[0].fope, nn.Module)
     assert "of 16 pairs kept" in repr(model)
+
+
+def test_packed_documents_are_as_if_each_stood_alone():
+    """Positions that begin again say where a document ends; transformers masks, FoPE turns by them."""
+    model = fope.hf.convert_to_fope(fresh(), train_length=64)
+    first, second = tokens(1, 12), tokens(1, 9, seed=2)
+    positions = torch.cat([torch.arange(12), torch.arange(9)])[None]
+    together = logits(model, torch.cat([first, second], 1), position_ids=positions, use_cache=False)
+    alone = torch.cat([logits(model, document, use_cache=False) for document in (first, second)], 1)
+    assert torch.allclose(together, alone, atol=1e-5)

@@ -96,6 +96,15 @@ def test_a_mask_goes_past_the_kernel(kernel):
     assert not kernel
 
 
+def test_packed_documents_go_past_the_kernel(kernel):
+    plain, fused = pair()
+    positions = torch.cat([torch.arange(15), torch.arange(9)])[None]
+    options = {"position_ids": positions, "use_cache": False}
+    ids = tokens(1, 24)
+    assert torch.allclose(logits(fused, ids, **options), logits(plain, ids, **options), atol=1e-4)
+    assert not kernel
+
+
 def test_a_partial_rotation_goes_past_the_kernel(kernel):
     plain, fused = pair("gpt_neox")
     ids = tokens()
