@@ -248,7 +248,7 @@ def launch(
 
 
 def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
-    """Return what is shipped, for every target: causal and packed, which has all of the rest."""
+    """Return each tile, for every target, as causal and packed: the variant with most to do."""
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
         place = (dtype, head_dim, target)

@@ -209,7 +209,7 @@ def launch(
 
 
 def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
-    """Return what is shipped, for every target: causal, packed, with Q rotated, which has all of the rest."""
+    """Return each tile, for every target, as causal, packed, with Q rotated: the variant with most to do."""
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
         chosen = tile_for("attention_fwd", dtype, head_dim, target)
