@@ -80,7 +80,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
             path.write_text(text.replace("NAME", name).replace("PACKAGE", package))
         info = site / f"{package}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        summary = "What grows [in a line]."
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\nSummary: {summary}\n"
+        )
         (info / "entry_points.txt").write_text(f"[tenfold.experiments]\n{name} = {package}:{target}\n")
         monkeypatch.syspath_prepend(site)
         importlib.invalidate_caches()

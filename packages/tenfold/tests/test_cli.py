@@ -21,20 +21,55 @@ if TYPE_CHECKING:
 Command = Callable[..., tuple[int, str, str]]
 
 
-def test_list_shows_every_paper_and_one_that_is_broken_hides_no_other(
-    install: Callable[..., Paper], tenfold: Command, monkeypatch: pytest.MonkeyPatch
+def test_list_reads_metadata_alone_so_that_what_is_broken_or_lacks_its_extra_is_listed_too(
+    install: Callable[..., Paper], tenfold: Command
 ) -> None:
-    # only these three: importing what else is installed here takes long
-    monkeypatch.setattr("tenfold.experiments.experiment_names", lambda: ["broken", "growth", "unmet"])
-    install()
+    paper = install()
     install({"__init__.py": "import a_library_that_nobody_has"}, name="unmet")
-    install({"__init__.py": "1 / 0"}, name="broken")
-    code, out, _ = tenfold("list")
+    broken = install({"__init__.py": "1 / 0"}, name="broken")
+    code, out, err = tenfold("list")
+    assert (code, err) == (0, "")
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    assert ["growth", "What grows [in a line].", f"{paper.package} 1.0"] in rows
+    assert ["broken", "What grows [in a line].", f"{broken.package} 1.0"] in rows
+    assert any(row[0] == "unmet" for row in rows)
+
+
+def test_list_of_one_paper_shows_its_claims_and_their_rules(
+    install: Callable[..., Paper], tenfold: Command
+) -> None:
+    install()
+    code, out, _ = tenfold("list", "growth")
     assert code == 0
-    row = next(line for line in out.splitlines() if " growth " in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["growth", "Growth", "quick", "4"]
-    assert "needs a_library_that_nobody_has" in out
-    assert "division by zero" in out
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    claims = {row[0]: row for row in rows if row[0] in ("C1", "C2", "C3", "C4")}
+    assert len(claims) == 4
+    assert claims["C3"][2] == "1,000"
+    assert [row[-1] for row in claims.values()] == [
+        "quick",
+        "quick",
+        "quick",
+        "",
+    ]  # C4 waits for a paper's scale
+    install({"__init__.py": "import a_library_that_nobody_has"}, name="unmet")
+    code, _, err = tenfold("list", "unmet")
+    assert (code, "needs a_library_that_nobody_has" in err) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["data", "--help"]])
+def test_what_is_asked_for_often_imports_no_experiment_and_nothing_heavy(
+    paper: Paper, arguments: list[str]
+) -> None:
+    heavy = {"torch", "transformers", "numpy", "scipy", "pandas", "matplotlib", "jinja2", "pooch", "lpa"}
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('LOADED', sorted({heavy | {paper.package}} & set(sys.modules))))\n"
+        f"from tenfold.cli import main\nmain({arguments})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=paper.environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
 def test_run_shows_the_claims_and_where_the_results_are(

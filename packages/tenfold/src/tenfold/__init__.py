@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from tenfold.claims import SCALES, Claim, Verdict
-from tenfold.context import TrialContext
 from tenfold.criteria import (
     Above,
     AllOf,
@@ -21,22 +20,25 @@ from tenfold.criteria import (
 from tenfold.errors import TenfoldError, UsageError
 from tenfold.estimates import Estimate
 from tenfold.experiments import Experiment, experiment_names, find_experiment
-from tenfold.records import Records
 from tenfold.trials import Trial
 
 if TYPE_CHECKING:
+    from tenfold.context import TrialContext
     from tenfold.data import Dataset, PyPI
     from tenfold.execution import Outcome, run_experiment
     from tenfold.figures import Figure
+    from tenfold.records import Records
     from tenfold.runs import Run
 
-# A trial process imports this package too: what is heavy waits until somebody asks for it.
+# Commands and trial processes import this package too: what is heavy waits until somebody asks for it.
 _LAZY = {
     "Dataset": "tenfold.data",
     "Figure": "tenfold.figures",
     "Outcome": "tenfold.execution",
     "PyPI": "tenfold.data",
+    "Records": "tenfold.records",
     "Run": "tenfold.runs",
+    "TrialContext": "tenfold.context",
     "run_experiment": "tenfold.execution",
 }
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-from rich.console import Console
 
 from tenfold.errors import TenfoldError
-from tenfold.tables import comparison_tables, datasets_table, experiments_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What a verb needs it imports itself: help and list are asked for often, and must not wait for the rest.
 
 app = typer.Typer(
     name="tenfold",
@@ -29,18 +32,26 @@ Results = Annotated[Path, typer.Option("--results", help="The folder of all resu
 
 
 def _console(stderr: bool = False) -> Console:
+    """A console for texts that others wrote: square brackets in them are no mark-up."""
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 140, highlight=False)
+    return Console(file=stream, width=None if stream.isatty() else 140, highlight=False, markup=False)
 
 
 def _tell(message: str) -> None:
-    _console(stderr=True).print(message, markup=False, soft_wrap=True)
+    _console(stderr=True).print(message, soft_wrap=True)
 
 
 @app.command("list")
-def list_experiments() -> None:
-    """List the installed experiments with their scales and claims."""
-    _console().print(experiments_table())
+def list_experiments(
+    paper: Annotated[Optional[str], typer.Argument(help="Show this one's claims and scales.")] = None,  # noqa: UP045
+) -> None:
+    """List the installed papers, or one's claims and their rules."""
+    from tenfold.experiments import find_experiment
+    from tenfold.tables import experiment_table, experiments_table
+
+    _console().print(experiments_table() if paper is None else experiment_table(find_experiment(paper)))
 
 
 @app.command()
@@ -64,7 +75,7 @@ def run(
     experiment = find_experiment(paper)
     _, table = experiment.reproduce(scale, assignments or (), results, resume=resume, jobs=jobs, tell=_tell)
     _console().print(table)
-    _console().print(f"Results: {results / paper / scale}", markup=False, soft_wrap=True)
+    _console().print(f"Results: {results / paper / scale}", soft_wrap=True)
 
 
 @app.command()
@@ -78,7 +89,7 @@ def report(
     from tenfold.report import open_page, write_report
 
     page = write_report(results, _tell)
-    _console().print(f"Report: {page}", markup=False, soft_wrap=True)
+    _console().print(f"Report: {page}", soft_wrap=True)
     if show:
         open_page(page)
 
@@ -90,6 +101,7 @@ def compare(
 ) -> None:
     """Show claims and metrics of two runs side by side."""
     from tenfold.comparison import compare_runs
+    from tenfold.tables import comparison_tables
 
     for table in comparison_tables(compare_runs(first, second, _tell)):
         _console().print(table)
@@ -98,6 +110,8 @@ def compare(
 @data.command("list")
 def list_data() -> None:
     """List the named data sets and whether they can be had here."""
+    from tenfold.tables import datasets_table
+
     _console().print(datasets_table())
 
 

@@ -9,17 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel
-
 from tenfold.claims import Claim
 from tenfold.errors import TenfoldError, UsageError
 from tenfold.estimates import Estimate
-from tenfold.records import Records
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.table import Table
 
     from tenfold.figures import Figure
+    from tenfold.records import Records
     from tenfold.runs import Run
     from tenfold.storage import Tell
 
@@ -97,9 +96,29 @@ class Experiment:
         return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)
 
 
+@dataclass(frozen=True)
+class Installed:
+    """An installed experiment, as the metadata of its package has it; `summary` is what the package is."""
+
+    name: str
+    package: str
+    version: str
+    summary: str
+
+
+def installed_experiments() -> list[Installed]:
+    """Return the installed experiments by name, from metadata alone: nothing of theirs is imported."""
+    found = []
+    for entry in metadata.entry_points(group=GROUP):
+        assert entry.dist is not None  # as for every entry point that was found in a distribution
+        summary = str(entry.dist.metadata.json.get("summary", ""))
+        found.append(Installed(entry.name, entry.dist.name, entry.dist.version, summary))
+    return sorted(found, key=lambda experiment: experiment.name)
+
+
 def experiment_names() -> list[str]:
     """Return the names of the installed experiments, sorted; nothing of theirs is imported."""
-    return sorted(metadata.entry_points(group=GROUP).names)
+    return [experiment.name for experiment in installed_experiments()]
 
 
 def find_experiment(name: str) -> Experiment:

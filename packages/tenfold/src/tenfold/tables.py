@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from tenfold.claims import Verdict
-from tenfold.comparison import Comparison
+from tenfold.claims import Claim, Verdict
 from tenfold.estimates import number_text
-from tenfold.results import ClaimResult, ClaimsFile
+
+if TYPE_CHECKING:
+    from tenfold.comparison import Comparison
+    from tenfold.experiments import Experiment
+    from tenfold.results import ClaimResult, ClaimsFile
 
 COLOURS = {Verdict.HELD: "green", Verdict.DID_NOT_HOLD: "red", Verdict.NOT_TESTED: "yellow"}
 
 
 def experiments_table() -> Table:
-    """Return the installed experiments: name, title, scales, number of claims."""
-    from tenfold.configs import available_scales
-    from tenfold.experiments import experiment_names, find_experiment
+    """Return the installed experiments: name, what its package says it is, package and version."""
+    from tenfold.experiments import installed_experiments
 
-    table = _table("paper", "title", "scales", "claims")
-    for name in experiment_names():
-        try:
-            experiment = find_experiment(name)
-            scales = ", ".join(available_scales(experiment))
-        except Exception as error:  # one paper that is broken or lacks its extra must not hide the others
-            table.add_row(name, Text(str(error) or repr(error), style="yellow"), "", "")
-            continue
-        table.add_row(name, experiment.title, scales, str(len(experiment.claims)))
+    table = _table("paper", "what it is", "package")
+    for found in installed_experiments():
+        table.add_row(found.name, found.summary, f"{found.package} {found.version}".strip())
+    return table
+
+
+def experiment_table(experiment: Experiment) -> Table:
+    """Return the claims of an experiment as they stand before a run: id, claim, paper, rule, scales."""
+    from tenfold.configs import available_scales
+
+    scales = available_scales(experiment)
+    table = _table("id", "claim", "paper", "holds if", "tested at", title=experiment.title)
+    for claim in experiment.claims:
+        tested = ", ".join(scale for scale in scales if scale in claim.scales)
+        table.add_row(claim.id, claim.statement, _paper(claim), claim.condition, tested)
     return table
 
 
@@ -72,13 +81,13 @@ def datasets_table() -> Table:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title)
+    table = Table(title=None if title is None else Text(title))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _paper(claim: ClaimResult) -> str:
+def _paper(claim: Claim | ClaimResult) -> str:
     if claim.paper_text or claim.paper_value is None:
         return claim.paper_text
     return f"{number_text(claim.paper_value)} {claim.unit}".strip()
