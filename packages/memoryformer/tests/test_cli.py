@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,11 @@ def test_bench_prints_a_table_and_writes_json(
         (("generate", "OURS", ""), "the prompt is empty"),
         (("generate", "OURS", "Chapter 5. The"), "65 tokens are more than max_position_embeddings 64"),
         (("generate", "OURS", "a", "--temperature", "-1"), "it must be 0 or more"),
+        (("generate", "OURS", "a", "--temperature", "nan"), "it must be 0 or more, and finite"),
+        (("eval", "CUT", "--text", "text.txt"), "are damaged or cut short"),
+        (("quantize", "CUT", "OUT"), "are damaged or cut short"),
+        (("eval", "OTHER_TAU", "--text", "text.txt"), "have other sizes than its config.json says"),
+        (("bench", "-o", "nowhere/bench.json"), "there is no folder nowhere"),
         (("buckets", "OURS", "nowhere.txt"), "cannot be read"),
         (("buckets", "OURS", "SHORT"), "a sequence needs 64"),
         (("buckets", "LLAMA", "text.txt"), "has no MemoryLayer"),
@@ -351,7 +357,13 @@ def test_mistakes_are_told_without_a_traceback(
     empty, short = tmp_path / "empty", tmp_path / "short.txt"
     empty.mkdir()
     short.write_text("a")
+    cut, other_tau = (Path(shutil.copytree(ours, tmp_path / name)) for name in ("cut", "other_tau"))
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    config = json.loads((other_tau / "config.json").read_text())
+    (other_tau / "config.json").write_text(json.dumps(config | {"tau": 4}))
     places = {"OURS": ours, "LLAMA": llama, "EMPTY": empty, "SHORT": short, "OUT": tmp_path / "out"}
+    places |= {"CUT": cut, "OTHER_TAU": other_tau}
     told = refused(capsys, *(places.get(word, word) for word in arguments))
     assert str(places.get(message, message)) in told
     assert not (tmp_path / "out").exists()
@@ -378,6 +390,7 @@ def test_assert_makes_claims_c1_and_c2_gating(
         ("transformers", "memoryformer.hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
         ("lmlab.train", "memoryformer.reproduce.training.run_config", ("train", "run.toml"), "reproduce"),
         ("tenfold", "tenfold.Experiment.reproduce", ("reproduce",), "reproduce"),
+        ("yaml", "memoryformer.hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
         ("scipy.sparse", "memoryformer.probing.probe", ("probe", "LLAMA", "text.txt"), "fit"),
         ("lm_eval", "memoryformer.texts.benchmarks", ("eval", "LLAMA", "--tasks", "piqa"), "eval"),
     ],

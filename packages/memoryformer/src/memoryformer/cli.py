@@ -116,8 +116,8 @@ def generate(
     """Go on with a text."""
     import torch
 
-    if temperature < 0:
-        raise MemoryFormerError(f"--temperature {temperature:g}: it must be 0 or more")
+    if not 0 <= temperature < float("inf"):
+        raise MemoryFormerError(f"--temperature {temperature:g}: it must be 0 or more, and finite")
     model, tokenizer = _load(checkpoint)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     if not ids.numel():
@@ -268,6 +268,8 @@ def bench(
     """Time Memory Layers beside nn.Linear and peers, with cold caches (section 8.2)."""
     from memoryformer.benchmark import bench as measure
 
+    if output is not None and not output.parent.is_dir():
+        raise MemoryFormerError(f"--out {output}: there is no folder {output.parent}")
     with screen.progress("timing") as on_progress:
         report = measure(
             _whole_numbers("--widths", widths),
@@ -324,6 +326,7 @@ def _check_output(output: Path, source: str) -> None:
 def _load(source: str) -> tuple[Any, Any]:
     """A causal language model in evaluation mode, on the accelerator if there is one, and its tokenizer."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -340,6 +343,15 @@ def _load(source: str) -> tuple[Any, Any]:
         reason = str(error).partition("\n")[0]
         where = "" if Path(source).exists() else f"there is no folder {source}, and from the hub: "
         raise MemoryFormerError(f"the model {source} cannot be loaded: {where}{reason}") from error
+    except SafetensorError as error:
+        raise MemoryFormerError(f"the weights of {source} are damaged or cut short: {error}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise MemoryFormerError(
+            f"the weights of {source} have other sizes than its config.json says: correct it, or load "
+            "the checkpoint it belongs to"
+        ) from error
     if torch.accelerator.is_available():
         torch.nn.Module.to(model, torch.accelerator.current_accelerator())
     return model.eval(), tokenizer
@@ -381,7 +393,14 @@ def _whole_numbers(option: str, text: str) -> list[int]:
         raise MemoryFormerError(f"{option} {text}: write whole numbers with commas between") from error
 
 
-EXTRAS = {"transformers": "hf", "tokenizers": "hf", "scipy": "fit", "lm_eval": "eval", "matplotlib": "plot"}
+EXTRAS = {
+    "transformers": "hf",
+    "tokenizers": "hf",
+    "yaml": "hf",  # comes with transformers
+    "scipy": "fit",
+    "lm_eval": "eval",
+    "matplotlib": "plot",
+}
 
 
 def _print_version(wanted: bool) -> None:
