@@ -95,6 +95,17 @@ def test_learned_positions_and_capped_or_scaled_logits_are_scored_in_chunks_too(
     assert_scores_are_those_of_the_model(model, backend, windows([40, 21]))
 
 
+def test_a_model_whose_weights_are_no_numbers_is_not_said_to_do_more_after_its_head(tiny_llama):
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.fill_(torch.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ToEditWarning)
+        backend = TransformersBackend(model)
+    (scores,) = backend.score(windows([12]), EditConfig())
+    assert np.isnan(scores.log_p).all()
+
+
 def test_a_model_that_does_more_after_its_head_is_run_as_a_whole_with_a_warning(tiny_llama, monkeypatch):
     model = tiny_llama()
     forward = model.forward

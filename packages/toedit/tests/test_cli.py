@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,20 @@ def test_score_prints_the_perplexity_of_each_document(
         assert line["log_p"][0] is None
         assert line["log_p"][1:] == pytest.approx(expected.log_p[1:].tolist(), rel=1e-4)
         assert line["perplexity"] == pytest.approx(math.exp(-expected.log_p[1:].mean()), rel=1e-5)
+
+
+def test_where_there_is_no_terminal_no_library_draws_a_bar(corpus: Path, model: str) -> None:
+    code = (
+        "import sys; from toedit.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "from tqdm.auto import tqdm\n"  # as transformers does while it reads a GGUF file
+        "list(tqdm(range(3)))\n"
+    )
+    command = [sys.executable, "-c", code, "score", str(corpus), "--model", model]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 9
+    assert "it/s" not in done.stderr
 
 
 def test_calibrate_prints_the_threshold_that_edit_takes(

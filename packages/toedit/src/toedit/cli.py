@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -302,9 +303,7 @@ def _editor(model: str | None, config: EditConfig, backend: str, options: Sequen
     from toedit.editor import Editor
 
     if not sys.stderr.isatty():  # bars of others, which do not look whether there is a terminal
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
+        os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
     name = model or _default_model()
     if name == SMALL_PRIOR:
         from toedit.reproduce.verb import small_prior

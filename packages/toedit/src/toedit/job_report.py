@@ -29,6 +29,7 @@ td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; bo
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 del { background: #fdd8d2 } ins { background: #cfeed3; text-decoration: none } .quiet { color: #666 }
 .text { white-space: pre-wrap; overflow-wrap: anywhere }
+td.id { min-width: 6rem; overflow-wrap: anywhere }
 .wide { overflow-x: auto } svg text { font: 12px system-ui, sans-serif }
 @media print { body { margin: 0 } }
 """
@@ -152,7 +153,7 @@ def _edits(examples: Sequence[dict[str, str]]) -> str:
     if not examples:
         return "<p>No token was changed.</p>"
     rows = [
-        f'<tr><td class="quiet">{escape(e["id"])}</td><td class="text">{escape(e["before"])}'
+        f'<tr><td class="quiet id">{escape(e["id"])}</td><td class="text">{escape(e["before"])}'
         f"<del>{escape(e['old'])}</del><ins>{escape(e['new'])}</ins>{escape(e['after'])}</td></tr>"
         for e in examples
     ]

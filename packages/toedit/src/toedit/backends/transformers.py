@@ -142,9 +142,11 @@ class TransformersBackend:
                 raw = head(hidden(probe))
                 # Some models multiply their logits by a constant.
                 scale = float((logits.double() * raw.double()).sum() / raw.double().square().sum())
-                if abs(scale - 1) < _CLOSE:
+                # A scale of NaN says that the logits are no numbers: the documents will tell, not this probe.
+                if not abs(scale - 1) >= _CLOSE:
                     scale = 1.0
-                if torch.allclose(raw.float() * scale, logits.float(), rtol=_CLOSE, atol=_CLOSE):
+                scaled = raw.float() * scale
+                if torch.allclose(scaled, logits.float(), rtol=_CLOSE, atol=_CLOSE, equal_nan=True):
                     return hidden, head if scale == 1.0 else lambda rows: head(rows) * scale, logits.shape[-1]
                 warnings.warn(
                     f"{type(self.model).__name__} does more to its logits than its head; all logits of a "
