@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from toedit import EditConfig, Editor
+from toedit.chat import conversation
 from toedit.cli import main
 from toedit.files import find_sources, read_rows
 
@@ -114,6 +115,53 @@ def test_score_prints_the_perplexity_of_each_document(
         assert line["perplexity"] == pytest.approx(math.exp(-expected.log_p[1:].mean()), rel=1e-5)
 
 
+def chats(n: int) -> list[dict[str, Any]]:
+    said = [("user", f"the mat {n}?"), ("assistant", f"the cat sat on mat {n}, hello world, the hat")]
+    return [{"role": role, "content": content} for role, content in said]
+
+
+def test_chats_are_calibrated_scored_edited_and_compared_by_the_same_layout(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, out = tmp_path / "chats.jsonl", tmp_path / "out"
+    corpus.write_text("".join(json.dumps({"id": n, "chat": chats(n)}) + "\n" for n in range(9)))
+    columns = ("--layout", "messages", "--text-column", "chat")
+    flags = ("--model", model, "--temperature", 3, "--top-k", 320)
+    target = ("--target-rate", 0.1, "--of", "candidates", "--json")
+    found = json.loads(run(capsys, "calibrate", corpus, *columns, *flags, *target)[0])
+    edit = ("edit", corpus, "--out", out, *columns, *flags, "--threshold", repr(found["threshold"]), "--json")
+    counts = json.loads(run(capsys, *edit)[0])
+    # The prompts and the template are in the rates' denominators, and none of their tokens is a candidate.
+    assert counts["n_tokens"] == found["n_tokens"]
+    assert counts["n_candidates"] / counts["n_tokens"] == found["candidate_rate"] > 0
+
+    shown, told = run(capsys, "diff", corpus, out, *columns)
+    assert shown.count("[-") == shown.count("{+") > 0
+    assert "assistant" not in shown
+    assert "0 only in A, 0 only in B" in told
+
+    line = json.loads(run(capsys, "score", corpus, *columns, *flags[:2], "--tokens")[0].splitlines()[0])
+    editor = Editor.from_pretrained(model)
+    document = conversation(chats(0), editor.tokenizer.base, "0").document
+    (scored,) = editor.score([document])
+    reply = scored.log_p[~scored.protected]
+    assert 0 < line["answer_tokens"] == len(reply) < line["tokens"] == len(scored.ids)
+    assert line["answer_perplexity"] == pytest.approx(math.exp(-reply.mean()), rel=1e-4)
+    assert line["perplexity"] == pytest.approx(math.exp(-scored.log_p[1:].mean()), rel=1e-4)
+
+
+def test_a_chat_that_has_no_such_form_is_told_with_its_row(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "chats.jsonl"
+    corpus.write_text('{"id": 1, "messages": [{"role": "assistant", "content": "hi"}]}\n{"messages": "hi"}\n')
+    for verb in (("score", corpus), ("calibrate", corpus, "--target-rate", 0.1)):
+        told = run(capsys, *verb, "--layout", "messages", "--model", model, code=2)[1]
+        assert "chats.jsonl, row 2: the messages are of type str, not a list" in told
+    told = run(capsys, "diff", corpus, corpus, "--layout", "messages", code=2)[1]
+    assert "row 2: the messages are of type str" in told
+
+
 def test_where_there_is_no_terminal_no_library_draws_a_bar(corpus: Path, model: str) -> None:
     code = (
         "import sys; from toedit.cli import main\n"
@@ -202,6 +250,8 @@ def test_mix_writes_exactly_the_tokens_asked_for(
         (("--set", "sampler"), "--set sampler: write key=value"),
         (("--set", "sampler=nucleus"), "sampler is 'nucleus'; it must be one of 'top_k'"),
         (("--set", "speed=3"), "'speed' is not a setting of EditConfig"),
+        (("--set", "self=3"), "'self' is not a setting of EditConfig"),
+        (("--top-k", "4", "--set", "top_k=0"), "top_k is 0"),
         (("--text-column", "body"), "there is no column 'body'; there are: 'id', 'text', 'n'"),
         (("--id-column", "key"), "there is no column 'key'"),
         (("--id-from", "row"), "--id-from row: it may be column or hash"),

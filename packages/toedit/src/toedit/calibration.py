@@ -14,7 +14,7 @@ from toedit.editing import fulfils, swap_probabilities
 from toedit.errors import ToEditError
 
 if TYPE_CHECKING:
-    from toedit.documents import ScoredText
+    from toedit.documents import Document, ScoredText
     from toedit.editor import Editor
 
 THRESHOLDS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -53,7 +53,9 @@ class Sample:
     Raises `ToEditError` for a sample without a token that may be edited.
     """
 
-    def __init__(self, editor: Editor, texts: Sequence[str], config: EditConfig | None = None) -> None:
+    def __init__(
+        self, editor: Editor, texts: Sequence[str | Document], config: EditConfig | None = None
+    ) -> None:
         self.config = config or editor.config
         # Up to 1 from above takes in all tokens for "le"; down to 0 from below for "ge".
         every = self.config.replace(threshold=1.0 if self.config.condition == "le" else _EVERY)
@@ -121,7 +123,7 @@ class Sample:
 
 def calibrate(
     editor: Editor,
-    texts: Sequence[str],
+    texts: Sequence[str | Document],
     target_rate: float,
     of: Literal["changes", "candidates"] = "changes",
 ) -> Calibration:

@@ -52,7 +52,7 @@ def conversation(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase
     Raises `ToEditError` for messages of another form, a tokenizer without a template, and a template that
     does not repeat the replies as they are, since edits could not be put back then.
     """
-    replies = [index for index, message in enumerate(messages) if _is_reply(index, message)]
+    replies = reply_places(messages)
     marked = [
         {**message, "content": _MARK.format(index)} if index in replies else dict(message)
         for index, message in enumerate(messages)
@@ -71,6 +71,14 @@ def conversation(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase
         f"document {doc_id!r}: the chat template does not repeat the assistant's replies as they are (it may "
         "leave out their reasoning), so edits could not be put back; set another tokenizer.chat_template"
     )
+
+
+def reply_places(messages: Sequence[Message]) -> list[int]:
+    """The numbers of the messages that are replies with some text, in order.
+
+    Raises `ToEditError` for messages of another form.
+    """
+    return [index for index, message in enumerate(messages) if _is_reply(index, message)]
 
 
 def completion(prompt: str, answer: str, doc_id: int | str) -> Document:

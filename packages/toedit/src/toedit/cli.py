@@ -11,11 +11,31 @@ from dataclasses import asdict
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toedit import cli_studies, screen
+from toedit.cli_options import (
+    AsJson,
+    Backend,
+    IdColumn,
+    Inputs,
+    LayoutColumn,
+    LayoutName,
+    Model,
+    Options,
+    Overlap,
+    Preset,
+    Seed,
+    Settings,
+    Temperature,
+    Threshold,
+    TopK,
+    Window,
+    assignments,
+    edit_config,
+)
 from toedit.config import EditConfig
 from toedit.errors import ToEditError
 
@@ -34,44 +54,6 @@ app = typer.Typer(
 
 SMALL_PRIOR = "smollm2-135m"
 
-Inputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IN...",
-        help="Files (.jsonl, .jsonl.gz, .jsonl.zst, .parquet, .arrow), folders, patterns, or URLs such as "
-        "hf://datasets/OWNER/NAME.",
-    ),
-]
-Model = Annotated[
-    Optional[str],  # noqa: UP045  # typer reads it at run time
-    typer.Option(
-        help="The prior: a hub id, a folder, a GGUF file. By default SmolLM2-135M: the data set smollm2-135m "
-        "where toedit[reproduce] is installed, else that of the hub."
-    ),
-]
-Backend = Annotated[str, typer.Option(help="transformers, vllm or llama_cpp.")]
-Options = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--option", help="For the backend: key=value, such as tensor_parallel_size=4; repeatable."),
-]
-Preset = Annotated[str, typer.Option(help="official, paper, low_drop or filter; other flags go on top.")]
-Threshold = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="A token with at least this probability is drawn anew."),
-]
-TopK = Annotated[Optional[int], typer.Option(help="How many tokens it is drawn from.")]  # noqa: UP045
-Temperature = Annotated[Optional[float], typer.Option(help="The temperature of the draw.")]  # noqa: UP045
-Seed = Annotated[Optional[int], typer.Option(help="With the document's id it fixes every draw.")]  # noqa: UP045
-Window = Annotated[Optional[int], typer.Option(help="Tokens of a window of a long document.")]  # noqa: UP045
-Overlap = Annotated[Optional[int], typer.Option(help="Tokens that windows share.")]  # noqa: UP045
-Settings = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", help="Any other setting of EditConfig: key=value; repeatable."),
-]
-TextColumn = Annotated[str, typer.Option(help="The column with the text.")]
-IdColumn = Annotated[str, typer.Option(help="The column with the documents' ids.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @app.command()
 def edit(
@@ -88,13 +70,8 @@ def edit(
     window: Window = None,
     overlap: Overlap = None,
     settings: Settings = None,
-    layout: Annotated[
-        str, typer.Option(help="text, messages, prompt-completion or alpaca; of the last three the answers.")
-    ] = "text",
-    text_column: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The column with the text or the messages, where it is not called so."),
-    ] = None,
+    layout: LayoutName = "text",
+    text_column: LayoutColumn = None,
     id_column: IdColumn = "id",
     id_from: Annotated[
         str, typer.Option(help="column, or hash: ids are made of the content, and equal texts edited alike.")
@@ -116,12 +93,12 @@ def edit(
     if id_from not in ("column", "hash"):
         raise ToEditError(f"--id-from {id_from}: it may be column or hash")
     flags = {"threshold": threshold, "top_k": top_k, "temperature": temperature, "seed": seed}
-    config = _config(preset, {**flags, "window": window, "overlap": overlap}, settings)
+    config = edit_config(preset, {**flags, "window": window, "overlap": overlap}, settings)
     job_settings = JobSettings(
         config,
         model or _default_model(),
         backend,
-        _assignments("--option", options),
+        assignments("--option", options),
         layout_named(layout, text_column),
         None if id_from == "hash" else id_column,
         provenance,
@@ -154,20 +131,27 @@ def score(
     options: Options = None,
     window: Window = None,
     overlap: Overlap = None,
-    text_column: TextColumn = "text",
+    layout: LayoutName = "text",
+    text_column: LayoutColumn = None,
     id_column: IdColumn = "id",
     tokens: Annotated[bool, typer.Option("--tokens", help="Also log P of every token.")] = False,
 ) -> None:
-    """Print a line of JSON for each document: its tokens and its perplexity under the prior."""
+    """Print a line of JSON for each document: its tokens and its perplexity under the prior.
+
+    With a layout of answers also the perplexity of the answers alone, after their prompts.
+    """
     from toedit.config import OFF
     from toedit.editor import BUFFER
-    from toedit.texts import document_score, read_texts, text_batches
+    from toedit.layouts import layout_named
+    from toedit.texts import corpus_rows, document_score, row_batches
 
-    config = _config("official", {"threshold": OFF, "window": window, "overlap": overlap}, None)
+    found = layout_named(layout, text_column)
+    config = edit_config("official", {"threshold": OFF, "window": window, "overlap": overlap}, None)
     editor = _editor(model, config, backend, options)
-    for batch in text_batches(read_texts(inputs, text_column, id_column), BUFFER):
-        for (doc_id, _), scored in zip(batch, editor.score([text for _, text in batch]), strict=True):
-            typer.echo(json.dumps({"id": doc_id, **document_score(scored.log_p, tokens)}))
+    for batch in row_batches(corpus_rows(inputs, found, id_column), BUFFER):
+        documents = [row.document(found, editor.tokenizer.base) for row in batch]
+        for row, scored in zip(batch, editor.score(documents), strict=True):
+            typer.echo(json.dumps({"id": row.doc_id, **document_score(scored, tokens)}))
 
 
 @app.command()
@@ -191,16 +175,19 @@ def stats(
 def diff(
     old: Annotated[str, typer.Argument(metavar="A", help="A corpus: a file, a folder, a pattern, a URL.")],
     new: Annotated[str, typer.Argument(metavar="B", help="Another, or a folder of results.")],
-    text_column: TextColumn = "text",
+    layout: LayoutName = "text",
+    text_column: LayoutColumn = None,
     id_column: IdColumn = "id",
     limit: Annotated[int, typer.Option(help="Documents that are shown.", min=1)] = 20,
 ) -> None:
-    """Show word by word what changed in the documents that have the same id."""
+    """Show word by word what changed in the documents that have the same id; of chats in the answers."""
     from toedit.diffing import CorpusDiff, word_changes
+    from toedit.layouts import layout_named
     from toedit.texts import read_texts
 
     shown = screen.console()
-    found = CorpusDiff(*(read_texts([corpus], text_column, id_column) for corpus in (old, new)))
+    columns = layout_named(layout, text_column)
+    found = CorpusDiff(*(read_texts([corpus], columns, id_column) for corpus in (old, new)))
     for document in found.documents:
         if found.n_changed <= limit:
             shown.print(document.doc_id, style="bold")
@@ -227,26 +214,30 @@ def calibrate(
     window: Window = None,
     overlap: Overlap = None,
     settings: Settings = None,
-    text_column: TextColumn = "text",
+    layout: LayoutName = "text",
+    text_column: LayoutColumn = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the threshold for a rate of edits, without drawing: a sample is scored once."""
     from toedit.calibration import THRESHOLDS, Sample
-    from toedit.texts import sample_texts
+    from toedit.layouts import layout_named
+    from toedit.texts import sample_rows
 
     flags = {"top_k": top_k, "temperature": temperature, "window": window, "overlap": overlap}
-    config = _config(preset, flags, settings)
-    texts = sample_texts(inputs, sample, text_column)
-    scored = Sample(_editor(model, config, backend, options), texts)
+    config = edit_config(preset, flags, settings)
+    columns = layout_named(layout, text_column)
+    rows = sample_rows(inputs, sample, columns)
+    editor = _editor(model, config, backend, options)
+    scored = Sample(editor, [row.document(columns, editor.tokenizer.base) for row in rows])
     found = scored.calibrate(target_rate, of)  # type: ignore[arg-type]  # it refuses other words
     rates = [scored.rates(threshold) for threshold in THRESHOLDS]
     report = {**asdict(found.rates), "n_tokens": found.n_tokens, "curve": [asdict(rate) for rate in rates]}
-    rows = [
+    lines = [
         (f"{rate.threshold:.10g}", f"{rate.candidate_rate:.4%}", f"{rate.change_rate:.4%}")
         for rate in (*rates, found.rates)
     ]
     head = ("threshold", "candidates", "expected changes")
-    screen.show(report, as_json, lambda: screen.table(head, rows))
+    screen.show(report, as_json, lambda: screen.table(head, lines))
     screen.tell(f"toedit: --threshold {found.rates.threshold!r} (from {found.n_tokens:,} tokens)")
 
 
@@ -259,7 +250,7 @@ app.command()(cli_studies.mix)
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
     scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
-    assignments: Settings = None,
+    settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
     as_json: AsJson = False,
@@ -268,27 +259,8 @@ def reproduce(
     from toedit.reproduce.experiment import EXPERIMENT
 
     scale = "quick" if quick else scale
-    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=screen.tell)
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
     screen.show(claims, as_json, lambda: table)
-
-
-def _config(preset: str, flags: dict[str, Any], settings: Sequence[str] | None) -> EditConfig:
-    given = {name: value for name, value in flags.items() if value is not None}
-    return EditConfig.preset(preset).replace(**given, **_assignments("--set", settings))
-
-
-def _assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:
-    """key=value, the value as JSON or else as it is."""
-    found: dict[str, Any] = {}
-    for entry in entries or ():
-        key, sign, value = entry.partition("=")
-        if not sign:
-            raise ToEditError(f"{option} {entry}: write key=value")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
 
 
 def _default_model() -> str:
@@ -309,7 +281,7 @@ def _editor(model: str | None, config: EditConfig, backend: str, options: Sequen
         from toedit.reproduce.verb import small_prior
 
         name = small_prior()
-    return Editor.from_pretrained(name, config, backend, **_assignments("--option", options))
+    return Editor.from_pretrained(name, config, backend, **assignments("--option", options))
 
 
 def _show_stats(stats: EditStats, n_quarantined: int, as_json: bool) -> None:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from toedit import screen
+from toedit.cli_options import AsJson, TextColumn
 from toedit.errors import ToEditError
 
 if TYPE_CHECKING:
     import numpy as np
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Human = Annotated[str, typer.Argument(metavar="HUMAN", help="Human text: a file, folder, pattern or URL.")]
 Synthetic = Annotated[str, typer.Argument(metavar="SYNTH", help="Synthetic text, likewise.")]
-TextColumn = Annotated[str, typer.Option(help="The column with the text.")]
 
 
 def theory(
@@ -106,9 +105,11 @@ def analyze(
 ) -> None:
     """Compare synthetic with human text: n-grams, a map, and with a prior the perplexities."""
     from toedit.analysis.report import write_report
+    from toedit.layouts import TextLayout
     from toedit.texts import read_texts
 
-    corpora = [[text for _, text in read_texts([corpus], text_column)] for corpus in (human, synthetic)]
+    layout = TextLayout(text_column)
+    corpora = [[text for _, text in read_texts([corpus], layout)] for corpus in (human, synthetic)]
     perplexities = [None, None] if model is None else _perplexities(corpora, model, backend)
     path = write_report(
         "analysis.html" if report == "html" else report,
@@ -123,13 +124,13 @@ def analyze(
 def _perplexities(corpora: list[list[str]], model: str, backend: str) -> list[Any]:
     from toedit.config import OFF, EditConfig
     from toedit.editor import Editor, score
-    from toedit.texts import document_score
+    from toedit.texts import perplexity
 
     editor = Editor.from_pretrained(model, EditConfig(threshold=OFF), backend)
     found = []
     for texts in corpora:
-        scores = [document_score(log_p)["perplexity"] for log_p in score(texts, editor)]
-        found.append([perplexity for perplexity in scores if perplexity is not None])
+        values = [perplexity(log_p) for log_p in score(texts, editor)]
+        found.append([value for value in values if value is not None])
     return found
 
 
@@ -146,14 +147,15 @@ def mix(
 ) -> None:
     """Mix human and synthetic text in a given share, to an exact number of tokens."""
     from toedit.backends.loading import load_tokenizer
+    from toedit.layouts import TextLayout
     from toedit.mixing import mix as mixed
     from toedit.texts import read_texts
 
     if out.exists():
         raise ToEditError(f"{out} is there already; give another name")
     corpora = {
-        "human": list(read_texts([human], text_column)),
-        "synthetic": list(read_texts([synthetic], text_column)),
+        "human": list(read_texts([human], TextLayout(text_column))),
+        "synthetic": list(read_texts([synthetic], TextLayout(text_column))),
     }
     mixture = mixed(
         [text for _, text in corpora["human"]],

@@ -107,7 +107,7 @@ class EditConfig:
             raise ToEditError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})
 
-    def replace(self, **changes: Any) -> EditConfig:
+    def replace(self, /, **changes: Any) -> EditConfig:
         """The same rule with other values; another `sampler` forgets what only the old one used.
 
         Raises `ToEditError` for unknown keys and impossible values.

@@ -140,8 +140,10 @@ class Editor:
             for scored in self._scored(prepared, self.config):
                 yield scored if isinstance(scored, EditFailure) else self._edited(scored)
 
-    def score(self, texts: Sequence[str], config: EditConfig | None = None) -> list[ScoredText]:
+    def score(self, texts: Sequence[str | Document], config: EditConfig | None = None) -> list[ScoredText]:
         """The prior's scores of texts, nothing edited: for a distribution, a calibration, expected changes.
+
+        A `Document` says which part of its text may be edited.
 
         `config`, by default the editor's, says at which tokens the top ones are wanted; a threshold of `OFF`
         wants none. Windows are the editor's.
@@ -149,12 +151,14 @@ class Editor:
         Raises `ToEditError` at the first text that cannot be scored.
         """
         found: list[ScoredText] = []
-        documents = (Document(index, text) for index, text in enumerate(texts))
+        documents = (
+            text if isinstance(text, Document) else Document(index, text) for index, text in enumerate(texts)
+        )
         for prepared in self._prepared(documents, BUFFER):
             found += map(or_raise, self._scored(prepared, config or self.config))
         return found
 
-    def expected_changes(self, texts: Sequence[str]) -> list[float]:
+    def expected_changes(self, texts: Sequence[str | Document]) -> list[float]:
         """How many tokens of each text change on average over seeds, without drawing.
 
         The sum of 1 - q(original) over the candidates, before `max_edit_fraction`, and before edits are taken

@@ -172,9 +172,8 @@ class EditJob:
     def _items(self, tokenizer: PreTrainedTokenizerBase, results: Commits) -> Iterator[Item]:
         """All rows that no finished shard covers, in order."""
         source, number = results.position
-        columns = [*self.settings.layout.columns, *filter(None, [self.settings.id_column])]
-        if self.settings.layout.name == "alpaca":
-            columns.append("input")
+        layout = self.settings.layout
+        columns = [*layout.columns, *layout.optional, *filter(None, [self.settings.id_column])]
         for index in range(source, len(self.files)):
             for row in read_rows(self.files[index].source, columns):
                 if index > source or row.number > number:

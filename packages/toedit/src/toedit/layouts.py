@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toedit.chat import Chat, completion, conversation
+from toedit.chat import Chat, completion, conversation, reply_places
 from toedit.documents import Document, EditResult
 from toedit.errors import ToEditError
 from toedit.mapping import text_id
@@ -32,7 +32,8 @@ class Task:
 class Layout(Protocol):
     """Which columns of a row are read and written, and how.
 
-    `task` raises `ToEditError` for values of another form; `tokenizer` is the prior's, for its chat template.
+    `task` and `answers` raise `ToEditError` for values of another form; `tokenizer` is the prior's, for its
+    chat template.
     """
 
     @property
@@ -45,8 +46,17 @@ class Layout(Protocol):
         """The columns that each row must have."""
         ...
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Columns that are read too where a row has them."""
+        ...
+
     def task(self, values: Values, doc_id: int | str, tokenizer: PreTrainedTokenizerBase) -> Task:
         """The document of a row whose columns are all there."""
+        ...
+
+    def answers(self, values: Values) -> list[str]:
+        """The texts of the row that may be edited, as they stand in it; no prior is needed for these."""
         ...
 
 
@@ -56,6 +66,7 @@ class TextLayout:
 
     column: str = "text"
     name: str = "text"
+    optional: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,6 +77,10 @@ class TextLayout:
         """See `Layout`."""
         return Task(Document(doc_id, values[self.column]), lambda result: {self.column: result.text})
 
+    def answers(self, values: Values) -> list[str]:
+        """See `Layout`."""
+        return [_text(values, self.column)]
+
 
 @dataclass(frozen=True)
 class MessagesLayout:
@@ -73,6 +88,7 @@ class MessagesLayout:
 
     column: str = "messages"
     name: str = "messages"
+    optional: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,6 +100,10 @@ class MessagesLayout:
         found = conversation(_messages(values, self.column), tokenizer, doc_id)
         return Task(found.document, lambda result: {self.column: found.updated(result)})
 
+    def answers(self, values: Values) -> list[str]:
+        """See `Layout`."""
+        return _replies(_messages(values, self.column))
+
 
 @dataclass(frozen=True)
 class PromptCompletionLayout:
@@ -91,6 +111,7 @@ class PromptCompletionLayout:
 
     name: str = "prompt-completion"
     columns: tuple[str, ...] = ("prompt", "completion")
+    optional: tuple[str, ...] = ()
 
     def task(self, values: Values, doc_id: int | str, tokenizer: PreTrainedTokenizerBase) -> Task:
         """See `Layout`."""
@@ -104,6 +125,12 @@ class PromptCompletionLayout:
         )
         return Task(found.document, lambda result: {"completion": found.updated(result)[len(before) :]})
 
+    def answers(self, values: Values) -> list[str]:
+        """See `Layout`."""
+        if isinstance(values["completion"], str):
+            return [values["completion"]]
+        return _replies(_messages(values, "completion"))
+
 
 @dataclass(frozen=True)
 class AlpacaLayout:
@@ -115,6 +142,7 @@ class AlpacaLayout:
 
     name: str = "alpaca"
     columns: tuple[str, ...] = ("instruction", "output")
+    optional: tuple[str, ...] = ("input",)
 
     def task(self, values: Values, doc_id: int | str, tokenizer: PreTrainedTokenizerBase) -> Task:
         """See `Layout`."""
@@ -127,6 +155,10 @@ class AlpacaLayout:
         pair = [{"role": "user", "content": prompt}, {"role": "assistant", "content": output}]
         found = conversation(pair, tokenizer, doc_id)
         return Task(found.document, lambda result: {"output": found.updated(result)[1]["content"]})
+
+    def answers(self, values: Values) -> list[str]:
+        """See `Layout`."""
+        return [_text(values, "output")]
 
 
 LAYOUTS = ("text", "messages", "prompt-completion", "alpaca")
@@ -152,7 +184,7 @@ def content_id(values: Values, layout: Layout) -> str:
     """An id for a row without one: a hash of what is edited and its context, the same for equal rows."""
     if isinstance(layout, TextLayout) and isinstance(values[layout.column], str):
         return text_id(values[layout.column])
-    columns = [*layout.columns, *(["input"] if layout.name == "alpaca" else [])]
+    columns = [*layout.columns, *layout.optional]
     return text_id(json.dumps([values.get(column) for column in columns], sort_keys=True, default=str))
 
 
@@ -161,6 +193,10 @@ def _from_message(found: Chat, first: int) -> Chat:
     replies = tuple(reply for reply in found.replies if reply[0] >= first)
     spans = tuple((start, end) for _, start, end in replies)
     return replace(found, document=replace(found.document, editable=spans), replies=replies)
+
+
+def _replies(messages: list[Any]) -> list[str]:
+    return [messages[index]["content"] for index in reply_places(messages)]
 
 
 def _text(values: Values, column: str) -> str:

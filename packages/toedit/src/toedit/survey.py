@@ -12,6 +12,9 @@ from toedit.files import BadRow, Row, Source, column_names, read_rows
 from toedit.layouts import Layout
 from toedit.randomness import document_name
 
+COLUMN_HELP = "--text-column names it"
+"""What to do about a column that is not there."""
+
 
 @dataclass(frozen=True)
 class Surveyed:
@@ -75,7 +78,7 @@ def _refuse(source: Source, problem: str | None, id_column: str | None) -> None:
         return
     lacks_id = id_column is not None and problem.startswith(f"there is no column {id_column!r}")
     remedy = "--id-column names it, or --id-from hash makes ids of the text"
-    raise ToEditError(f"{source.path}: {problem}. {remedy if lacks_id else '--text-column names it'}")
+    raise ToEditError(f"{source.path}: {problem}. {remedy if lacks_id else COLUMN_HELP}")
 
 
 def _note(
