@@ -16,6 +16,7 @@ from toedit import EditConfig, Editor
 from toedit.chat import conversation
 from toedit.cli import main
 from toedit.files import find_sources, read_rows
+from toedit.manifest import read_manifest
 
 ROWS = [{"id": f"d{n}", "text": f"the cat sat on mat {n}, hello world", "n": n} for n in range(9)]
 FLAGS = ("--threshold", "1e-4", "--temperature", "3", "--top-k", "6", "--seed", "5")
@@ -113,6 +114,22 @@ def test_score_prints_the_perplexity_of_each_document(
         assert line["log_p"][0] is None
         assert line["log_p"][1:] == pytest.approx(expected.log_p[1:].tolist(), rel=1e-4)
         assert line["perplexity"] == pytest.approx(math.exp(-expected.log_p[1:].mean()), rel=1e-5)
+
+
+def test_the_flags_win_over_the_config_file_and_the_manifest_has_the_result(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule, out = tmp_path / "rule.yaml", tmp_path / "out"
+    rule.write_text("threshold: 0.5\ntemperature: 3.0\ntop_k: 6\nseed: 4\n")
+    edit = ("edit", corpus, "--model", model, "--config", rule, "--out", out)
+    run(capsys, *edit, "--threshold", "1e-4", "--set", "seed=5")
+    assert read_manifest(out).header["settings"]["config"] == CONFIG.to_dict()
+    assert "config.threshold: 0.0001 there, 0.5 now" in run(capsys, *edit, "--set", "seed=5", code=2)[1]
+    assert "give one of them" in run(capsys, *edit, "--preset", "paper", code=2)[1]
+    target = ("--target-rate", 0.2, "--of", "candidates", "--json")
+    rates = run(capsys, "calibrate", corpus, "--model", model, "--config", rule, *target)[0]
+    flags = ("--temperature", 3, "--top-k", 6)
+    assert rates == run(capsys, "calibrate", corpus, "--model", model, *flags, *target)[0]
 
 
 def chats(n: int) -> list[dict[str, Any]]:

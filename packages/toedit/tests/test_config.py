@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -140,7 +142,7 @@ def test_an_impossible_setting_is_named_with_its_value_and_what_is_allowed(setti
 
 def test_an_unknown_key_is_named_with_the_known_ones():
     with pytest.raises(
-        ToEditError, match="'treshold' is not a setting of EditConfig; there are: threshold, condition"
+        ToEditError, match="'treshold' is not a setting of EditConfig; did you mean 'threshold'"
     ):
         EditConfig.from_dict({"treshold": 0.9})
     with pytest.raises(ToEditError, match="'topk' is not a setting"):
@@ -175,3 +177,35 @@ def test_every_public_name_is_there():
     assert all(getattr(toedit, name) is not None for name in toedit.__all__)
     with pytest.raises(AttributeError, match="'toedit' has no attribute 'nothing'"):
         _ = toedit.nothing
+
+
+@pytest.mark.parametrize("name", ["rule.json", "rule.yaml", "rule.yml"])
+def test_a_file_gives_the_config_that_was_written_to_it(tmp_path: Path, name: str) -> None:
+    config = EditConfig(threshold=1e-5, protect=("numbers", 7), sampler="min_p", min_p=0.1)
+    (tmp_path / name).write_text(config.to_json() if name.endswith("json") else config.to_yaml())
+    assert EditConfig.from_file(tmp_path / name) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.yaml", "treshold: 0.9", "'treshold' is not a setting of EditConfig; did you mean 'threshold'?"),
+        ("a.yaml", "colour: red", "'colour' is not a setting of EditConfig; there are: threshold"),
+        ("a.yaml", "1: 2", "1 is not a setting of EditConfig"),
+        ("a.yaml", "", "a config is a table of settings, not NoneType"),
+        ("a.yaml", "threshold: [", "the config is not valid YAML"),
+        ("a.json", '{"top_k": 0}', "top_k is 0; it must be a whole number, at least 1"),
+        ("a.json", "[]", "a config is a table of settings, not list"),
+        ("a.toml", "top_k = 3", "a file of settings ends in one of .json, .yaml, .yml"),
+        ("a.json", "\udcff", "can't decode byte"),
+        ("a.json", None, "No such file or directory"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_with_its_name(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ToEditError, match=re.escape(message)) as raised:
+        EditConfig.from_file(tmp_path / name)
+    assert str(raised.value).startswith(f"{tmp_path / name}: ")

@@ -19,6 +19,7 @@ from toedit import cli_studies, screen
 from toedit.cli_options import (
     AsJson,
     Backend,
+    ConfigFile,
     IdColumn,
     Inputs,
     LayoutColumn,
@@ -62,7 +63,8 @@ def edit(
     model: Model = None,
     backend: Backend = "transformers",
     options: Options = None,
-    preset: Preset = "official",
+    preset: Preset = None,
+    config_file: ConfigFile = None,
     threshold: Threshold = None,
     top_k: TopK = None,
     temperature: Temperature = None,
@@ -93,7 +95,7 @@ def edit(
     if id_from not in ("column", "hash"):
         raise ToEditError(f"--id-from {id_from}: it may be column or hash")
     flags = {"threshold": threshold, "top_k": top_k, "temperature": temperature, "seed": seed}
-    config = edit_config(preset, {**flags, "window": window, "overlap": overlap}, settings)
+    config = edit_config(preset, config_file, {**flags, "window": window, "overlap": overlap}, settings)
     job_settings = JobSettings(
         config,
         model or _default_model(),
@@ -146,7 +148,7 @@ def score(
     from toedit.texts import corpus_rows, document_score, row_batches
 
     found = layout_named(layout, text_column)
-    config = edit_config("official", {"threshold": OFF, "window": window, "overlap": overlap}, None)
+    config = edit_config(None, None, {"threshold": OFF, "window": window, "overlap": overlap}, None)
     editor = _editor(model, config, backend, options)
     for batch in row_batches(corpus_rows(inputs, found, id_column), BUFFER):
         documents = [row.document(found, editor.tokenizer.base) for row in batch]
@@ -208,7 +210,8 @@ def calibrate(
     model: Model = None,
     backend: Backend = "transformers",
     options: Options = None,
-    preset: Preset = "official",
+    preset: Preset = None,
+    config_file: ConfigFile = None,
     top_k: TopK = None,
     temperature: Temperature = None,
     window: Window = None,
@@ -224,7 +227,7 @@ def calibrate(
     from toedit.texts import sample_rows
 
     flags = {"top_k": top_k, "temperature": temperature, "window": window, "overlap": overlap}
-    config = edit_config(preset, flags, settings)
+    config = edit_config(preset, config_file, flags, settings)
     columns = layout_named(layout, text_column)
     rows = sample_rows(inputs, sample, columns)
     editor = _editor(model, config, backend, options)

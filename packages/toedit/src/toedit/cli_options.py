@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -31,7 +32,18 @@ Options = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--option", help="For the backend: key=value, such as tensor_parallel_size=4; repeatable."),
 ]
-Preset = Annotated[str, typer.Option(help="official, paper, low_drop or filter; other flags go on top.")]
+Preset = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="official (the default), paper, low_drop or filter; other flags go on top."),
+]
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The settings of EditConfig in a .json or .yaml file, not a preset; other flags go on top.",
+    ),
+]
 Threshold = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(help="A token with at least this probability is drawn anew."),
@@ -62,10 +74,15 @@ IdColumn = Annotated[str, typer.Option(help="The column with the documents' ids.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def edit_config(preset: str, flags: dict[str, Any], settings: Sequence[str] | None) -> EditConfig:
-    """The preset with the flags that were given, and on top of them what `--set` says."""
+def edit_config(
+    preset: str | None, file: Path | None, flags: dict[str, Any], settings: Sequence[str] | None
+) -> EditConfig:
+    """The preset or the file, with the flags that were given, and on top of them what `--set` says."""
+    if preset is not None and file is not None:
+        raise ToEditError(f"--preset {preset} and --config {file}: each is a whole rule; give one of them")
+    rule = EditConfig.preset(preset or "official") if file is None else EditConfig.from_file(file)
     given = {name: value for name, value in flags.items() if value is not None}
-    return EditConfig.preset(preset).replace(**{**given, **assignments("--set", settings)})
+    return rule.replace(**{**given, **assignments("--set", settings)})
 
 
 def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from toedit.errors import ToEditError
@@ -162,6 +164,20 @@ class EditConfig:
             raise ToEditError(f"the config is not valid YAML: {error}") from error
         return cls.from_dict(values)
 
+    @classmethod
+    def from_file(cls, path: str | Path) -> EditConfig:
+        """The config of a file in JSON (`.json`) or YAML (`.yaml`, `.yml`); missing keys have their defaults.
+
+        Raises `ToEditError` naming the file: where it is missing or of another kind, and as `from_dict`.
+        """
+        read = {".json": cls.from_json, ".yaml": cls.from_yaml, ".yml": cls.from_yaml}
+        if Path(path).suffix not in read:
+            raise ToEditError(f"{path}: a file of settings ends in one of {', '.join(read)}")
+        try:
+            return read[Path(path).suffix](Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ToEditError) as error:
+            raise ToEditError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
@@ -235,7 +251,9 @@ def _check_names(values: Iterable[Any]) -> None:
     known = [field.name for field in fields(EditConfig)]
     for name in values:
         if name not in known:
-            raise ToEditError(f"{name!r} is not a setting of EditConfig; there are: {', '.join(known)}")
+            near = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}? There are" if near else "there are"
+            raise ToEditError(f"{name!r} is not a setting of EditConfig; {hint}: {', '.join(known)}")
 
 
 def _protected(entries: Any) -> tuple[str | int, ...]:
