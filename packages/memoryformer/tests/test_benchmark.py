@@ -154,6 +154,15 @@ def test_the_official_formulation_is_left_out_where_it_would_need_too_much(
     assert [t.tokens for t in found if t.arm == OFFICIAL] == [2]
 
 
+def test_where_the_load_cannot_be_told_it_is_left_out(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows has no `os.getloadavg`."""
+    monkeypatch.delattr("os.getloadavg", raising=False)
+    known = benchmark._environment("cpu", 1)
+    assert known.keys() == report.environment.keys() - {"load", "huge_pages"}
+
+
 def test_the_number_of_threads_is_given_back() -> None:
     before = torch.get_num_threads()
     bench((64,), (1,), peers=False, threads=before + 1, **TINY)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lmlab.tokenizers import train_tokenizer
-from memoryformer import MemoryFormerConfig, MemoryFormerForCausalLM, QuantizedMemoryLayer
+from memoryformer import MemoryFormerConfig, MemoryFormerForCausalLM, QuantizedMemoryLayer, flops, screen
 from memoryformer.cli import main
 from memoryformer.texts import score_text
 
@@ -139,6 +139,16 @@ def test_flops_of_a_saved_model_are_those_of_its_config(
     assert found["memoryformer"]["block"]["fc"] == 6 * 4 * 64 * 32
 
 
+def test_flops_have_the_unit_of_the_larger_number() -> None:
+    """A block of d 32, tau 8, 8 tokens: 6 K s d = 6·4·8·32 against 12 s d² multiply-adds."""
+    config = MemoryFormerConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    rows = {row[0]: row[1:] for row in screen.costs(flops.compare(config, 8))}
+    assert rows["FLOPs of a block without attention (as the paper counts)"] == ("6.144 k", "98.3 k", "0.06")
+    assert screen._counts(0, 999) == ["0", "999"]
+    assert screen._counts(402_653_184, 6_442_450_944) == ["0.4027 G", "6.442 G"]
+    assert screen._counts(2 * 10**18) == ["2,000 P"]
+
+
 def test_train_saves_a_model_that_eval_measures_alike(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +245,22 @@ def test_generate_goes_on_with_the_prompt(ours: Path, capsys: pytest.CaptureFixt
     assert sampled[0] == sampled[1] != sampled[2]
 
 
+def test_generate_refuses_at_once_what_the_model_has_no_positions_for(
+    ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64 positions: the prompt of n tokens and the new ones but the last, which no step reads."""
+    prompt = "Chapter 5. The"
+    taken = len(AutoTokenizer.from_pretrained(ours)(prompt)["input_ids"])
+    printed(capsys, "generate", ours, prompt, "--max-new-tokens", 65 - taken)  # all 64
+    monkeypatch.setattr(MemoryFormerForCausalLM, "generate", lambda *_, **__: pytest.fail("it was computed"))
+    told = refused(capsys, "generate", ours, prompt, "--max-new-tokens", 66 - taken)
+    assert (
+        f"(max_position_embeddings 64): the prompt has {taken} tokens, so ask for {65 - taken} at most"
+        in told
+    )
+    assert "so give a shorter one" in refused(capsys, "generate", ours, prompt * 40, "--max-new-tokens", 1)
+
+
 def test_buckets_count_the_rows_that_a_text_uses(ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--tokens", "1024", "--length", "32")
     found = json.loads(printed(capsys, "buckets", ours, "text.txt", *options, "--json"))
@@ -263,6 +289,22 @@ def test_quantize_stores_tables_in_less_memory(
     assert printed(capsys, "generate", tmp_path / "q", "Chapter", "--max-new-tokens", "2").startswith(
         "Chapter"
     )
+
+
+@pytest.mark.parametrize("verb", ["quantize", "convert official"])
+def test_a_save_that_fails_leaves_no_folder(
+    verb: str, ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, save = MemoryFormerForCausalLM.from_pretrained(ours), MemoryFormerForCausalLM.save_pretrained
+
+    def full(model: Any, folder: Path, **settings: Any) -> None:
+        save(model, folder, **settings)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("memoryformer.convert.official.convert_official", {ours: model}.get)
+    monkeypatch.setattr(MemoryFormerForCausalLM, "save_pretrained", full)
+    assert "No space left" in refused(capsys, *verb.split(), ours, tmp_path / "deep" / "out", code=1)
+    assert not list((tmp_path / "deep").iterdir())
 
 
 def test_convert_official_saves_what_the_converter_makes(
@@ -320,13 +362,20 @@ def test_bench_prints_a_table_and_writes_json(
         (("eval", "OURS", "--text", "text.txt", "--context-length", "1"), "it takes two tokens"),
         (("eval", "EMPTY", "--text", "text.txt"), "cannot be loaded"),
         (("generate", "OURS", ""), "the prompt is empty"),
-        (("generate", "OURS", "Chapter 5. The"), "65 tokens are more than max_position_embeddings 64"),
+        (("eval", "text.txt", "--text", "text.txt"), "text.txt is a file; a model is a folder"),
+        (("flops", "no/such/model"), "there is no folder no/such/model, and it is no hub id"),
         (("generate", "OURS", "a", "--temperature", "-1"), "it must be 0 or more"),
         (("generate", "OURS", "a", "--temperature", "nan"), "it must be 0 or more, and finite"),
         (("eval", "CUT", "--text", "text.txt"), "are damaged or cut short"),
         (("quantize", "CUT", "OUT"), "are damaged or cut short"),
         (("eval", "OTHER_TAU", "--text", "text.txt"), "have other sizes than its config.json says"),
         (("bench", "-o", "nowhere/bench.json"), "there is no folder nowhere"),
+        (("bench", "-o", "EMPTY"), "is a folder; give the file to write to"),
+        (
+            ("buckets", "OURS", "text.txt", "--figures", "SHORT"),
+            "short.txt is a file; --figures is the folder",
+        ),
+        (("train", "run.toml", "-o", "text.txt"), "text.txt is a file; --out is the folder to write to"),
         (("buckets", "OURS", "nowhere.txt"), "cannot be read"),
         (("buckets", "OURS", "SHORT"), "a sequence needs 64"),
         (("buckets", "LLAMA", "text.txt"), "has no MemoryLayer"),
@@ -334,6 +383,8 @@ def test_bench_prints_a_table_and_writes_json(
         (("quantize", "LLAMA", "OUT"), "has no MemoryLayer"),
         (("quantize", "OURS", "OURS"), "is the model that is read; give another folder"),
         (("quantize", "OURS", "text.txt"), "text.txt is a file; OUT is the folder"),
+        (("quantize", "OURS", "LLAMA"), "is there already and not empty; give another folder as OUT"),
+        (("convert", "official", "EMPTY", "LLAMA"), "is there already and not empty"),
         (("convert", "official", "EMPTY", "OUT"), "EMPTY"),
         (("probe", "LLAMA", "text.txt", "--match", "*.ffn.*"), "*.mlp.down_proj"),
         (("probe", "LLAMA", "text.txt", "--tau", "17"), "tau is 17"),
@@ -387,6 +438,7 @@ def test_assert_makes_claims_c1_and_c2_gating(
 @pytest.mark.parametrize(
     ("missing", "function", "arguments", "extra"),
     [
+        ("huggingface_hub", "memoryformer.hub.find_model", ("eval", "LLAMA", "--text", "text.txt"), "hf"),
         ("transformers", "memoryformer.hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
         ("lmlab.train", "memoryformer.reproduce.training.run_config", ("train", "run.toml"), "reproduce"),
         ("tenfold", "tenfold.Experiment.reproduce", ("reproduce",), "reproduce"),

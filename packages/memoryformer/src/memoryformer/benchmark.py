@@ -343,13 +343,15 @@ def _last_cache(device: str) -> int:
 
 def _environment(device: str, threads: int) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return {
+    found: dict[str, Any] = {
         "device": name,
         "threads": threads,
         "torch": torch.__version__,
         "backend": backends.name_for(device),
-        "load": os.getloadavg()[0],
     }
+    if hasattr(os, "getloadavg"):  # not on Windows
+        found["load"] = os.getloadavg()[0]
+    return found
 
 
 def _processor() -> str:

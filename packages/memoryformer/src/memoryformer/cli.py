@@ -15,6 +15,8 @@ import typer
 
 from memoryformer import screen
 from memoryformer.errors import MemoryFormerError
+from memoryformer.folders import check_folder, check_new_folder, whole_folder
+from memoryformer.hub import load_config, load_model
 
 app = typer.Typer(
     name="memoryformer",
@@ -64,6 +66,7 @@ def train(
         screen.show(asdict(plan(run, gpus=gpus, days=days)), as_json, screen.plan)
         return
     folder = output or Path("runs") / Path(config).stem
+    check_folder(folder, "--out")
     try:
         with screen.progress("training") as on_progress:
             metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
@@ -96,7 +99,7 @@ def evaluate(
     if not names and text is None:
         raise MemoryFormerError("say what to measure: --text FILE, --tasks NAMES, or both")
     content = None if text is None else read_text(text)
-    model, tokenizer = _load(checkpoint)
+    model, tokenizer = load_model(checkpoint)
     measured: dict[str, Any] = {}
     if content is not None:
         measured["text"] = asdict(score_text(model, tokenizer, content, context_length or _longest(model)))
@@ -118,10 +121,11 @@ def generate(
 
     if not 0 <= temperature < float("inf"):
         raise MemoryFormerError(f"--temperature {temperature:g}: it must be 0 or more, and finite")
-    model, tokenizer = _load(checkpoint)
+    model, tokenizer = load_model(checkpoint)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     if not ids.numel():
         raise MemoryFormerError("the prompt is empty: give at least a word to begin with")
+    _check_room(model, ids.shape[1], max_new_tokens)
     if hasattr(model, "compile_decode"):  # not of a model that was changed by apply_memoryformer
         model.compile_decode()
     torch.manual_seed(seed)
@@ -140,7 +144,13 @@ def flops(
     """Table 1's FLOPs, with the parameters and bytes that it leaves out beside them."""
     from memoryformer.flops import compare
 
-    screen.show(compare(_config(model, variant), seq), as_json, screen.costs)
+    if Path(model).exists() or "/" in model:
+        config = load_config(model)
+    else:
+        from memoryformer.hf.config import MemoryFormerConfig
+
+        config = MemoryFormerConfig.preset(model, variant=variant)
+    screen.show(compare(config, seq), as_json, screen.costs)
 
 
 @app.command()
@@ -159,7 +169,11 @@ def buckets(
     from memoryformer.statistics import bucket_stats
     from memoryformer.texts import token_sequences
 
-    model, tokenizer = _load(checkpoint)
+    if figures is not None:
+        import matplotlib  # noqa: F401  # if it is missing, that is told before the counting
+
+        check_folder(figures, "--figures")
+    model, tokenizer = load_model(checkpoint)
     ids = token_sequences(text, tokenizer, tokens, min(length, _longest(model)))
     stats = bucket_stats(model, ids)
     if figures is not None:
@@ -182,11 +196,12 @@ def quantize(
     from memoryformer.quantization import quantize_tables_
 
     _check_output(output, checkpoint)
-    model, tokenizer = _load(checkpoint)
+    model, tokenizer = load_model(checkpoint)
     before = _table_bytes(model)
     quantize_tables_(model, dtype)
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    with whole_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     saved = {"output": str(output), "table_bytes": _table_bytes(model), "table_bytes_before": before}
     screen.show(saved, as_json, screen.quantized)
 
@@ -204,7 +219,8 @@ def official(
 
     _check_output(output, str(source))
     model = convert_official(source)
-    model.save_pretrained(output)
+    with whole_folder(output) as folder:
+        model.save_pretrained(folder)
     saved = {"output": str(output), "parameters": sum(parameter.numel() for parameter in model.parameters())}
     screen.show(saved, as_json, screen.converted)
 
@@ -227,7 +243,7 @@ def probe(
     from memoryformer.probing import probe as fit
     from memoryformer.texts import token_sequences
 
-    loaded, tokenizer = _load(model)
+    loaded, tokenizer = load_model(model)
     ids = token_sequences(text, tokenizer, tokens, length)
     with screen.progress("fitting") as on_progress:
         found = fit(
@@ -270,6 +286,8 @@ def bench(
 
     if output is not None and not output.parent.is_dir():
         raise MemoryFormerError(f"--out {output}: there is no folder {output.parent}")
+    if output is not None and output.is_dir():
+        raise MemoryFormerError(f"--out {output} is a folder; give the file to write to")
     with screen.progress("timing") as on_progress:
         report = measure(
             _whole_numbers("--widths", widths),
@@ -317,62 +335,22 @@ def reproduce(
 
 
 def _check_output(output: Path, source: str) -> None:
-    if output.exists() and not output.is_dir():
-        raise MemoryFormerError(f"{output} is a file; OUT is the folder to write to")
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise MemoryFormerError(f"{output} is the model that is read; give another folder to write to")
+    check_new_folder(output, "OUT")
 
 
-def _load(source: str) -> tuple[Any, Any]:
-    """A causal language model in evaluation mode, on the accelerator if there is one, and its tokenizer."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    import memoryformer.hf  # noqa: F401  # so that transformers knows the model type
-
-    if not sys.stderr.isatty():
-        disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        if isinstance(error, MemoryFormerError):
-            raise
-        reason = str(error).partition("\n")[0]
-        where = "" if Path(source).exists() else f"there is no folder {source}, and from the hub: "
-        raise MemoryFormerError(f"the model {source} cannot be loaded: {where}{reason}") from error
-    except SafetensorError as error:
-        raise MemoryFormerError(f"the weights of {source} are damaged or cut short: {error}") from error
-    except RuntimeError as error:
-        if "ignore_mismatched_sizes" not in str(error):
-            raise
-        raise MemoryFormerError(
-            f"the weights of {source} have other sizes than its config.json says: correct it, or load "
-            "the checkpoint it belongs to"
-        ) from error
-    if torch.accelerator.is_available():
-        torch.nn.Module.to(model, torch.accelerator.current_accelerator())
-    return model.eval(), tokenizer
-
-
-def _config(source: str, variant: str) -> Any:
-    from transformers import AutoConfig
-
-    from memoryformer.hf.config import MemoryFormerConfig
-
-    if not Path(source).exists() and "/" not in source:
-        return MemoryFormerConfig.preset(source, variant=variant)
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        if isinstance(error, MemoryFormerError):
-            raise
-        raise MemoryFormerError(f"{source} has no config that can be read: {error}") from error
-    if not isinstance(config, MemoryFormerConfig):
-        raise MemoryFormerError(f"{source} is a {config.model_type} model; flops counts MemoryFormer models")
-    return config
+def _check_room(model: Any, prompt_tokens: int, new_tokens: int) -> None:
+    """The last new token is not read again, so it needs no position."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or prompt_tokens + new_tokens - 1 <= limit:
+        return
+    room = limit + 1 - prompt_tokens
+    raise MemoryFormerError(
+        f"--max-new-tokens {new_tokens} is more than the model has positions for (max_position_embeddings "
+        f"{limit}): the prompt has {prompt_tokens} tokens, "
+        + (f"so ask for {room} at most" if room > 0 else "so give a shorter one")
+    )
 
 
 def _longest(model: Any) -> int:
@@ -395,8 +373,9 @@ def _whole_numbers(option: str, text: str) -> list[int]:
 
 EXTRAS = {
     "transformers": "hf",
+    "huggingface_hub": "hf",  # comes with transformers, and so do the next two
     "tokenizers": "hf",
-    "yaml": "hf",  # comes with transformers
+    "yaml": "hf",
     "scipy": "fit",
     "lm_eval": "eval",
     "matplotlib": "plot",

@@ -25,9 +25,8 @@ from memoryformer.layers import check_sizes
 Architecture = Literal["memoryformer", "transformer"]
 Convention = Literal["paper", "exact"]
 
-HASH_OPS = (
-    3  # operations per number hashed: its sign bit into the code, exp(-2|z|/t), a factor of the product
-)
+# Operations per number hashed: its sign bit into the code, exp(-2|z|/t), a factor of the product.
+HASH_OPS = 3
 
 
 @dataclass(frozen=True)

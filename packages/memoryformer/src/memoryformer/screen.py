@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memoryformer.benchmark import Report
 
 Row = Sequence[str]
+UNITS = ("", "k", "M", "G", "T", "P")
 
 
 def show(value: Any, as_json: bool, rows: Callable[[Any], Sequence[Row]]) -> None:
@@ -95,35 +96,35 @@ def costs(found: Mapping[str, Any]) -> list[Row]:
     """Of `flops.compare`: Table 1, and what stands behind it."""
     ours, dense = found["memoryformer"], found["transformer"]
 
-    def pair(name: str, number: Callable[[Mapping[str, Any]], int], unit: Callable[[float], str]) -> Row:
+    def pair(name: str, number: Callable[[Mapping[str, Any]], int], told: Callable[..., Row]) -> Row:
         a, b = number(ours), number(dense)
-        return (name, unit(a), unit(b), f"{a / b:.2f}")
+        return (name, *told(a, b), f"{a / b:.2f}")
 
     shape = f"{found['num_hidden_layers']} layers, d {found['hidden_size']}, {found['seq_len']} tokens"
     rows: list[Row] = [(shape, "MemoryFormer", "transformer", "ratio")]
     rows += [
-        pair("FLOPs of a block without attention (as the paper counts)", lambda x: x["block"]["fc"], _flops),
-        pair("  counted exactly", lambda x: x["block_exact"]["fc"], _flops),
-        pair("FLOPs of a block (as the paper counts)", lambda x: x["block"]["total"], _flops),
-        pair("FLOPs of the model with its head, exactly", lambda x: x["model"]["total"], _flops),
+        pair("FLOPs of a block without attention (as the paper counts)", lambda x: x["block"]["fc"], _counts),
+        pair("  counted exactly", lambda x: x["block_exact"]["fc"], _counts),
+        pair("FLOPs of a block (as the paper counts)", lambda x: x["block"]["total"], _counts),
+        pair("FLOPs of the model with its head, exactly", lambda x: x["model"]["total"], _counts),
         pair(
             "parameters in tables | matrices",
             lambda x: x["parameters"].get("tables", x["parameters"].get("fc", 0)),
-            _millions,
+            _counts,
         ),
-        pair("parameters", lambda x: x["parameters"]["total"], _millions),
+        pair("parameters", lambda x: x["parameters"]["total"], _counts),
     ]
     for dtype in ("float32", "bfloat16", "int8"):
         rows += [
             pair(
                 f"bytes read per decoded token, {dtype}: layers",
                 lambda x, dtype=dtype: x["bytes_per_token"][dtype]["fc"],  # type: ignore[misc]
-                _bytes,
+                _sizes,
             ),
             pair(
                 "  with the head",
                 lambda x, dtype=dtype: x["bytes_per_token"][dtype]["total"],  # type: ignore[misc]
-                _bytes,
+                _sizes,
             ),
         ]
     return rows
@@ -210,12 +211,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _flops(number: float) -> str:
-    return f"{number / 1e9:.2f} G"
+def _counts(*numbers: int) -> Row:
+    """Numbers with one unit, that of the largest."""
+    power = min((len(str(max(numbers))) - 1) // 3, len(UNITS) - 1)
+    return [f"{number / 1000**power:,.4g} {UNITS[power]}".rstrip() for number in numbers]
 
 
-def _millions(number: float) -> str:
-    return f"{number / 1e6:,.1f} M"
+def _sizes(*numbers: int) -> Row:
+    return [_bytes(number) for number in numbers]
 
 
 def _bytes(number: float) -> str:
