@@ -54,6 +54,30 @@ def test_every_tile_is_in_the_golden_table() -> None:
     assert all(row["spill_bytes"] == 0 for row in golden)
 
 
+def test_every_choice_of_flags_is_compiled() -> None:
+    """What only a launcher would ask for could spill unseen. `token_grad` is never asked for nothing."""
+    script = (
+        "import json; from memoryformer_triton.aot import entries\n"
+        "found = {}\n"
+        "for s in entries():\n"
+        "    flags = {name: value for name, value in s.constexprs.items() if type(value) is bool}\n"
+        "    found.setdefault(s.fn.__name__, set()).add(tuple(sorted(flags.items())))\n"
+        "print(json.dumps({name: sorted(flags) for name, flags in found.items()}))"
+    )
+    compiled = json.loads(run(script))
+    choices = {
+        "lookup": 4,
+        "hash_lookup": 8,
+        "hash_chunks": 2,
+        "input_grad": 2,
+        "table_grad": 4,
+        "add_pieces": 1,
+    }
+    assert {name: len(flags) for name, flags in compiled.items()} == choices | {"token_grad": 3}
+    for name, count in choices.items():
+        assert {2 ** len(flags) for flags in compiled[name]} == {count}
+
+
 def test_rows_are_fetched_16_bytes_a_load() -> None:
     """16 tokens by 256 columns: 32 numbers a thread, 4 loads in bfloat16; 16 and 1 in int8, with 8 warps.
 

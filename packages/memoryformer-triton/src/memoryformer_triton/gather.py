@@ -103,7 +103,7 @@ def launch(
     }
     if tokens > FEW_TOKENS:
         codes, weights = launch_hash(z, score, temperature)
-        tile = lookup_tile(width, tables.itemsize)
+        tile = lookup_tile(width, widens=tables.itemsize < z.itemsize)
         with on_device(z):
             lookup[(triton.cdiv(tokens, tile.things), triton.cdiv(width, tile.columns))](
                 codes, weights, tables, *values, y, tokens, chunks, *steps,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import replace
 
 import triton
 import triton.language as tl
 
 from memoryformer_triton.gather import hash_lookup, lookup
 from memoryformer_triton.hashing import hash_chunks, input_grad, log_of
-from memoryformer_triton.signatures import compile_spec
+from memoryformer_triton.signatures import INPUTS, compile_spec
 from memoryformer_triton.sorted_grad import add_pieces, table_grad
 from memoryformer_triton.tiles import (
     CHUNKS,
@@ -28,6 +30,20 @@ COMPILED = ("bf16", "fp32", "i8")
 # One width for each number of columns that a block of `table_grad` may have.
 WIDTHS = (512, 1024, 3072)
 TAU = 8
+# What `kernel_specs` leaves out, and a launcher may ask for: each other choice of a kernel's flags, by name.
+# (Scales come with int8 and with nothing else; `token_grad_q` is `token_grad` without the tables.)
+SOFTMAX, NO_BIAS, NO_Q, WHOLE = {"SCALED": False}, {"HAS_BIAS": False}, {"NEEDS_Q": False}, {"SPLIT": False}
+VARIANTS: Mapping[str, Mapping[str, Mapping[str, bool]]] = {
+    "lookup": {"no_bias": NO_BIAS},
+    "hash_lookup": {"no_bias": NO_BIAS, "softmax": SOFTMAX, "no_bias_softmax": NO_BIAS | SOFTMAX},
+    "hash": {"softmax": SOFTMAX},
+    "input_grad": {"softmax": SOFTMAX},
+    "table_grad": {"no_q": NO_Q, "whole": WHOLE, "whole_no_q": WHOLE | NO_Q},
+    "token_grad": {"no_q": NO_Q},
+}
+# Tables of one dtype under activations of another: autocast, or bfloat16 or int8 tables in a float32 model.
+ACTIVATIONS = {"fp32": "bf16", "bf16": "fp32", "i8": "fp32"}
+MIXED = ("lookup", "hash_lookup", "table_grad", "token_grad", "token_grad_q")
 
 
 def lookup_specs(target: str, dtype: str, width: int, tau: int) -> list[CompileSpec]:
@@ -35,7 +51,7 @@ def lookup_specs(target: str, dtype: str, width: int, tau: int) -> list[CompileS
     types = {"codes": codes_type(tau)}
     known = {"H": width, "TAU": tau, "ACC": tl.float32, "HAS_BIAS": True, "HAS_SCALES": dtype == "i8"}
     place = (types, target, dtype, width)
-    tile, small = lookup_tile(width, 1 if dtype == "i8" else 2), small_lookup_tile(width)
+    tile, small = lookup_tile(width, dtype == "i8"), small_lookup_tile(width)
     return [
         compile_spec(
             "lookup", lookup, {**known, "BLOCK_N": tile.things, "BLOCK_H": tile.columns}, tile, *place
@@ -99,8 +115,27 @@ def kernel_specs(target: str, dtype: str, width: int, tau: int) -> list[CompileS
     return found
 
 
+def variants(spec: CompileSpec) -> list[CompileSpec]:
+    """Return the kernel with its other flags, and with activations of another dtype than its tables."""
+    found = [
+        replace(spec, name=f"{spec.name}_{name}", constexprs={**spec.constexprs, **flags})
+        for name, flags in VARIANTS.get(spec.name, {}).items()
+    ]
+    if spec.name in MIXED:
+        other = ACTIVATIONS[spec.dtype]
+        types = {**spec.types, **{name: f"*{other}" for name in spec.types if name in INPUTS}}
+        options = spec.options
+        if spec.name == "lookup":
+            options = lookup_tile(spec.head_dim, widens=spec.dtype != "fp32").options
+        found.append(replace(spec, name=f"{spec.name}_of_{other}", types=types, options=options))
+    return found
+
+
 def specs() -> list[CompileSpec]:
-    """Return what is compiled at every commit: all kernels at one width, `table_grad` with each tile."""
+    """Return what is compiled at every commit: all kernels at one width, `table_grad` with each tile.
+
+    Each with every choice of its flags.
+    """
     found = []
     for target, dtype in itertools.product(TARGETS, COMPILED):
         found += kernel_specs(target, dtype, 1024, TAU)
@@ -108,4 +143,4 @@ def specs() -> list[CompileSpec]:
             for width in WIDTHS:
                 if width != 1024:
                     found += table_grad_specs(target, dtype, width, TAU)
-    return found
+    return found + [variant for spec in found for variant in variants(spec)]

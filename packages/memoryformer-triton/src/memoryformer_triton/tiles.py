@@ -63,12 +63,13 @@ class Tile:
 CHUNKS = Tile(things=128, columns=1, num_warps=4)
 
 
-def lookup_tile(width: int, itemsize: int) -> Tile:
+def lookup_tile(width: int, widens: bool) -> Tile:
     """Return 16 tokens by up to 256 columns: 32 sums a thread, four loads of 16 bytes in bfloat16.
 
-    In int8, 16 sums and one load: with 32 sums the compiler spills on sm_80.
+    `widens`: y has more bytes a number than the tables (int8; bfloat16 in a float32 model). Then 16 sums, for
+    with 32 the compiler spills, of int8 on sm_80 and of bfloat16 on sm_100.
     """
-    return tile(16, columns_of(width, 256), 16 if itemsize == 1 else 32)
+    return tile(16, columns_of(width, 256), 16 if widens else 32)
 
 
 def small_lookup_tile(width: int) -> Tile:
