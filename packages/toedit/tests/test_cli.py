@@ -132,6 +132,29 @@ def test_the_flags_win_over_the_config_file_and_the_manifest_has_the_result(
     assert rates == run(capsys, "calibrate", corpus, "--model", model, *flags, *target)[0]
 
 
+def test_a_second_prior_is_named_by_agree(
+    corpus: Path,
+    model: str,
+    tmp_path: Path,
+    tiny_llama: Any,
+    tokenizer: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    second, out = tmp_path / "second", tmp_path / "out"
+    tiny_llama(initializer_range=0.5).save_pretrained(second)
+    tokenizer.save_pretrained(second)
+    flags = ("--model", model, "--agree", second, "--temperature", 3, "--top-k", 320)
+    target = ("--target-rate", 0.05, "--of", "candidates", "--json")
+    found = json.loads(run(capsys, "calibrate", corpus, *flags, *target)[0])
+    edit = ("edit", corpus, "--out", out, *flags, "--threshold", repr(found["threshold"]), "--json")
+    counts = json.loads(run(capsys, *edit)[0])
+    assert counts["n_candidates"] / counts["n_tokens"] == found["candidate_rate"] > 0
+    assert read_manifest(out).header["settings"]["agree"] == str(second)
+    assert "is complete already" in run(capsys, *edit, "--resume")[1]
+    without = [part for part in edit if part not in ("--agree", second)]
+    assert f'settings.agree: "{second}" there, null now' in run(capsys, *without, "--resume", code=2)[1]
+
+
 def chats(n: int) -> list[dict[str, Any]]:
     said = [("user", f"the mat {n}?"), ("assistant", f"the cat sat on mat {n}, hello world, the hat")]
     return [{"role": role, "content": content} for role, content in said]

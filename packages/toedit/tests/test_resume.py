@@ -36,6 +36,8 @@ commits.CHUNK = 2
 class FakeEditor:
     """Writes the first letter large, refuses every seventh document, and logs what it works on."""
 
+    second = None
+
     def __init__(self, log: Path, before: Callable[[int], None] = lambda n: None) -> None:
         self.log, self.before = log, before
         self.tokenizer = SimpleNamespace(base=None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from toedit.agreement import decisive
 from toedit.config import EditConfig
 from toedit.editing import fulfils, swap_probabilities
 from toedit.errors import ToEditError
@@ -74,14 +75,15 @@ class Sample:
     def _part(
         text: ScoredText, every: EditConfig, specials: frozenset[int]
     ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-        """(log P, swap probability) of the tokens that may be candidates."""
-        free = fulfils(text.log_p, every) & ~text.protected
+        """(log P, swap probability) of the tokens that may be candidates; the `decisive` one of two."""
+        log_p = text.log_p if text.second is None else decisive(text.log_p, text.second, every)
+        free = fulfils(log_p, every) & ~text.protected
         if every.avoid_specials and specials:
             free &= ~np.isin(text.ids, np.fromiter(specials, np.int64))
         if every.low == "drop":
             free &= ~(text.log_p < np.log(every.low_threshold))
         swap = swap_probabilities(text.ids, text.scores, every, text.protected, specials)
-        return text.log_p[free], swap[free]
+        return log_p[free], swap[free]
 
     def rates(self, threshold: float) -> Rates:
         """The rates of a threshold, before `max_edit_fraction`."""

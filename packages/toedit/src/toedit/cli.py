@@ -17,6 +17,7 @@ import typer
 
 from toedit import cli_studies, screen
 from toedit.cli_options import (
+    Agree,
     AsJson,
     Backend,
     ConfigFile,
@@ -61,6 +62,7 @@ def edit(
     inputs: Inputs,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of results.")],
     model: Model = None,
+    agree: Agree = None,
     backend: Backend = "transformers",
     options: Options = None,
     preset: Preset = None,
@@ -105,11 +107,12 @@ def edit(
         None if id_from == "hash" else id_column,
         provenance,
         shard_rows,
+        agree,
     )
     job = EditJob(inputs, out, job_settings, resume)
     if job.complete:
         screen.tell(f"toedit: {out} is complete already")
-    editor: Any = None if job.complete else _editor(job_settings.model, config, backend, options)
+    editor: Any = None if job.complete else _editor(job_settings.model, config, backend, options, agree)
     try:
         with screen.progress("editing") as on_progress:
             done = job.run(editor, on_progress)
@@ -208,6 +211,7 @@ def calibrate(
         int, typer.Option(help="Documents that are scored, from the whole corpus.", min=1)
     ] = 200,
     model: Model = None,
+    agree: Agree = None,
     backend: Backend = "transformers",
     options: Options = None,
     preset: Preset = None,
@@ -230,7 +234,7 @@ def calibrate(
     config = edit_config(preset, config_file, flags, settings)
     columns = layout_named(layout, text_column)
     rows = sample_rows(inputs, sample, columns)
-    editor = _editor(model, config, backend, options)
+    editor = _editor(model, config, backend, options, agree)
     scored = Sample(editor, [row.document(columns, editor.tokenizer.base) for row in rows])
     found = scored.calibrate(target_rate, of)  # type: ignore[arg-type]  # it refuses other words
     rates = [scored.rates(threshold) for threshold in THRESHOLDS]
@@ -274,17 +278,29 @@ def _default_model() -> str:
     return SMALL_PRIOR if find_spec("tenfold") and find_spec("lmlab") else DEFAULT_PRIOR
 
 
-def _editor(model: str | None, config: EditConfig, backend: str, options: Sequence[str] | None) -> Editor:
+def _editor(
+    model: str | None,
+    config: EditConfig,
+    backend: str,
+    options: Sequence[str] | None,
+    agree: str | None = None,
+) -> Editor:
     from toedit.editor import Editor
 
     if not sys.stderr.isatty():  # bars of others, which do not look whether there is a terminal
         os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
-    name = model or _default_model()
-    if name == SMALL_PRIOR:
-        from toedit.reproduce.verb import small_prior
+    second = None if agree is None else _place(agree)
+    given = assignments("--option", options)
+    return Editor.from_pretrained(_place(model or _default_model()), config, backend, agree=second, **given)
 
-        name = small_prior()
-    return Editor.from_pretrained(name, config, backend, **assignments("--option", options))
+
+def _place(model: str) -> str:
+    """Where the model is; the small prior is a data set."""
+    if model != SMALL_PRIOR:
+        return model
+    from toedit.reproduce.verb import small_prior
+
+    return small_prior()
 
 
 def _show_stats(stats: EditStats, n_quarantined: int, as_json: bool) -> None:

@@ -27,6 +27,13 @@ Model = Annotated[
         "where toedit[reproduce] is installed, else that of the hub."
     ),
 ]
+Agree = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="MODEL",
+        help="A second prior with the same tokenizer: only tokens that both find too easy are edited.",
+    ),
+]
 Backend = Annotated[str, typer.Option(help="transformers, vllm or llama_cpp.")]
 Options = Annotated[
     Optional[list[str]],  # noqa: UP045

@@ -80,6 +80,7 @@ class ScoredText:
     offsets    int64 [n, 2]  the characters that each token covers
     protected  bool [n]      tokens that are never touched
     scores     log P of each token, and the top tokens of the candidates
+    second     float32 [n]   log P of each token under the second prior, where there is one
     """
 
     document: Document
@@ -87,6 +88,7 @@ class ScoredText:
     offsets: NDArray[np.int64]
     protected: NDArray[np.bool_]
     scores: Scores
+    second: NDArray[np.floating] | None = None
 
     @property
     def log_p(self) -> NDArray[np.floating]:

@@ -71,6 +71,14 @@ def fulfils(log_p: NDArray[np.floating], cfg: EditConfig) -> NDArray[np.bool_]:
     return exact >= cut - slack if cfg.condition == "ge" else exact <= cut + slack
 
 
+def is_low(log_p: NDArray[np.floating], cfg: EditConfig) -> NDArray[np.bool_]:
+    """Whether `low="drop"` deletes a token, for log probabilities of any shape; False for NaN."""
+    if cfg.low != "drop":
+        return np.zeros(log_p.shape, dtype=bool)
+    cut = log(cfg.low_threshold)
+    return log_p.astype(np.float64) < cut - _rounding(log_p, cut)
+
+
 def _rounding(log_p: NDArray[np.floating], cut: float) -> float:
     return 4 * float(np.finfo(log_p.dtype).eps) * max(1.0, abs(cut))
 
@@ -140,10 +148,7 @@ def _masks(
     free = np.ones(len(ids), dtype=bool) if protected is None else ~protected
     if cfg.avoid_specials and specials:
         free &= ~np.isin(ids, np.fromiter(specials, np.int64))
-    dropped = np.zeros(len(ids), dtype=bool)
-    if cfg.low == "drop":
-        cut = log(cfg.low_threshold)
-        dropped = free & (log_p.astype(np.float64) < cut - _rounding(log_p, cut))
+    dropped = free & is_low(log_p, cfg)
     return free & fulfils(log_p, cfg) & ~dropped, dropped
 
 

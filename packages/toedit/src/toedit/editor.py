@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toedit.agreement import LOG_P_ONLY, check_same_tokenizer, disagreed
 from toedit.backends import backend_class, is_backend
 from toedit.chat import conversation
 from toedit.config import OFF, EditConfig
 from toedit.documents import Document, EditFailure, EditResult, ScoredText, check_unique, or_raise
-from toedit.editing import DROPPED, edit_scores, swap_probabilities
+from toedit.editing import DROPPED, Scores, edit_scores, swap_probabilities
 from toedit.errors import ToEditError
 from toedit.protection import protected_tokens
 from toedit.splicing import splice
@@ -50,6 +51,8 @@ class Editor:
     `model` is a causal language model of transformers, a `vllm.LLM`, a `llama_cpp.Llama`, as `backend` says,
     or an object with the interface of `toedit.backends.base.Backend`; `options` go to the backend.
     `tokenizer` is the model's fast tokenizer. The window is cut to what the model takes in one piece.
+    `agree` is a second prior with its tokenizer, which has to be the same one: only tokens that fulfil the
+    condition under both are edited (`toedit.agreement`). It costs a second forward pass and a second model.
 
     The edit of a document depends on its text, its id, the config and the prior, not on the other documents.
 
@@ -62,16 +65,25 @@ class Editor:
         tokenizer: PreTrainedTokenizerBase,
         config: EditConfig | None = None,
         backend: str = "transformers",
+        *,
+        agree: tuple[Any, PreTrainedTokenizerBase] | None = None,
         **options: Any,
     ) -> None:
         self.config = config or EditConfig()
         self.backend: Backend = model if is_backend(model) else backend_class(backend)(model, **options)
+        self.second: Backend | None = None
         self.tokenizer = TextTokenizer(tokenizer, self.backend.vocab_size)
         if self.config.top_k > self.backend.vocab_size:
             raise ToEditError(
                 f"top_k is {self.config.top_k}, more than the {self.backend.vocab_size} tokens of the model"
             )
-        self.window = min(self.config.window, self.backend.max_window or self.config.window)
+        if agree is not None:
+            other, its_tokenizer = agree
+            self.second = other if is_backend(other) else backend_class(backend)(other, **options)
+            second_tokenizer = TextTokenizer(its_tokenizer, self.second.vocab_size)
+            check_same_tokenizer(self.tokenizer, second_tokenizer, self.config.add_bos)
+        limits = [prior.max_window for prior in (self.backend, self.second) if prior is not None]
+        self.window = min([self.config.window, *filter(None, limits)])
         self.bos = self.tokenizer.bos(self.config.add_bos)
         split(np.zeros(1, np.int64), self.window, self.config.overlap, self.bos)  # refuses what cannot be
 
@@ -81,9 +93,12 @@ class Editor:
         name: str = DEFAULT_PRIOR,
         config: EditConfig | None = None,
         backend: str = "transformers",
+        *,
+        agree: str | None = None,
         **options: Any,
     ) -> Editor:
-        """An editor with a model of the hub, a folder, or a GGUF file.
+        """An editor with a model of the hub, a folder, or a GGUF file; `agree` names a second prior likewise,
+        for the same backend and with the same options.
 
         `options` go to the backend: for "transformers" `batch_tokens`, `head_rows` and what
         `AutoModelForCausalLM.from_pretrained` takes, for "vllm" what `vllm.LLM` takes, for "llama_cpp" what
@@ -92,8 +107,10 @@ class Editor:
         Raises `ToEditError` if the model cannot be had, saying what to do.
         """
         config = config or EditConfig()
-        prior, tokenizer = backend_class(backend).from_pretrained(name, config, **options)
-        return cls(prior, tokenizer, config)
+        load = backend_class(backend).from_pretrained
+        prior, tokenizer = load(name, config, **options)
+        second = None if agree is None else load(agree, config, **options)
+        return cls(prior, tokenizer, config, agree=second)
 
     def edit(
         self, text: str, doc_id: int | str, editable: Sequence[tuple[int, int]] | None = None
@@ -220,19 +237,35 @@ class Editor:
         self, prepared: list[_Prepared | EditFailure], config: EditConfig
     ) -> Iterator[ScoredText | EditFailure]:
         windows = [window for item in prepared if isinstance(item, _Prepared) for window in item.windows]
-        scores = iter(self.backend.score(windows, config))
+        parts = [(self.backend, iter(self.backend.score(windows, config)))]
+        if self.second is not None:
+            parts.append((self.second, iter(self.second.score(windows, LOG_P_ONLY))))
         for item in prepared:
             if isinstance(item, EditFailure):
                 yield item
                 continue
-            own = list(islice(scores, len(item.windows)))
+            own = [(prior, list(islice(scores, len(item.windows)))) for prior, scores in parts]
+            yield self._merged(item, own, config)
+
+    def _merged(
+        self, item: _Prepared, parts: list[tuple[Backend, list[Scores]]], config: EditConfig
+    ) -> ScoredText | EditFailure:
+        """A document's scores from those of its windows, by each prior."""
+        merged: list[Scores] = []
+        for prior, scores in parts:
             try:
-                merged = merge(len(item.ids), item.windows, own)
+                merged.append(merge(len(item.ids), item.windows, scores))
             except ToEditError as error:
-                reason = f"{error}, computed in {self.backend.dtype}; run the model in float32 or bfloat16"
-                yield EditFailure(item.document.doc_id, reason)
-                continue
-            yield ScoredText(item.document, item.ids, item.offsets, item.protected, merged)
+                which = "the second prior: " if prior is self.second else ""
+                advice = f"computed in {prior.dtype}; run the model in float32 or bfloat16"
+                return EditFailure(item.document.doc_id, f"{which}{error}, {advice}")
+        first, *others = merged
+        scored = ScoredText(item.document, item.ids, item.offsets, item.protected, first)
+        if not others:
+            return scored
+        second = others[0].log_p
+        protected = item.protected | disagreed(first.log_p, second, config)
+        return replace(scored, protected=protected, second=second)
 
     def _edited(self, scored: ScoredText) -> EditResult:
         document, ids, specials = scored.document, scored.ids, self.tokenizer.specials

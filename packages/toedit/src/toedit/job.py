@@ -59,7 +59,8 @@ class JobSettings:
     """All that the results depend on, but the inputs.
 
     `model`, `backend` and its `options` are kept in the manifest; `id_column` None makes ids of the content.
-    `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits`.
+    `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits`; `agree` names the
+    second prior, where there is one.
     """
 
     config: EditConfig
@@ -70,12 +71,14 @@ class JobSettings:
     id_column: str | None = "id"
     provenance: bool = False
     shard_rows: int = SHARD_ROWS
+    agree: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "config": self.config.to_dict(),
             "model": self.model,
+            "agree": self.agree,
             "backend": self.backend,
             "options": dict(self.options),
             "layout": self.layout.name,
@@ -146,6 +149,10 @@ class EditJob:
 
     def _run(self, editor: Editor, manifest: Manifest, on_progress: Callable[[int, int], None]) -> int:
         tokenizer = editor.tokenizer.base
+        if (self.settings.agree is not None) != (editor.second is not None):
+            raise ToEditError(
+                "the settings' agree and the editor's second prior go together; give both, or none"
+            )
         if self.settings.layout.name == "messages" and not tokenizer.chat_template:
             raise ToEditError(f"the tokenizer of {self.settings.model} has no chat template for messages")
         n_tokens = 0

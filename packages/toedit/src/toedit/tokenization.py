@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +56,14 @@ class TextTokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of the ids, as the tokenizer's decoder gives it."""
         return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def difference(self, other: TextTokenizer) -> str | None:
+        """What makes the other one split texts in another way, in a word; None if nothing does."""
+        own, others = (json.loads(tokenizer._tokenizer.to_str()) for tokenizer in (self, other))
+        for part in ("normalizer", "pre_tokenizer", "added_tokens", "model"):
+            if own[part] != others[part]:
+                return part
+        return None
 
     def bos(self, add: Literal["auto"] | bool) -> int | None:
         """The token to put before a document; "auto": only if the tokenizer does so itself.
