@@ -121,6 +121,7 @@ def test_tools_and_knowledge_are_listed(
         (("--normalization", "best"), 2, "'best'; it is one of auto, none, median"),
         (("--cassette-mode", "play"), 2, "'play'; it is one of record, replay"),
         (("--planner", "llm"), 2, "--planner llm needs --base-url and --model"),
+        (("--seed", "-1"), 2, "Invalid value for '--seed'"),
         (("--max-steps", "0"), 2, "--max-steps is 0: input should be greater than or equal to 1"),
         (("--planner", "magic"), 2, "it is rules or llm"),
         (("--quantity", "LFQ", "--knowledge", "/nowhere"), 2, "no knowledge folder"),

@@ -172,6 +172,34 @@ def test_a_missing_file_and_a_cut_one(tmp_path: Path) -> None:
     (tmp_path / "cut.txt.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cut short"):
         po.read(tmp_path / "cut.txt.gz")
+    (tmp_path / "damaged.txt.gz").write_bytes(whole[:12] + bytes(8) + whole[20:])
+    with pytest.raises(DataError, match=r"damaged.txt.gz is cut short or damaged"):
+        po.read(tmp_path / "damaged.txt.gz")
+    with pytest.raises(DataError, match="is a folder: name the file"):
+        po.read(tmp_path)
+    (tmp_path / "no.parquet").write_bytes(b"nonsense" * 100)
+    with pytest.raises(FormatError, match=r"no.parquet is no Parquet table"):
+        po.read(tmp_path / "no.parquet")
+
+
+def test_a_damaged_fcs_file_is_told_by_its_name(tmp_path: Path) -> None:
+    pytest.importorskip("flowio", reason="needs proteus-omics[fcs]")
+    with pytest.raises(DataError, match="there is no file"):
+        po.read(tmp_path / "none.fcs")
+    for content in (b"nonsense" * 100, b"FCS3.0", b""):
+        (tmp_path / "no.fcs").write_bytes(content)
+        with pytest.raises(FormatError, match=r"no.fcs is no FCS file, or a damaged one"):
+            po.read(tmp_path / "no.fcs")
+
+
+def test_samples_that_the_sheet_leaves_out_are_told(tmp_path: Path) -> None:
+    table = write(tmp_path, "m.tsv", "gene\tpeptides\ta\tb\tc\nG1\t3\t7\t8\t9\nG2\t4\t6\t5\t7\n")
+    sheet = write(tmp_path, "s.csv", "sample_id,arm\na,x\nb,y\n")
+    with pytest.warns(
+        ProteusWarning, match="1 columns of numbers are not in the sample sheet .* left out: c$"
+    ):
+        found = po.read(table, metadata=sheet)
+    assert list(found.obs_names) == ["a", "b"]
 
 
 def test_excel_damage_is_warned_of(tmp_path: Path) -> None:

@@ -142,9 +142,12 @@ def run(
     `cache` is another run's folder whose finished steps are taken where their inputs and
     settings are the same. `test=False` gives fold changes where groups have one sample.
 
-    Raises `DataError`, `DesignError` and their kinds before any statistics, `ResumeError` for a folder of
-    another run. A spent budget and a failed endpoint are no errors: see `Run.exit_code`.
+    Raises `DataError`, `DesignError` and their kinds before any statistics, `ValueError` for a seed below 0,
+    `ResumeError` for a folder of another run. A spent budget and a failed endpoint are no errors: see
+    `Run.exit_code`.
     """
+    if seed < 0:
+        raise ValueError(f"the seed is {seed}; it is 0 or more")
     folder, design, chosen = Path(out), design or Design(), _planner(planner)
     if cassette is not None and not isinstance(chosen, EndpointPlanner):
         raise ValueError(f"a cassette keeps a language model's answers, and the planner is {chosen.name}")

@@ -28,7 +28,7 @@ Sample = Annotated[Text, typer.Option(help="Of cells: the column of their sample
 Time = Annotated[Text, typer.Option(help="A column of times of follow-up.")]
 Event = Annotated[Text, typer.Option(help="A column of events, 0 or 1.")]
 Covariates = Annotated[Optional[list[str]], typer.Option(help="A column to adjust for; repeatable.")]  # noqa: UP045
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 BaseUrl = Annotated[Text, typer.Option(help="An OpenAI-compatible endpoint, ending in /v1.")]
 Model = Annotated[Text, typer.Option(help="Its model.")]
 ApiKey = Annotated[str, typer.Option("--api-key-env", help="The environment variable that holds the key.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,12 +55,20 @@ def classes(markers: pd.Index, panel: pd.DataFrame | None) -> list[str]:
 
 
 def read_fcs(path: Path) -> pd.DataFrame:
-    """Events x markers of an FCS file, with the file's name as `sample_id`."""
+    """Events x markers of an FCS file, with the file's name as `sample_id`.
+
+    Raises `DataError` where there is no file, `FormatError` where it is no FCS file.
+    """
     try:
         import flowio
     except ImportError as error:
         raise MissingExtraError("reading FCS files", "fcs") from error
-    data = flowio.FlowData(str(path))
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        data = flowio.FlowData(str(path))
+    except (ValueError, KeyError, EOFError, struct.error, flowio.exceptions.FlowIOException) as error:
+        raise FormatError(f"{path} is no FCS file, or a damaged one: {error}") from error
     names = [
         (channel.get("pns") or channel.get("PnS") or channel.get("pnn") or channel.get("PnN") or number)
         for number, channel in sorted(data.channels.items(), key=lambda item: int(item[0]))

@@ -42,8 +42,9 @@ def read_matrix(table: pd.DataFrame, samples: Collection[str]) -> Proteins:
     names = {plain(name): name for name in reversed(table.columns)}
     beside = {*IDS, *GENES, *ORGANISMS, *PEPTIDES, "description"}
     columns = [name for name in table.columns if str(name) in known]
+    measured = [name for name in table.columns if plain(name) not in beside and _is_number(table[name])]
     if len(columns) < max(1, len(known)):
-        columns = [name for name in table.columns if plain(name) not in beside and _is_number(table[name])]
+        columns = measured
     if not columns:
         raise FormatError(
             "the table has no column of numbers: proteins x samples, or samples x proteins, is needed"
@@ -68,6 +69,7 @@ def read_matrix(table: pd.DataFrame, samples: Collection[str]) -> Proteins:
         n_peptides=named(PEPTIDES),
         organism=named(ORGANISMS),
         unread=unread,
+        unnamed=[str(name) for name in measured if name not in columns],
     )
 
 

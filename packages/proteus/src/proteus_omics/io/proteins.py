@@ -32,6 +32,8 @@ class Proteins:
     removed: dict[str, int] = field(default_factory=dict)
     unread: list[int] = field(default_factory=list)
     """Rows of the file, from 1, with a text in place of a number."""
+    unnamed: list[str] = field(default_factory=list)
+    """Columns of numbers that the sample sheet does not name, and that are left out."""
 
 
 def rows_of(found: Proteins) -> tuple[pd.DataFrame, list[str]]:
@@ -47,6 +49,11 @@ def rows_of(found: Proteins) -> tuple[pd.DataFrame, list[str]]:
         warnings.append(
             f"{len(found.unread)} rows have a text in place of a number, which counts as missing "
             f"(rows {_first(found.unread)})"
+        )
+    if found.unnamed:
+        warnings.append(
+            f"{len(found.unnamed)} columns of numbers are not in the sample sheet and are left out: "
+            f"{', '.join(found.unnamed[:5])}"
         )
     var = pd.DataFrame(
         {

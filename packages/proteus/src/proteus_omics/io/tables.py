@@ -6,6 +6,7 @@ import gzip
 import io
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -24,10 +25,15 @@ def load_table(path: Path) -> pd.DataFrame:
 
     Raises `DataError` where there is no file or nothing in it, `FormatError` where it is no table.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the file of the table")
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     if path.name.endswith(".parquet"):
-        return pd.read_parquet(path)
+        try:
+            return pd.read_parquet(path)
+        except ValueError as error:  # pyarrow's ArrowInvalid is one
+            raise FormatError(f"{path} is no Parquet table: {error}") from error
     text = _text(path)
     if not text.strip():
         raise DataError(f"{path} is empty")
@@ -63,7 +69,7 @@ def _text(path: Path) -> str:
         if zipfile.is_zipfile(io.BytesIO(raw)):
             raise FormatError(f"{path} is an Excel or ZIP file: save the sheet as tab-separated text")
         return raw.decode("utf-8-sig")
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path} is cut short: {error}") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is cut short or damaged: {error}") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is no UTF-8 text: {error}") from error

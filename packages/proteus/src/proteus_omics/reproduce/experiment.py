@@ -7,32 +7,26 @@ and hypotheses are then held to what is known.
 from __future__ import annotations
 
 import itertools
-import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
+from scipy.stats import ttest_ind
 
 from proteus_omics import api, datasets, stats
-from proteus_omics.checking import verify
 from proteus_omics.design import Design
-from proteus_omics.errors import DataError, VerifyError
-from proteus_omics.hypotheses.guard import Guard
 from proteus_omics.reproduce.claims import CLAIMS, CYTOF, HYE
 from proteus_omics.reproduce.figures import figures
-from proteus_omics.reproduce.mutations import TABLES, is_true, mutants
+from proteus_omics.reproduce.judging import ALPHA, judged
 from proteus_omics.tools.registry import ToolContext, get_tool
 from tenfold import Estimate, Experiment, Run, Trial, TrialContext
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ALPHA = 0.05
 SIX = ("ALDOB", "APOM", "LGALS3BP", "PIGR", "VTN", "AFM")
 CIRRHOSIS = "liver cirrhosis"
 TRUTH = {"HUMAN": 0.0, "YEAST": 1.0, "ECOLI": -2.0}
@@ -68,6 +62,9 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
             samples.setdefault(name, []).append(value)
         for name, value in result.get("guard", {}).items():
             totals[name] = totals.get(name, 0.0) + value
+        for kind, tally in result.get("mutants", {}).items():
+            escaped = f"mutants_escaped_{kind}"
+            totals[escaped] = totals.get(escaped, 0.0) + len(tally["escaped"])
     metrics: dict[str, Estimate | float] = {name: Estimate.of(values) for name, values in samples.items()}
     if totals.get("mutants"):
         metrics["mutants_caught"] = totals["caught"] / totals["mutants"]
@@ -75,6 +72,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
         metrics["originals_verified"] = totals["verified"] / totals["statements"]
         metrics["mutants_made"] = totals["mutants"]
         metrics["trail_broken"] = totals["broken"]
+        metrics |= {name: value for name, value in totals.items() if name.startswith("mutants_escaped_")}
     return metrics
 
 
@@ -111,8 +109,27 @@ def spike_in(trial: Trial, context: TrialContext) -> dict[str, Any]:
         "hye_top100_true": float(np.mean([truth[name] != 0 for name in ranked])),
         "hye_treat_precision": float((called != 0).mean()),
     }
-    by_species = de[["truth", "log2fc", "p_value", "q_value"]].to_dict("list")
-    return {"metrics": metrics, "table": by_species, **_judged(found, trial)}
+    for name, q in plain_tests(data, reference="B").items():
+        de[name] = q.reindex(de["protein"]).to_numpy()
+        called = de.loc[de[name] < ALPHA, "truth"]
+        metrics[f"hye_{name}_fdp"] = float((called == 0).mean())
+        metrics[f"hye_{name}_tpr"] = float((called != 0).sum() / (de["truth"] != 0).sum())
+    by_species = de[["truth", "log2fc", "p_value", "q_value", "student", "welch"]].to_dict("list")
+    return {"metrics": metrics, "table": by_species, **judged(found, trial)}
+
+
+def plain_tests(data: AnnData, reference: str) -> dict[str, pd.Series]:
+    """q of Student's and of Welch's t-test of each protein, beside which the moderated t is drawn.
+
+    `data` are logarithms with two levels of `condition`.
+    """
+    first = (data.obs["condition"] == reference).to_numpy()
+    values = np.asarray(data.X, dtype=np.float64)
+    found = {}
+    for name, equal in (("student", True), ("welch", False)):
+        p = ttest_ind(values[~first], values[first], equal_var=equal, nan_policy="omit").pvalue
+        found[name] = pd.Series(stats.bh(p), index=data.var_names)
+    return found
 
 
 def splits(trial: Trial, context: TrialContext) -> dict[str, Any]:
@@ -170,7 +187,7 @@ def cohort(trial: Trial, context: TrialContext) -> dict[str, Any]:
         }
     shown = six[["log2fc", "q_value", "ci_low", "ci_high"]].reset_index().to_dict("list")
     funnel = _funnel(found)
-    return {"metrics": metrics, "six": shown, "funnel": funnel, **_judged(found, trial)}
+    return {"metrics": metrics, "six": shown, "funnel": funnel, **judged(found, trial)}
 
 
 def null(trial: Trial, context: TrialContext) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def cells(trial: Trial, context: TrialContext) -> dict[str, Any]:
         "markers": list(heat.columns),
         "log2fc": heat.to_numpy().tolist(),
     }
-    return {"metrics": metrics, "heat": shown, "funnel": _funnel(found), **_judged(found, trial)}
+    return {"metrics": metrics, "heat": shown, "funnel": _funnel(found), **judged(found, trial)}
 
 
 def _b_cell_metrics(state: pd.DataFrame) -> dict[str, float]:
@@ -279,70 +296,6 @@ def _prepared(data: AnnData, design: Design) -> tuple[AnnData, ToolContext]:
         tool = get_tool(name)
         data = tool({"data": data}, tool.parse(params), context)["matrix"]
     return data, context
-
-
-def _judged(found: api.Run, trial: Trial) -> dict[str, Any]:
-    """The guard on statements and their mutants, and the trail."""
-    tables = found.index
-    guard, draw = Guard(tables, ALPHA), random.Random(trial.seed)
-    levels = sorted(found.profile.levels)
-    plain = {id: table.data for id, table in tables.items()}
-    statements = [one for one in found.hypotheses if one.status == "verified"]
-    counts = {"statements": 0.0, "verified": 0.0, "mutants": 0.0, "caught": 0.0}
-    escaped = []
-    for one in statements:
-        counts["statements"] += 1
-        counts["verified"] += guard.check(one.statement).status == "verified"
-        others = _entities(plain, one.refs[0].table) if one.refs else []
-        for changed in mutants(one.statement, others, levels, draw):
-            if changed == one.statement or is_true(changed, plain, ALPHA):
-                continue
-            counts["mutants"] += 1
-            caught = guard.check(changed).status != "verified"
-            counts["caught"] += caught
-            if not caught:
-                escaped.append([one.statement, changed])
-    counts["broken"] = float(_broken(found))
-    return {"guard": counts, "escaped": escaped}
-
-
-def _entities(tables: Mapping[str, pd.DataFrame], table: str) -> list[str]:
-    """Names that a statement of the table could have had in its place."""
-    if table not in TABLES:
-        return []
-    key = TABLES[table][0]
-    data = tables[table]
-    if "gene" in data and (data["gene"].astype(str) != "").any():
-        counts = data.drop_duplicates(key)["gene"].astype(str).value_counts()
-        return sorted(name for name, count in counts.items() if count == 1 and name)
-    return sorted(data[key].astype(str).unique())
-
-
-def _broken(found: api.Run) -> int:
-    """References, files and tables that are not as the run says."""
-    broken = 0
-    for one in found.hypotheses:
-        for ref in one.refs:
-            try:
-                found.index.value(found.index.resolve(str(ref)))
-            except DataError:
-                broken += 1
-    try:
-        verify(found.folder)
-    except VerifyError:
-        broken += 1
-    return broken + _differs(found)
-
-
-def _differs(found: api.Run) -> int:
-    """1 where `reproduce.py`, in a process of its own, makes a table that is not identical."""
-    command = [sys.executable, str(found.folder / "reproduce.py")]
-    if found.record["settings"]["knowledge"]:
-        command.append(found.record["settings"]["knowledge"])
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "tables compared" not in done.stdout:
-        raise RuntimeError(f"reproduce.py failed:\n{done.stderr[-2000:]}")
-    return int(done.returncode != 0)
 
 
 def _funnel(found: api.Run) -> dict[str, int]:

@@ -17,6 +17,8 @@ OPPOSITE = {
     "increased": "decreased", "decreased": "increased", "higher": "lower", "lower": "higher", "more": "less",
     "less": "more", "positively": "negatively", "negatively": "positively",
 }  # fmt: skip
+KINDS = ("number", "direction", "entity", "contrast", "significance")
+"""What `mutants` changes in a statement."""
 UP = ("increased", "higher", "more", "positively")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w])")
 CLAIMS = re.compile(
@@ -39,8 +41,8 @@ TABLES = {
 
 def mutants(
     statement: str, others: Sequence[str], levels: Sequence[str], draw: random.Random
-) -> Iterator[str]:
-    """Up to five changed statements: a number, the direction, the entity, the contrast, significance.
+) -> Iterator[tuple[str, str]]:
+    """Up to five changed statements, one of each of `KINDS`, as (kind, statement).
 
     `others` are entities of the same table, `levels` those of the condition.
     """
@@ -48,19 +50,19 @@ def mutants(
     if match is None:
         return
     number = draw.choice([one for one in NUMBER.finditer(statement) if one.start() > match.end("entity")])
-    yield statement[: number.start()] + _other_number(number[0], draw) + statement[number.end() :]
+    yield "number", statement[: number.start()] + _other_number(number[0], draw) + statement[number.end() :]
     word = match["word"] or match["other"]
-    yield statement.replace(f" {word} ", f" {OPPOSITE[word]} ", 1)
+    yield "direction", statement.replace(f" {word} ", f" {OPPOSITE[word]} ", 1)
     rest = [name for name in others if name != match["entity"]]
     if rest:
         start, end = match.span("entity")
-        yield statement[:start] + draw.choice(rest) + statement[end:]
+        yield "entity", statement[:start] + draw.choice(rest) + statement[end:]
     alt, ref = match["alt"], match["ref"]
     if ref is not None:
         other = draw.choice([level for level in levels if level != alt])
         new = (ref, alt) if other == ref else (other, ref)
-        yield _with_levels(statement, match, *new)
-        yield statement.replace(f" is {word} ", f" is not significantly {word} ", 1)
+        yield "contrast", _with_levels(statement, match, *new)
+        yield "significance", statement.replace(f" is {word} ", f" is not significantly {word} ", 1)
 
 
 def _other_number(text: str, draw: random.Random) -> str:
