@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from functools import cache
 from math import inf, isnan
 from pathlib import Path
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 
 from implicit_prime.config import PrimeConfig
+from implicit_prime.errors import NoPromptPassesError
 from implicit_prime.reproduce import metrics
 from implicit_prime.reproduce.claims import CLAIMS, FEWER_ROLLOUTS, MORE_AREA, Reported, bootstrap_interval
 from implicit_prime.reproduce.experiment import EXPERIMENT, ExperimentConfig, other_tasks
 from implicit_prime.reproduce.pretraining import single_steps
+from implicit_prime.trainer import PrimeTrainer
 from implicit_prm.reproduce.generation import task_of
 from implicit_prm.tasks import gsm8k_chain
 from implicit_prm.tasks.modchain import ModChain
@@ -124,6 +128,32 @@ def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(
         assert any(word in found[name].reason for word in ("supports", "no difference", "contradicts")), name
     names = {"areas", "heat_map", "learning", "phases", "reward_model"}
     assert {file.stem for file in outcome.folder.figures.glob("*.svg")} == names
+
+
+def test_an_arm_whose_policy_collapses_ends_early_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = PrimeTrainer.steps
+
+    def steps(trainer: PrimeTrainer) -> Iterator[dict[str, float]]:
+        for measured in whole(trainer):
+            yield measured
+            if trainer.args.advantage == "grpo":
+                raise NoPromptPassesError("0 of 512 prompts passed the filter in 16 rounds")
+
+    monkeypatch.setattr(PrimeTrainer, "steps", steps)
+    monkeypatch.setattr(Run, "map", run_here)
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+    arms = (
+        'arms=[{name="rloo", training={process_weight=0.0}}, {name="prime"}, '
+        '{name="prime-grpo", training={advantage="grpo"}}]'
+    )
+    given = [each for each in TINY if not each.startswith(("arms=", "longer", "gsm8k"))]
+    outcome = run_experiment(EXPERIMENT, "quick", assignments=[*given, arms], results=tmp_path / "results")
+    found = json.loads(outcome.folder.metrics_file.read_text())["metrics"]
+    assert found["steps_prime"]["samples"] == [2.0, 2.0]
+    assert found["steps_prime-grpo"]["samples"] == [1.0, 1.0]
+    assert len(found["gain_prime-grpo"]["samples"]) == 2
 
 
 def scale_of(name: str) -> ExperimentConfig:

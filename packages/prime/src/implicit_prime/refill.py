@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from implicit_prime.errors import PrimeError, PrimeWarning
+from implicit_prime.errors import NoPromptPassesError, PrimeError, PrimeWarning
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def refill(
     partial batch is dropped. When only the rounds end, the step is made of what there is, with a
     `PrimeWarning`.
 
-    Raises `PrimeError`, with a histogram of the accuracies, if no step can be made of `max_rounds` rounds.
+    Raises `NoPromptPassesError`, with a histogram of the accuracies, if `max_rounds` rounds make no step.
     """
     passed: list[GroupT] = []
     failed: list[GroupT] = []
@@ -175,7 +175,7 @@ def _report_shortfall(
     found = f"{len(passed)} of {drawn} prompts passed the filter in {rounds} rounds, and {wanted} are wanted"
     accuracies = _histogram([group.accuracy for group in (*passed, *failed)])
     if not size:
-        raise PrimeError(
+        raise NoPromptPassesError(
             f"{found}. Mean outcomes of the prompts drawn: {accuracies}. Mostly 0: the task is too hard for "
             "the policy, or the verifier does not read its answers. Mostly 1: too easy. Change the data, "
             "widen accuracy_range, or raise num_generations or max_refill_rounds"

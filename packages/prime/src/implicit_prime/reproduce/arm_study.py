@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from implicit_prime.config import PrimeConfig
 from implicit_prime.core import pair_accuracy, step_auc
+from implicit_prime.errors import NoPromptPassesError
 from implicit_prime.online import OnlinePRM
 from implicit_prime.reproduce.pretraining import pretrained_prm
 from implicit_prime.responses import PromptGroup, Responses
@@ -81,7 +82,8 @@ class StudyConfig(BaseModel):
 def arm_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Train an arm; returns what every step measured, and what judging found.
 
-    steps      by name, a value a step (None for NaN)
+    steps      by name, a value a step (None for NaN); fewer where no prompt passed the filter any more, and
+               the arm ended there, judged once more
     judged     by name, a value each time: step, rollouts drawn so far, seconds of training so far, accuracy
                in %, and of the PRM pair_accuracy and step_auc (None without)
     examples   each time, rewards of the tokens of some responses, and which steps are right
@@ -96,16 +98,24 @@ def arm_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
         steps: dict[str, list[float | None]] = {}
         judge(0.0)
         seconds = 0.0
-        for metrics in trainer.steps():
-            for name, value in metrics.items():
-                steps.setdefault(name, []).append(None if math.isnan(value) else value)
-            seconds += metrics["time/step"]
-            step = trainer.state.step
-            context.progress(step, args.max_steps or step)
-            if step % study.judge_every == 0 or step == args.max_steps:
-                judge(seconds)
-                context.log(step, accuracy=judge.found["accuracy"][-1])
-        if trainer.state.step != args.max_steps:
+        collapsed = False
+        try:
+            for metrics in trainer.steps():
+                for name, value in metrics.items():
+                    steps.setdefault(name, []).append(None if math.isnan(value) else value)
+                seconds += metrics["time/step"]
+                step = trainer.state.step
+                context.progress(step, args.max_steps or step)
+                if step % study.judge_every == 0 or step == args.max_steps:
+                    judge(seconds)
+                    context.log(step, accuracy=judge.found["accuracy"][-1])
+        except NoPromptPassesError:
+            if not steps:
+                raise
+            # The policy solves nothing any more (or everything): what an arm ends in, not a fault of the run.
+            collapsed = True
+            judge(seconds)
+        if trainer.state.step != args.max_steps and not collapsed:
             raise RuntimeError(f"{trial} was stopped after {trainer.state.step} steps of {args.max_steps}")
     return {"steps": steps, "judged": judge.found, "examples": judge.examples}
 

@@ -57,12 +57,16 @@ def all_metrics(results: Results, repeated: Mapping[int, Result]) -> Metrics:
 
 
 def arm_metrics(results: Results) -> Metrics:
-    """Accuracy before and after, what was drawn, and seconds of a step by phase, of every arm."""
+    """Accuracy before and after, steps, what was drawn, and seconds of a step by phase, of every arm.
+
+    Steps are fewer where an arm collapsed.
+    """
     found: Metrics = {"accuracy_before": [run["judged"]["accuracy"][0] for run in results[MAIN].values()]}
     gains = {arm: [gain(run) for run in seeds.values()] for arm, seeds in results.items()}
     found["smallest_gain"] = min(map(mean, gains.values()))
     for arm, seeds in results.items():
         found[f"gain_{arm}"] = gains[arm]
+        found[f"steps_{arm}"] = [float(len(run["steps"]["time/step"])) for run in seeds.values()]
         found[f"rollouts_{arm}"] = [float(run["judged"]["rollouts"][-1]) for run in seeds.values()]
         for phase in (*PHASES, "step"):
             found[f"seconds_{phase}_{arm}"] = [
