@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
+from matplotlib.transforms import Bbox
 from scipy.stats import binomtest
 
 from proteus_omics.reproduce.mutations import KINDS
@@ -198,7 +199,7 @@ def escapes(judged: Sequence[Mapping[str, Mapping[str, Any]]], folder: Path) -> 
         rowLabels=[*KINDS, "all"],
         colLabels=[*counted, "escaped"],
         cellLoc="right",
-        bbox=(0.2, 0, 0.8, 1),
+        bbox=Bbox.from_bounds(0.2, 0, 0.8, 1),
     )
     for cell in shown.get_celld().values():
         cell.set_edgecolor(HAIRLINE)
