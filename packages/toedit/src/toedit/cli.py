@@ -6,12 +6,13 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -184,20 +185,37 @@ def diff(
     text_column: LayoutColumn = None,
     id_column: IdColumn = "id",
     limit: Annotated[int, typer.Option(help="Documents that are shown.", min=1)] = 20,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Write the changes to this file of JSON lines; none is shown."),
+    ] = None,
+    context: Annotated[int, typer.Option(help="Words on both sides of a change.", min=0)] = 6,
 ) -> None:
-    """Show word by word what changed in the documents that have the same id; of chats in the answers."""
-    from toedit.diffing import CorpusDiff, word_changes
+    """Show word by word what changed in the documents that have the same id; of chats in the answers.
+
+    With --out the changes are a data set: rows of before, old, new, after and count, equal ones once.
+    """
+    from toedit.diffing import Change, CorpusDiff, word_changes, write_changes
     from toedit.layouts import layout_named
     from toedit.texts import read_texts
 
+    if out is not None and out.exists():
+        raise ToEditError(f"{out} is there already; give another name")
     shown = screen.console()
     columns = layout_named(layout, text_column)
     found = CorpusDiff(*(read_texts([corpus], columns, id_column) for corpus in (old, new)))
+    distinct: Counter[Change] = Counter()
     for document in found.documents:
-        if found.n_changed <= limit:
+        changes = word_changes(document.old, document.new, context)
+        if out is not None:
+            distinct.update(changes)
+        elif found.n_changed <= limit:
             shown.print(document.doc_id, style="bold")
-            for change in word_changes(document.old, document.new):
+            for change in changes:
                 shown.print(screen.change_line(change), soft_wrap=True)
+    if out is not None:
+        write_changes(out, distinct)
+        screen.tell(f"toedit: {distinct.total()} changes, {len(distinct)} of them different, in {out}")
     counts = f"{found.n_changed} changed, {found.n_same} the same"
     screen.tell(f"toedit: {counts}, {found.n_gone} only in A, {found.n_new} only in B")
 

@@ -1,11 +1,18 @@
-"""The differences of two texts, word by word."""
+"""The differences of texts word by word, and as a data set in which each difference is there once.
+
+A corpus that was edited has the same few edits again and again. The data set has them as rows of the words
+before, the old ones, the new ones and the words after, with the number of times that they are there.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
@@ -62,3 +69,18 @@ class CorpusDiff:
                 self.n_changed += 1
                 yield ChangedDocument(doc_id, before, text)
         self.n_gone = len(self._old)
+
+
+def write_changes(path: str | Path, counts: Mapping[Change, int]) -> None:
+    """Write changes as JSON lines of `before`, `old`, `new`, `after` and `count`, the most frequent first.
+
+    Changes that are there equally often come in the order of `counts`. The file is whole or not there.
+
+    Raises `OSError` where it cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        for change, count in sorted(counts.items(), key=lambda item: -item[1]):
+            file.write(json.dumps({**asdict(change), "count": count}, ensure_ascii=False) + "\n")
+    os.replace(part, path)
