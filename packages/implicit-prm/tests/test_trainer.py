@@ -191,7 +191,7 @@ def test_precomputed_reference_gives_the_same_training(loss: str, tiny_llama: Bu
 def test_training_without_padding_is_the_same_training(tiny_llama: Build, tmp_path: Path) -> None:
     trained = []
     for packed in (False, True):
-        model = tiny_llama()
+        model = tiny_llama().double()  # AdamW makes much of what rounding leaves of a small gradient
         trainer(model, tmp_path, loss="dpo", max_steps=4, padding_free=packed).train()
         trained.append(model.state_dict())
     for name, weight in trained[0].items():
