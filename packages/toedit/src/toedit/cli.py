@@ -206,10 +206,12 @@ def diff(
     found = CorpusDiff(*(read_texts([corpus], columns, id_column) for corpus in (old, new)))
     distinct: Counter[Change] = Counter()
     for document in found.documents:
+        if out is None and found.n_changed > limit:
+            continue  # it is counted; to compare its words takes longest
         changes = word_changes(document.old, document.new, context)
         if out is not None:
             distinct.update(changes)
-        elif found.n_changed <= limit:
+        else:
             shown.print(document.doc_id, style="bold")
             for change in changes:
                 shown.print(screen.change_line(change), soft_wrap=True)

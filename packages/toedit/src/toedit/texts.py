@@ -40,7 +40,7 @@ class CorpusRow:
 
     def document(self, layout: Layout, tokenizer: PreTrainedTokenizerBase) -> Document:
         """What the prior reads of the row. Raises as `answers`, and where the chat template does not fit."""
-        self.answers(layout)
+        self.answers(layout)  # `task` leaves a text that is no string to the editor, which knows no row
         with self._named():
             return layout.task(self.values, self.doc_id, tokenizer).document
 

@@ -98,7 +98,6 @@ def arm_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
         steps: dict[str, list[float | None]] = {}
         judge(0.0)
         seconds = 0.0
-        collapsed = False
         try:
             for metrics in trainer.steps():
                 for name, value in metrics.items():
@@ -113,10 +112,11 @@ def arm_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
             if not steps:
                 raise
             # The policy solves nothing any more (or everything): what an arm ends in, not a fault of the run.
-            collapsed = True
-            judge(seconds)
-        if trainer.state.step != args.max_steps and not collapsed:
-            raise RuntimeError(f"{trial} was stopped after {trainer.state.step} steps of {args.max_steps}")
+            if judge.found["step"][-1] != trainer.state.step:
+                judge(seconds)
+        else:
+            if (done := trainer.state.step) != args.max_steps:
+                raise RuntimeError(f"{trial} was stopped after {done} steps of {args.max_steps}")
     return {"steps": steps, "judged": judge.found, "examples": judge.examples}
 
 
