@@ -154,6 +154,13 @@ def test_a_folder_of_another_run_is_refused(finished: po.Run) -> None:
         po.resume(finished.folder.parent)
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ResumeError, match=r"is no run and not empty \(thesis.tex\)"):
+        po.run(demo_data(), design=DESIGN, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_two_writers_do_not_meet(finished: po.Run) -> None:
     with writing(finished.folder), pytest.raises(ResumeError, match=f"process {os.getpid()} is writing"):
         po.run(demo_data(), design=DESIGN, out=finished.folder)

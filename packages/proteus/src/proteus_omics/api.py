@@ -17,7 +17,7 @@ from proteus_omics.design import Design
 from proteus_omics.engine.budget import Meter
 from proteus_omics.engine.execution import Executor
 from proteus_omics.engine.ledger import Ledger
-from proteus_omics.engine.lock import writing
+from proteus_omics.engine.lock import LOCK, PROCESS, writing
 from proteus_omics.engine.loop import Loop, Outcome
 from proteus_omics.engine.recording import RecordedPlanner
 from proteus_omics.engine.store import EVENTS, Store, file_hash
@@ -143,7 +143,7 @@ def run(
     settings are the same. `test=False` gives fold changes where groups have one sample.
 
     Raises `DataError`, `DesignError` and their kinds before any statistics, `ValueError` for a seed below 0,
-    `ResumeError` for a folder of another run. A spent budget and a failed endpoint are no errors: see
+    `ResumeError` for a folder of another run or of other things. A spent budget and a failed endpoint are no errors: see
     `Run.exit_code`.
     """
     if seed < 0:
@@ -172,6 +172,7 @@ def run(
         else None,
         "knowledge_sha256": "" if known is None else known.sha256,
     }
+    _refuse_other_things(folder)
     with writing(folder) as stale:
         store = Store(folder)
         store.mend()
@@ -387,6 +388,17 @@ def _same(a: AnnData, b: AnnData) -> bool:
         and list(a.var_names) == list(b.var_names)
         and bool(np.array_equal(np.asarray(a.X), np.asarray(b.X), equal_nan=True))
     )
+
+
+def _refuse_other_things(folder: Path) -> None:
+    """A folder that has something and no run is somebody's: nothing is mixed into it."""
+    if not folder.is_dir() or (folder / EVENTS).exists():
+        return
+    # A run that was killed before its first event has no more than these.
+    other = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, PROCESS, "data"))
+    if other:
+        shown = ", ".join(other[:3]) + (" and more" if len(other) > 3 else "")
+        raise ResumeError(f"{folder} is no run and not empty ({shown}): give another folder")
 
 
 def _begin(store: Store, settings: dict[str, Any], sha256: str, resume: str, stale: bool) -> None:

@@ -170,6 +170,28 @@ def _notes(adata: AnnData, samples: pd.DataFrame, design: Design) -> list[str]:
         missing = int(samples[name].isna().sum())
         if missing:
             notes.append(f"{missing} samples have no {name} ({role}) and are left out where it is needed")
+    notes += _subject_notes(samples, design)
     removed = dict(adata.uns.get("proteus", {}).get("removed", {}))
     notes += [f"{count} rows were taken out: {why}" for why, count in removed.items() if count]
+    return notes
+
+
+def _subject_notes(samples: pd.DataFrame, design: Design) -> list[str]:
+    """What the column of subjects does not do where the design is not paired."""
+    if design.subject is None or design.condition is None:
+        return []
+    known = samples[[design.subject, design.condition]].dropna()
+    levels = known.groupby(design.subject, observed=True)[design.condition]
+    notes = []
+    if not (levels.nunique() >= 2).any():
+        notes.append(
+            f"no subject ({design.subject}) has samples at two levels of {design.condition}: the "
+            "design is not paired, and subjects take no part in the tests"
+        )
+        repeated = int((levels.size() > 1).sum())
+        if repeated:
+            notes.append(
+                f"{repeated} {'subject has' if repeated == 1 else 'subjects have'} several samples at one level of {design.condition}, which are taken "
+                "for independent ones: p-values are too small unless they are averaged first"
+            )
     return notes
