@@ -51,9 +51,10 @@ def test_subjects_of_no_paired_design_are_told() -> None:
     design = po.Design(condition="group", subject="person")
     assert po.audit(data(group=TWO, person=["p", "q", "p", "q"]), design) == []
     single = po.audit(data(group=TWO, person=["p", "q", "r", "s"]), design)
-    assert len(single) == 1 and "the design is not paired, and subjects take no part" in single[0]
+    assert len(single) == 1
+    assert "the design is not paired, and subjects take no part" in single[0]
     repeated = po.audit(data(group=["a", "a", "a", "b", "b"], person=["p", "p", "q", "r", "s"]), design)
-    assert "1 subject has several samples at one level of group" in repeated[1]
+    assert "of 1 subjects there are several samples at one level of group" in repeated[1]
 
 
 def test_one_sample_a_group_needs_no_test() -> None:

@@ -143,8 +143,8 @@ def run(
     settings are the same. `test=False` gives fold changes where groups have one sample.
 
     Raises `DataError`, `DesignError` and their kinds before any statistics, `ValueError` for a seed below 0,
-    `ResumeError` for a folder of another run or of other things. A spent budget and a failed endpoint are no errors: see
-    `Run.exit_code`.
+    `ResumeError` for a folder of another run or of other things. A spent budget and a failed endpoint are
+    no errors: see `Run.exit_code`.
     """
     if seed < 0:
         raise ValueError(f"the seed is {seed}; it is 0 or more")
