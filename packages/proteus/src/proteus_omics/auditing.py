@@ -191,7 +191,7 @@ def _subject_notes(samples: pd.DataFrame, design: Design) -> list[str]:
         repeated = int((levels.size() > 1).sum())
         if repeated:
             notes.append(
-                f"of {repeated} subjects there are several samples at one level of {design.condition}, which are "
-                "taken for independent ones: p-values are too small unless they are averaged first"
+                f"of {repeated} subjects there are several samples at one level of {design.condition}, "
+                "which count as independent ones: p-values are too small unless they are averaged first"
             )
     return notes
