@@ -147,6 +147,23 @@ def test_a_reply_cut_off_refused_or_of_reasoning_alone_is_told(tmp_path):
     ]
 
 
+def test_usage_that_is_not_told_is_none_and_a_reply_of_another_kind_leaves_the_batch_as_it_was(tmp_path):
+    run = EvalRun(TEXT[:1], "m", tmp_path / "b", "official-ao")
+    (request,) = lines(*export_batch(run).files)
+    output = tmp_path / "o"
+
+    def imported(usage):
+        body = {"choices": [{"message": {"content": "A"}, "finish_reason": "stop"}], "usage": usage}
+        output.write_text(json.dumps({"custom_id": request["custom_id"], "response": {"body": body}}))
+        return import_batch(tmp_path / "b", [output], TEXT[:1])
+
+    with pytest.raises(DataError, match=r"line 1 is no line of a batch's output: .*input_tokens is '7'"):
+        imported({"prompt_tokens": "7"})
+    assert not (tmp_path / "b" / "replies.jsonl").exists()
+    (record,) = imported({"prompt_tokens": 7, "completion_tokens": None}).results.records
+    assert (record.input_tokens, record.output_tokens) == (7, 0)
+
+
 def test_files_are_split_at_the_apis_limits_and_nothing_is_lost(tmp_path):
     run = EvalRun(TEXT, "m", tmp_path)
     whole = lines(*export_batch(run).files)

@@ -230,6 +230,12 @@ def test_the_folder_of_lm_evals_tasks_is_printed(run):
             "none.toml: the settings can't be read",
         ),
         (["eval", "--model", "m/m", "--log-dir", "l", "--set", "x"], "--set x: write key=value"),
+        (["eval", "--model", "m/m", "--log-dir", "l", "--sample-ids", ","], "--sample-ids ',' names no"),
+        (["eval", "--model", "m/m", "--log-dir", "l", "--price", "-1", "2"], "price.0 = -1.0"),
+        (
+            ["eval", "--model", "m/m", "--log-dir", "l", "--demonstrations", "q.jsonl"],
+            "--demonstrations are for few-shot, and not for official-cot",
+        ),
         (["info", "--subset", "Text"], "there is no set 'Text'"),
         (["build", "status", "--out", "nowhere"], "no run has finished in this folder"),
         (["report", "nowhere"], "there is no file or folder nowhere"),

@@ -7,11 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from medxpertqa.cli_construct import app
-from medxpertqa.construct.pipeline import Item, read_bank, run_pipeline
+from medxpertqa.construct.pipeline import Item, read_bank, read_decisions, run_pipeline
 from medxpertqa.construct.settings import BuildSettings, ModelSettings, read_settings
 from medxpertqa.errors import DataError, MedXpertQAError
 from medxpertqa.questions import Question
 
+RECORD = b'{"id": "s-0", "question": "Q? ", "options": {"A": "x", "B": "y"}, "label": "A", %s}'
 LOCAL = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
 WORDS = [
     "comet",
@@ -121,6 +122,15 @@ def test_ids_that_come_twice_are_refused(tmp_path):
         (b"[]", "line 1 is no object"),
         (b"\xff", "can't be read"),
         (b'{"id": "x", "question": "y"}', "x: label is missing"),
+        (RECORD % b'"answer_counts": [31, 4]', r"s-0: answer_counts is \[31, 4\]"),
+        (
+            RECORD % b'"answer_counts": {"A": "31"}',
+            "s-0: answer_counts is .*: Input should be a",
+        ),
+        (RECORD % b'"answer_counts": {"Z": 31}', "s-0: answers .*: 'Z' is no option"),
+        (RECORD % b'"answer_counts": {"A": Infinity}', "s-0: answers .*: 'A' .* its count is no count"),
+        (RECORD % b'"difficulty": "hard"', "s-0: difficulty is 'hard': Input should be a valid number"),
+        (RECORD % b'"difficulty": NaN', "s-0: a difficulty rating is not finite"),
     ],
 )
 def test_a_bank_that_cannot_be_read_is_named_with_its_line(tmp_path, content, message):
@@ -129,10 +139,28 @@ def test_a_bank_that_cannot_be_read_is_named_with_its_line(tmp_path, content, me
         read_bank(tmp_path / "bank.jsonl")
 
 
-def test_an_unknown_key_is_named(tmp_path):
-    (tmp_path / "c.toml").write_text("[edit]\nthreshhold = 0.8\n")
-    with pytest.raises(MedXpertQAError, match=r"edit\.threshhold = 0\.8"):
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[edit]\nthreshhold = 0.8", r"edit\.threshhold = 0\.8"),
+        ("[human]\ntop_percent = { heavy = 25 }", "human.top_percent.heavy"),
+        ("[human]\ntop_percent = { hard = 125 }", "human.top_percent.hard = 125"),
+        ("[ai]\nbasic = []", r"ai.basic = \[\]: List should have at least 1 item"),
+        ("[ai]\ntemperature = -1\nbasic = [{ model = 'm', base_url = 'u' }]", "ai.temperature = -1"),
+        ("[ai]\nmax_tokens = 0\nbasic = [{ model = 'm', base_url = 'u' }]", "ai.max_tokens = 0"),
+    ],
+)
+def test_a_key_or_a_value_that_cannot_be_is_named(tmp_path, written, message):
+    (tmp_path / "c.toml").write_text(written)
+    with pytest.raises(MedXpertQAError, match=rf"c\.toml: {message}"):
         read_settings(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"3\n", b'{"stage": "edit"}\n', b"\xff\n"])
+def test_a_damaged_file_of_decisions_is_named(tmp_path, content):
+    (tmp_path / "decisions.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"decisions\.jsonl has no decisions of a run"):
+        read_decisions(tmp_path)
 
 
 def test_the_settings_in_the_readme_are_settings(tmp_path):

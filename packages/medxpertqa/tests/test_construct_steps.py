@@ -378,7 +378,7 @@ def test_labels_outside_the_closed_sets_are_asked_again_and_never_taken(ledger):
     }
     bad = json.dumps(good | {"body_system": "Ignore the rules"})
     made = label_question(question(), Scripted(bad, json.dumps(good)), ledger)
-    assert (made.question.medical_task, made.question.body_system, made.subtask) == (
+    assert (made.question.medical_task, made.question.body_system, made.question.subtask) == (
         "Diagnosis",
         "Other / NA",
         "cause",

@@ -196,6 +196,18 @@ def test_a_folder_with_another_run_is_refused_and_says_what_differs(first):
         evaluate(changed, model=MODEL, log_dir=first["folder"], base_url="http://127.0.0.1:1/v1")
 
 
+def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
+    shown = [question(f"Text-{number}", "A", 10) for number in (11, 12, 13)]
+    arguments = {"model": MODEL, "log_dir": tmp_path, "protocol": "few-shot"}
+    with StubServer(lambda payload: "A") as server:
+        arguments["base_url"] = server.base_url
+        evaluate(QUESTIONS[:1], demonstrations=shown[:2], **arguments)
+        with pytest.raises(MedXpertQAError, match=r"holds a run with demonstrations '\w+', not '\w+'"):
+            evaluate(QUESTIONS[:1], demonstrations=shown[:3], **arguments)
+        assert evaluate(QUESTIONS[:1], demonstrations=shown[:2], **arguments).n == 1
+    assert len(server.requests) == 1
+
+
 def test_a_changed_parameter_is_told_and_the_options_turn_with_their_label(tmp_path):
     def first_option(payload):
         return "A"
@@ -275,7 +287,11 @@ def test_the_next_question_is_asked_while_a_reply_is_scored(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"max_connections": 0}, "max_connections = 0: it must be"), ({"top_k": "x"}, "top_k = 'x': .*integer")],
+    [
+        ({"max_connections": 0}, "max_connections = 0: it must be"),
+        ({"max_tokens": -1}, "max_tokens = -1: it must be at least 1"),
+        ({"top_k": "x"}, "top_k = 'x': .*integer"),
+    ],
 )
 def test_a_setting_that_cannot_be_is_told_before_anything_is_asked(tmp_path, settings, said):
     with pytest.raises(MedXpertQAError, match=said):

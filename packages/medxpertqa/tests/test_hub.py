@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,10 @@ def test_a_parquet_file_gives_the_questions(tmp_path: Path) -> None:
         ("a.json", b"[3]", "record 1 is no object"),
         ("a.json", b"{}", "holds no list of records"),
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 500)[:14] + b"\xff" * 20, "cannot be read"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is nested too deeply"),
+        ("a.json", b"[" * 100_000, "cannot be read"),
+        ("a.parquet", b"PAR1 and no more", "cannot be read"),
         ("a.zip", b"no zip", "cannot be read"),
         ("a.jsonl", b'{"id": "x", "question": "y"}', "x: label is missing"),
     ],
@@ -81,6 +86,24 @@ def test_a_file_that_is_none_of_questions_is_named(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}:? {message}"):
         load_questions(path=tmp_path / name)
+
+
+def test_a_damaged_member_of_an_archive_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("medxpertqa_sampled_text_input.jsonl", bytes(range(256)) * 40)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    start = data.index(b"input.jsonl") + len(b"input.jsonl")
+    data[start : start + 40] = b"\xff" * 40
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.zip cannot be read"):
+        load_questions(path=tmp_path / "a.zip")
+
+
+def test_a_byte_order_mark_in_front_of_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    questions = load_questions("synthetic/text")
+    _write(tmp_path / "a.jsonl", questions)
+    (tmp_path / "b.jsonl").write_text((tmp_path / "a.jsonl").read_text("utf-8"), "utf-8-sig")
+    assert load_questions(path=tmp_path / "b.jsonl") == questions
 
 
 def test_an_id_that_comes_twice_is_named(tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ def test_what_a_provider_would_refuse_is_found_before_the_run(tmp_path: Path) ->
         store.check([_question(0, "MM-0-a.jpeg", "MM-0-b.jpeg")], max_images=1)
 
 
+def test_a_zip_that_is_not_there_is_not_called_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no ZIP or folder .*none\.zip to take images from"):
+        ImageStore(tmp_path / "none.zip")
+
+
 def test_a_zip_that_was_cut_off_says_what_to_do(tmp_path: Path) -> None:
     path = _zip(tmp_path / "images.zip", synthetic_images())
     path.write_bytes(path.read_bytes()[:-40])

@@ -120,12 +120,39 @@ def test_plain_json_lines_are_read_and_joined_with_their_questions(tmp_path: Pat
         ('{"id": "x"}', "x: response, label, n_options missing"),
         ('{"schema": 2, "kind": "medxpertqa-results"}', "has schema 2; this version reads schema 1"),
         ('{"filtered_resps": [], "doc": {}}', "line 1 is no sample"),
+        ('{"kind": "medxpertqa-results"}', "has schema None; this version reads schema 1"),
+        (
+            '{"schema": 1, "kind": "medxpertqa-results", "name": "m"}',
+            "the first line has no parser",
+        ),
+        (
+            '{"schema": 1, "kind": "medxpertqa-results", "parser": "best", "name": "", "protocol": "", '
+            '"dataset": "", "digest": "", "n_expected": null}',
+            "line 1: parser is 'best'",
+        ),
     ],
 )
 def test_a_file_that_holds_no_results_is_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=rf"a\.jsonl.*{message}"):
         load_results(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"messages": []}, "line 1 is no record of the official code: IndexError"),
+        ({"messages": [{"role": "user"}]}, "line 1 is no record of the official code: KeyError 'content'"),
+        ({"response": 3}, "line 1 is no record of the official code: AttributeError"),
+        ({"label": ["Z"]}, "line 1: Text-0: label is 'Z'"),
+    ],
+)
+def test_a_damaged_line_of_the_official_code_is_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    row = _official(synthetic_questions("text")[0], None, "A")
+    with pytest.raises(DataError, match=rf"x_output\.jsonl, {message}"):
+        load_results(_lines(tmp_path / "x_output.jsonl", [row | changes]))
 
 
 def test_a_folder_of_no_run_or_several_is_named(tmp_path: Path) -> None:

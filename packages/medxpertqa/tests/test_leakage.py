@@ -95,6 +95,8 @@ def test_auc_counts_pairs_and_ties_half():
 class Measured:
     """A memory that has measured already."""
 
+    name = "measured"
+
     def __init__(self, text):
         self.text = text
 

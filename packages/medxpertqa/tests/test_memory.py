@@ -103,6 +103,10 @@ class Counted:
     def __init__(self, memory, fail_after=10**9):
         self.memory, self.fail_after, self.asked = memory, fail_after, 0
 
+    @property
+    def name(self):
+        return self.memory.name
+
     def audit_text(self, text, n=5, k=5):
         if self.asked >= self.fail_after:
             raise KeyboardInterrupt
@@ -125,6 +129,11 @@ def test_an_audit_that_was_stopped_goes_on_and_does_nothing_twice(memory, tmp_pa
     assert audit.rows[0].text == memory.audit_text(QUESTIONS[0].to_prompt_string())
     assert audit.rows[0].rouge_l is not None
     assert len(out.read_text().splitlines()) == 4
+    with pytest.raises(DataError, match="is an audit with max_tokens 4, not 5; use another file"):
+        audit_questions(rest, QUESTIONS, out, max_tokens=5)
+    out.write_text(out.read_text().replace('"model": ""', '"model": "another"'))
+    with pytest.raises(DataError, match="is an audit with model 'another', not ''; use another file"):
+        audit_questions(rest, QUESTIONS, out, max_tokens=4)
     out.write_text("{}\n")
     with pytest.raises(DataError, match="line 1 is no line of a leakage audit"):
         audit_questions(rest, QUESTIONS, out)
@@ -160,3 +169,12 @@ def test_the_command_audits_a_file_with_a_model_of_transformers(tmp_path, capsys
     assert ended.value.code == 0
     assert "of 4 questions are flagged" in capsys.readouterr().out
     assert len(out.read_text().splitlines()) == 4
+    assert json.loads(out.read_text().splitlines()[0])["model"] == str(folder)
+    for wrong, message in (
+        (["--model", str(tmp_path / "none")], "none cannot be loaded"),
+        (["--model", str(folder), "--device", "abacus"], "the device 'abacus' cannot be used"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["leakage", str(data), "--out", str(out), *wrong])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err

@@ -102,11 +102,27 @@ def test_the_papers_name_of_a_task_is_the_data_sets() -> None:
         ({"options": {"A": 1, "B": 2}}, "Text-0: option A is no text"),
         ({"options": None, "question": "Which?"}, "Text-0: there is no field options, nor 'Answer Choices"),
         ({"images": [3]}, "Text-0: images has 3, which names no file"),
+        ({"images": "a.png"}, "Text-0: images is a str, which it cannot be"),
+        ({"medical_task": ["Diagnosis"]}, "Text-0: medical_task is a list, which it cannot be"),
+        ({"label_rationale": {"text": "x"}}, "Text-0: label_rationale is a dict, which it cannot be"),
+        ({"id": ["Text-0"]}, "id is a list, which it cannot be"),
+        ({"id": None}, "a question without id: id is missing or empty"),
+        (
+            {"options": [{"letter": 1, "content": "one"}, {"letter": 2, "content": "two"}], "question": "W?"},
+            "Text-0: options letters are 1, 2; needed: A, B",
+        ),
     ],
 )
 def test_a_wrong_record_is_named_with_its_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Question.from_record(_record(**changes))
+
+
+def test_ids_may_be_numbers_from_0_and_a_subtask_is_kept() -> None:
+    question = Question.from_record(_record(id=0, subtask="cause"))
+    assert (question.id, question.subtask) == ("0", "cause")
+    assert Question.from_record(question.to_record("official")) == question
+    assert "subtask" not in Question.from_record(_record()).to_record()
 
 
 def test_an_order_that_is_no_permutation_is_named() -> None:

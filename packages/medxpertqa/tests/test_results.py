@@ -157,11 +157,24 @@ def test_runs_of_other_question_sets_are_not_compared() -> None:
         ({"label": "K"}, "Text-0: label is 'K', which is none of the 10"),
         ({"label": None}, "Text-0: label is None"),
         ({"anwser": "B"}, "Text-0: a record has no field anwser"),
+        ({"response": ["B"]}, r"Text-0: response is \['B'\]: Input should be a valid string"),
+        ({"id": ""}, "a record has an empty id"),
+        ({"n_options": "10"}, "Text-0: n_options is '10': Input should be a valid integer"),
+        ({"status": "late"}, "Text-0: status is 'late': Input should be 'ok' or 'error'"),
+        ({"order": [0, 1]}, r"Text-0: order is \[0, 1\]; needed: 0 to 9, each once"),
+        ({"attributes": [1]}, r"Text-0: attributes is \[1\]"),
+        ({"input_tokens": None}, "Text-0: input_tokens is None"),
+        ({"cost": "0.5"}, "Text-0: cost is '0.5': Input should be a valid number"),
     ],
 )
 def test_a_wrong_record_is_named_with_its_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         score_records([_record(0, **changes)])
+
+
+def test_an_id_may_be_a_number_and_a_reply_null() -> None:
+    (record,) = score_records([_record(0, id=0, response=None)]).records
+    assert (record.id, record.response) == ("0", "")
 
 
 def test_nothing_is_scored_twice() -> None:

@@ -60,6 +60,26 @@ def test_who_has_the_questions_gets_the_same_scores_of_it(tmp_path):
         load_results(bundle, questions=QUESTIONS[:1])
 
 
+@pytest.mark.parametrize("key", ["id", "n_options", "order", "status", "attributes", "answers", "epoch"])
+def test_a_damaged_line_of_a_bundle_is_named(tmp_path, key):
+    head, first, *_ = share(run(), tmp_path / "bundle.jsonl").read_text().splitlines()
+    row = json.loads(first)
+    for damaged in ({k: v for k, v in row.items() if k != key}, row | {key: 0.5}):
+        (tmp_path / "b.jsonl").write_text(f"{head}\n{json.dumps(damaged)}\n")
+        with pytest.raises(DataError, match=r"b\.jsonl, line 2"):
+            load_results(tmp_path / "b.jsonl", questions=QUESTIONS)
+
+
+def test_no_line_of_a_bundle_is_scored_twice(tmp_path):
+    lines = share(run(), tmp_path / "bundle.jsonl").read_text().splitlines()
+    (tmp_path / "b.jsonl").write_text("\n".join([*lines, lines[3]]))
+    with pytest.raises(DataError, match="Text-2 \\(epoch 1\\) comes twice"):
+        load_results(tmp_path / "b.jsonl", questions=QUESTIONS)
+    (tmp_path / "b.jsonl").write_text("\n".join([lines[0].replace('"parsers"', '"readers"'), lines[1]]))
+    with pytest.raises(DataError, match="line 2 is no line of a bundle: KeyError 'parsers'"):
+        load_results(tmp_path / "b.jsonl", questions=QUESTIONS)
+
+
 def test_an_id_that_is_a_text_is_not_shared(tmp_path):
     record = {"id": "A woman has pain", "response": "A", "label": "A", "n_options": 5}
     with pytest.raises(DataError, match="looks like a text"):

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from medxpertqa.cli_shared import interruptible, tell
-from medxpertqa.errors import DataError
 
 app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
 _Bank = Annotated[Path, typer.Argument(help="JSON lines, a question each; see the README.")]
@@ -53,11 +52,10 @@ def run(
 @app.command()
 def status(out: _Folder) -> None:
     """Show how many questions each stage of a finished run removed, and why."""
-    file = out / "decisions.jsonl"
-    if not file.exists():
-        raise DataError(f"{file} is not there: no run has finished in this folder")
-    decisions = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    reasons = Counter((d["stage"], "kept" if d["keep"] else "removed", d["reason"]) for d in decisions)
+    from medxpertqa.construct.pipeline import read_decisions
+
+    decisions = read_decisions(out)
+    reasons = Counter((d.stage, "kept" if d.keep else "removed", d.reason) for d in decisions)
     for (stage, verdict, reason), count in reasons.items():
         typer.echo(f"{stage:<12}{verdict:<9}{count:>8,}  {reason}")
 

@@ -239,11 +239,17 @@ def _options(values: dict[str, Any]) -> dict[str, Any]:
     """The options that `eval` and `batch export` share, as far as they were given."""
     names = ("model", "log_dir", "subset", "data", "images", "protocol", "demonstrations", "limit", "shard")
     found = {key: values[key] for key in (*names, "epochs", "permute", "ablate", "allow_revision")}
-    ids = values["sample_ids"]
-    found["sample_ids"] = [name.strip() for name in ids.split(",") if name.strip()] if ids else None
+    found["sample_ids"] = None if values["sample_ids"] is None else _ids(values["sample_ids"])
     inspect = {key: values.get(key) for key in ("max_connections", "max_tokens")}
     found["settings"] = cli_shared.given(inspect) | cli_shared.assignments("--set", values["settings"])
     return cli_shared.given(found)
+
+
+def _ids(text: str) -> list[str]:
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise MedXpertQAError(f"--sample-ids {text!r} names no question")
+    return found
 
 
 def _told(estimate: Estimate) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,18 @@ from medxpertqa.synthetic import synthetic_questions
 REPOSITORY = "TsinghuaC3I/MedXpertQA"
 REVISION = "7e7c465a68eb2b866926bfa59c8c9d17a8daba65"
 ARCHIVE_PASSWORD = b"evaluation-only-do-not-train"
+
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RecursionError,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What a file that is cut off, damaged or of another kind raises where it is read."""
 
 
 class _Set(NamedTuple):
@@ -155,7 +168,7 @@ def _read(path: Path, name: str) -> Iterator[Question]:
             yield Question.from_record({"id": f"{bank}-{number}", **record})
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
@@ -191,10 +204,13 @@ def _member(path: Path, name: str) -> str:
 
 def _parquet(path: Path) -> list[Any]:
     try:
-        import pyarrow.parquet as parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}", "data") from error
-    return list(parquet.read_table(path).to_pylist())
+    try:
+        return list(parquet.read_table(path).to_pylist())
+    except ArrowException as error:
+        raise DataError(f"cannot be read: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -54,6 +54,8 @@ class ImageStore:
         if path.is_dir():
             self._folder = path
             return
+        if not path.exists():
+            raise DataError(f"there is no ZIP or folder {path} to take images from")
         try:
             self._archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:

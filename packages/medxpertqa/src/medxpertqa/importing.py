@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from medxpertqa.json_lines import read_json_lines
 from medxpertqa.parsing import TriggerName
 from medxpertqa.protocols import PROTOCOLS, get_protocol
 from medxpertqa.questions import Question
-from medxpertqa.results import FAILED, KIND, SCHEMA, Record, Results, score_records
+from medxpertqa.results import ABOUT, FAILED, KIND, Record, Results, read_head, score_records
 from medxpertqa.sharing import is_shared, read_shared
 
 _SAMPLES = re.compile(r"samples_(medxpertqa_(?:text|mm)_(?:cot|ll))_.*\.jsonl")
@@ -61,10 +62,8 @@ def load_results(
         for record in results.records
     ]
     again = score_records(records, results.parser, questions=asked, trigger=_trigger(results.protocol))
-    about = ("name", "protocol", "dataset", "digest", "source", "n_expected")
-    return Results(
-        again.records, again.answers, again.parser, **{key: getattr(results, key) for key in about}
-    )
+    about = {key: getattr(results, key) for key in (*ABOUT, "source")}
+    return Results(again.records, again.answers, **about)
 
 
 def _folder(place: Path) -> Results:
@@ -115,13 +114,9 @@ def _file(place: Path) -> Results:
 
 def _schema_1(rows: list[dict[str, Any]], place: Path) -> Results:
     head, *records = rows
-    if head["schema"] != SCHEMA:
-        raise DataError(f"{place} has schema {head['schema']}; this version reads schema {SCHEMA}")
-    about = {key: head[key] for key in ("name", "protocol", "dataset", "digest", "n_expected")}
+    about = read_head(head, str(place))
     try:
-        return score_records(
-            records, head["parser"], trigger=_trigger(head["protocol"]), source=str(place), **about
-        )
+        return score_records(records, trigger=_trigger(about["protocol"]), source=str(place), **about)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
 
@@ -132,17 +127,19 @@ def _official(rows: list[dict[str, Any]], place: Path) -> Results:
     Which protocol it was is told by the messages, as the official notebook chooses its parser by the model.
     """
     records = []
-    for row in rows:
-        question = Question.from_record(row)
-        response = (row["response"] or "").strip()
-        failed = response.startswith(FAILED)
-        # The notebook reads QVQ's letter from the last message, which is the same reply.
-        records.append(
-            Record.of(
-                question, response, status="error" if failed else "ok", error=response if failed else ""
+    for number, row in enumerate(rows, 1):
+        with _line(place, number, "record of the official code"):
+            question = Question.from_record(row)
+            response = (row["response"] or "").strip()
+            failed = response.startswith(FAILED)
+            # The notebook reads QVQ's letter from the last message, which is the same reply.
+            records.append(
+                Record.of(
+                    question, response, status="error" if failed else "ok", error=response if failed else ""
+                )
             )
-        )
-    protocol = _official_protocol(rows[0]["messages"])
+    with _line(place, 1, "record of the official code"):
+        protocol = _official_protocol(rows[0]["messages"])
     about = get_protocol(protocol)
     return score_records(
         records,
@@ -174,7 +171,7 @@ def _lm_eval(rows: list[dict[str, Any]], place: Path) -> Results:
     task = match[1] if match else "medxpertqa"
     records = []
     for number, row in enumerate(rows, 1):
-        try:
+        with _line(place, number, "sample of this package's tasks for lm-eval"):
             doc, replies = row["doc"], row["resps"][0]
             options = {chr(ord("A") + at): text for at, text in enumerate(doc["options"])}
             question = Question(
@@ -188,11 +185,6 @@ def _lm_eval(rows: list[dict[str, Any]], place: Path) -> Results:
                 doc["question_type"],
             )
             records.append(Record.of(question, _lm_eval_reply(row["resps"], replies)))
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise DataError(
-                f"{place}, line {number} is no sample of this package's tasks for lm-eval: "
-                f"{type(error).__name__} {error}"
-            ) from error
     return score_records(
         records, "robust", name=place.parent.name, protocol=f"lm-eval {task}", source=str(place)
     )
@@ -204,6 +196,17 @@ def _lm_eval_reply(resps: list[Any], replies: list[Any]) -> str:
         return replies[0]
     likelihoods = [float(option[0][0]) for option in resps]
     return chr(ord("A") + likelihoods.index(max(likelihoods)))
+
+
+@contextmanager
+def _line(place: Path, number: int, what: str) -> Iterator[None]:
+    """What goes wrong in reading a line becomes a `DataError` that names file, line and what it should be."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}, line {number}: {error}") from error
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise DataError(f"{place}, line {number} is no {what}: {type(error).__name__} {error}") from error
 
 
 def _rows(place: Path) -> list[dict[str, Any]]:

@@ -53,13 +53,28 @@ class CausalMemory:
 
     @classmethod
     def from_pretrained(cls, name: str, device: str = "cpu") -> CausalMemory:
-        """Load a model of the hub or a folder; Python code that it brings is not run."""
+        """Load a model of the hub or a folder; Python code that it brings is not run.
+
+        Raises `DataError` for a model or a device that is not to be had, `MissingExtraError`.
+        """
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError:
             raise MissingExtraError("the leakage audit of a local model", "leakage") from None
-        model: Any = AutoModelForCausalLM.from_pretrained(name)
-        return cls(model.to(device), AutoTokenizer.from_pretrained(name))
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except OSError as error:
+            raise DataError(f"the model {name} cannot be loaded: {error}") from error
+        try:
+            return cls(model.to(device), tokenizer)
+        except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+            raise DataError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+    @property
+    def name(self) -> str:
+        """The hub id or the folder that the model came from, "" if it was made in memory."""
+        return str(getattr(self.model, "name_or_path", ""))
 
     def log_probabilities(self, text: str) -> list[float]:
         """Return the natural log-probability of each token of the text after the first."""
@@ -166,16 +181,17 @@ def audit_questions(
 ) -> LeakageAudit:
     """Audit every question, and its rewritten form if there is one; a line of `out` (JSON lines) a question.
 
-    A number that is not finite is null there. What `out` has is not done again: keep it to one model.
-    `rewritten` must have the same ids. Raises `DataError` if it has not, and for a text longer than the
-    model's context.
+    A number that is not finite is null there. What `out` has is not done again. `rewritten` must have the
+    same ids. Raises `DataError` if it has not, for a text longer than the model's context, and if `out` is of
+    another model or other `max_tokens`.
     """
     other = {question.id: question for question in rewritten or ()}
     lacking = [question.id for question in questions if rewritten is not None and question.id not in other]
     if lacking:
         raise DataError(f"{lacking[0]} is not among the rewritten questions")
     path = Path(out)
-    done = _audited(path)
+    how = {"model": memory.name, "max_tokens": max_tokens}
+    done = _audited(path, how)
     with path.open("a", encoding="utf-8") as file:
         for kind, question in [("original", q) for q in questions] + [
             ("rewritten", other[q.id]) for q in questions if other
@@ -184,7 +200,7 @@ def audit_questions(
                 continue
             row = _audit(memory, question, max_tokens)
             done[kind, question.id] = row
-            file.write(json.dumps({"kind": kind, **_plain(asdict(row))}, allow_nan=False) + "\n")
+            file.write(json.dumps({"kind": kind, **how, **_plain(asdict(row))}, allow_nan=False) + "\n")
             file.flush()
     rows = [done["original", question.id] for question in questions]
     again = [done["rewritten", question.id] for question in questions if other]
@@ -219,8 +235,8 @@ def _audit(memory: CausalMemory, question: Question, max_tokens: int) -> Questio
     )
 
 
-def _audited(path: Path) -> dict[tuple[str, str], QuestionAudit]:
-    """What an earlier call wrote; the half line of a killed one is cut off."""
+def _audited(path: Path, how: Mapping[str, Any]) -> dict[tuple[str, str], QuestionAudit]:
+    """What an earlier call wrote in the same way; the half line of a killed one is cut off."""
     if not path.exists():
         return {}
     data = path.read_bytes()
@@ -231,6 +247,7 @@ def _audited(path: Path) -> dict[tuple[str, str], QuestionAudit]:
     for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
+            other = [key for key, value in how.items() if row[key] != value]
             text, output = TextAudit(**_numbers(row["text"])), OutputAudit(**_numbers(row["output"]))
             found[row["kind"], row["id"]] = QuestionAudit(
                 row["id"], text, output, row["rouge_l"], row["edit_similarity"]
@@ -239,6 +256,9 @@ def _audited(path: Path) -> dict[tuple[str, str], QuestionAudit]:
             raise DataError(
                 f"{path}, line {number} is no line of a leakage audit; use another file"
             ) from None
+        if other:
+            key = other[0]
+            raise DataError(f"{path} is an audit with {key} {row[key]!r}, not {how[key]!r}; use another file")
     return found
 
 

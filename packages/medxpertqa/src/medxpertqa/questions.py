@@ -30,6 +30,14 @@ BODY_SYSTEMS = (
     "Lymphatic",
     "Other / NA",
 )
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "id": (str, int),
+    "images": (list, tuple),
+    **dict.fromkeys(("question", "medical_task", "subtask", "body_system", "question_type"), str),
+    "label_rationale": str,
+}
+"""What the fields of a record are in JSON; `options` and `label` have several forms, each read by itself."""
+
 _SAME_TASK = {"Basic Medicine": "Basic Science"}  # the paper's and the dev split's name for it
 
 
@@ -39,7 +47,9 @@ class Question:
 
     `options` maps A, B, ... (consecutive, at least two) to texts; `images` are file names in the order in
     which they are shown; an attribute that a bank does not give is "". `explanation` is an expert's, where
-    the bank has one. Raises `DataError`, naming the question and the field.
+    the bank has one; `subtask`, in a few words, is of the construction's labels.
+
+    Raises `DataError`, naming the question and the field.
     """
 
     id: str
@@ -51,6 +61,7 @@ class Question:
     body_system: str = ""
     question_type: str = ""
     explanation: str = field(default="", repr=False)
+    subtask: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", dict(self.options))
@@ -119,13 +130,14 @@ class Question:
         {"letter", "content"} and a list of one letter; where `options` is missing (MedQA as the official
         repository keeps it) they are read from the question string. Raises `DataError`.
         """
-        name = str(record.get("id") or "a question without id")
+        name = "a question without id" if record.get("id") in (None, "") else str(record["id"])
         for key in ("id", "question", "label"):
-            if not record.get(key):
+            if record.get(key) in (None, "", [], {}):
                 raise DataError(f"{name}: {key} is missing or empty")
+        for key, kind in _KINDS.items():
+            if record.get(key) and not isinstance(record[key], kind):
+                raise DataError(f"{name}: {key} is a {type(record[key]).__name__}, which it cannot be")
         question = record["question"]
-        if not isinstance(question, str):
-            raise DataError(f"{name}: question is a {type(question).__name__}, not a string")
         options = _options(record.get("options"), name)
         stem = _stem(question, options, name) if options else ""
         if not options:
@@ -140,6 +152,7 @@ class Question:
             body_system=record.get("body_system") or "",
             question_type=record.get("question_type") or "",
             explanation=record.get("label_rationale") or "",
+            subtask=record.get("subtask") or "",
         )
 
     def to_record(self, form: Literal["hub", "official"] = "hub") -> dict[str, Any]:
@@ -160,6 +173,8 @@ class Question:
             record[key] = getattr(self, key)
         if self.explanation:
             record["label_rationale"] = self.explanation
+        if self.subtask:
+            record["subtask"] = self.subtask
         return record
 
     def _error(self, what: str, problem: str) -> DataError:
@@ -188,7 +203,7 @@ def _options(value: Any, name: str) -> dict[str, str]:
         pairs = list(value.items())
     else:
         try:
-            pairs = [(option["letter"], option["content"]) for option in value]
+            pairs = [(str(option["letter"]), option["content"]) for option in value]
         except (TypeError, KeyError):
             raise DataError(
                 f"{name}: options are neither {{letter: text}} nor a list of {{letter, content}}"

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medxpertqa.errors import DataError
+from medxpertqa.field_types import check_types
 from medxpertqa.parsing import NO_ANSWER, ParsedAnswer, ParserName, TriggerName, parse_answer
 from medxpertqa.questions import Question
 
 SCHEMA = 1
 KIND = "medxpertqa-results"
+ABOUT = ("parser", "name", "protocol", "dataset", "digest", "n_expected")
+"""The fields of `Results` that the first line of a file has."""
+
 FAILED = "No answer provided"
 """How the official client begins a reply that it could not get."""
 
@@ -63,17 +67,26 @@ class Record:
         unknown = set(record) - {entry.name for entry in fields(cls)}
         if unknown:
             raise DataError(f"{name}: a record has no field {', '.join(sorted(unknown))}")
-        label = record["label"]
-        values = dict(
-            record, id=name, label=label[0] if isinstance(label, list) and len(label) == 1 else label
-        )
-        values |= {"response": record["response"] or "", "order": tuple(record.get("order", ()))}
+        values = dict(record)
+        if isinstance(record["id"], int):
+            values["id"] = str(record["id"])
+        if isinstance(record["label"], list) and len(record["label"]) == 1:
+            values["label"] = record["label"][0]
+        if record["response"] is None:
+            values["response"] = ""
+        if isinstance(record.get("order"), list):
+            values["order"] = tuple(record["order"])
+        check_types(cls, values, name)
         made = cls(**values)
         n = made.n_options
-        if not isinstance(n, int) or not 2 <= n <= 26:
+        if not made.id:
+            raise DataError("a record has an empty id")
+        if not 2 <= n <= 26:
             raise DataError(f"{name}: n_options is {n!r}; it must be 2 to 26")
-        if not isinstance(made.label, str) or not "A" <= made.label <= chr(64 + n) or len(made.label) != 1:
+        if len(made.label) != 1 or not "A" <= made.label <= chr(64 + n):
             raise DataError(f"{name}: label is {made.label!r}, which is none of the {n} options")
+        if made.order and sorted(made.order) != list(range(n)):
+            raise DataError(f"{name}: order is {list(made.order)}; needed: 0 to {n - 1}, each once")
         return made
 
     @classmethod
@@ -147,8 +160,27 @@ class Results:
 
     def head(self) -> dict[str, Any]:
         """The first line of a file of these results."""
-        keys = ("parser", "name", "protocol", "dataset", "digest", "n_expected")
-        return {"schema": SCHEMA, "kind": KIND} | {key: getattr(self, key) for key in keys}
+        return {"schema": SCHEMA, "kind": KIND} | {key: getattr(self, key) for key in ABOUT}
+
+
+def read_head(head: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The fields in `ABOUT` of a file's first line. Raises `DataError` for another schema or wrong fields."""
+    if head.get("schema") != SCHEMA:
+        raise DataError(f"{source} has schema {head.get('schema')}; this version reads schema {SCHEMA}")
+    lacking = [key for key in ABOUT if key not in head]
+    if lacking:
+        raise DataError(f"{source}: the first line has no {', '.join(lacking)}")
+    about = {key: head[key] for key in ABOUT}
+    check_types(Results, about, f"{source}, line 1")
+    return about
+
+
+def check_once(records: Iterable[Record]) -> None:
+    """Raise `DataError` for two records of one question, epoch and order of the options."""
+    counts = Counter((record.id, record.epoch, record.order) for record in records)
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+        raise DataError(f"{twice[0][0]} (epoch {twice[0][1]}) comes twice; no question may be scored twice")
 
 
 def score_records(
@@ -171,10 +203,7 @@ def score_records(
     found = [record if isinstance(record, Record) else Record.from_dict(record) for record in records]
     if not found:
         raise DataError("there are no records to score")
-    counts = Counter((record.id, record.epoch, record.order) for record in found)
-    twice = [key for key, count in counts.items() if count > 1]
-    if twice:
-        raise DataError(f"{twice[0][0]} (epoch {twice[0][1]}) comes twice; no question may be scored twice")
+    check_once(found)
     if questions is not None:
         known = {question.id: question for question in questions}
         found = [_joined(record, known) for record in found]

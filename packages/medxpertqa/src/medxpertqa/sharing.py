@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from medxpertqa.errors import DataError
+from medxpertqa.field_types import check_types
 from medxpertqa.parsing import ParsedAnswer
 from medxpertqa.questions import Question
-from medxpertqa.results import Record, Results
+from medxpertqa.results import ABOUT, SCHEMA, Record, Results, check_once, read_head
 from medxpertqa.summaries import FIELDS, summarize
 
 SHARED = "medxpertqa-shared"
-SCHEMA = 1
 CANARY = (
     "Letters that models gave to MedXpertQA, for evaluation only. Its authors ask that the questions, and "
     "versions of them, be used for no training and be shown nowhere online."
 )
 _ATTRIBUTES = (*FIELDS, "n_images", "cluster")
-_ABOUT = ("parser", "name", "protocol", "dataset", "digest", "n_expected")
+_TOLD = ("epoch", "status", "stop_reason", "attributes", "input_tokens", "output_tokens")
 _NUMBERS = ("epoch", "n_options", "input_tokens", "output_tokens")
 WITHHELD = "(withheld)"
 WORDS = 12
@@ -64,24 +64,25 @@ def read_shared(
 ) -> Results:
     """The results of a bundle's lines, with the labels of the questions; letters are those of the bundle.
 
-    Raises `DataError` for another schema, and for a line of a question that is not there.
+    Raises `DataError` for another schema, a line that is damaged or comes twice, and for a line of a question
+    that is not there.
     """
     head, *lines = rows
-    if head["schema"] != SCHEMA:
-        raise DataError(f"{source} has schema {head['schema']}; this version reads schema {SCHEMA}")
+    about = read_head(head, source)
     known = {question.id: question for question in questions}
-    records, answers = [], {parser: list[ParsedAnswer]() for parser in head["parsers"]}
-    for line in lines:
-        question = known.get(line["id"])
-        if question is None or question.n_options != line["n_options"]:
-            raise DataError(
-                f"{source}: {line['id']} is not among the questions; it is of another question set"
-            )
-        records.append(_record(question, line))
-        for parser, found in line["answers"].items():
-            answers[parser].append(ParsedAnswer(found["letter"], found["rule"], found["ambiguous"]))
-    about = {key: head[key] for key in _ABOUT}
-    letters = {parser: tuple(found) for parser, found in answers.items()}
+    records, answers = list[Record](), list[dict[str, ParsedAnswer]]()
+    for number, line in enumerate(lines, 2):
+        where = f"{source}, line {number}"
+        try:
+            question = known.get(line["id"])
+            if question is None or question.n_options != line["n_options"]:
+                raise DataError(f"{where}: {line['id']} is not among the questions; it is of another set")
+            records.append(_record(question, line, where))
+            answers.append({parser: _answer(line["answers"][parser], where) for parser in head["parsers"]})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{where} is no line of a bundle: {type(error).__name__} {error}") from None
+    check_once(records)
+    letters = {parser: tuple(found[parser] for found in answers) for parser in head["parsers"]}
     return Results(tuple(records), letters, source=source, **about)
 
 
@@ -124,7 +125,7 @@ def _head(results: Results) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": SHARED,
         "canary": CANARY,
-        **{key: getattr(results, key) for key in _ABOUT},
+        **{key: getattr(results, key) for key in ABOUT},
         "parsers": list(results.answers),
         "n": summary.n,
         "n_errors": summary.n_errors,
@@ -151,18 +152,15 @@ def _row(results: Results, place: int) -> dict[str, Any]:
     }
 
 
-def _record(question: Question, line: Mapping[str, Any]) -> Record:
-    return Record.of(
-        question,
-        "" if line["empty"] else WITHHELD,
-        order=line["order"],
-        epoch=line["epoch"],
-        status=line["status"],
-        stop_reason=line["stop_reason"],
-        attributes=line["attributes"],
-        input_tokens=line["input_tokens"],
-        output_tokens=line["output_tokens"],
-    )
+def _record(question: Question, line: Mapping[str, Any], where: str) -> Record:
+    told = {key: line[key] for key in _TOLD} | {"order": tuple(line["order"])}
+    check_types(Record, told, where)
+    return Record.of(question, "" if line["empty"] else WITHHELD, **told)
+
+
+def _answer(found: Mapping[str, Any], where: str) -> ParsedAnswer:
+    check_types(ParsedAnswer, found, where)
+    return ParsedAnswer(**found)
 
 
 def _words(text: str) -> list[str]:

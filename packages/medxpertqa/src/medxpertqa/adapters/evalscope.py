@@ -50,16 +50,18 @@ def _records(file: Path) -> Iterator[Record]:
             sample = review["sample_score"]
             about = sample["sample_metadata"]
             subset = about["id"].partition("-")[0]
-            yield Record(
-                id=about["id"],
-                label=review["target"],
-                n_options=_N_OPTIONS[subset],
-                response=sample["score"]["prediction"] or "",
-                attributes={
-                    "subset": subset,
-                    **{key: about[key] for key in ("question_type", "medical_task", "body_system")},
-                    "n_images": len(about.get("images") or ()),
-                },
+            yield Record.from_dict(
+                {
+                    "id": about["id"],
+                    "label": review["target"],
+                    "n_options": _N_OPTIONS[subset],
+                    "response": sample["score"]["prediction"],
+                    "attributes": {
+                        "subset": subset,
+                        **{key: about[key] for key in ("question_type", "medical_task", "body_system")},
+                        "n_images": len(about.get("images") or ()),
+                    },
+                }
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(

@@ -56,12 +56,14 @@ def _records(file: Path, first: int) -> list[Record]:
     try:
         rows: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return [
-            Record(
-                id=f"Text-{first + int(number)}",
-                label=row["gold"],
-                n_options=_N_OPTIONS,
-                response=row["prediction"],
-                attributes={"subset": "Text"},
+            Record.from_dict(
+                {
+                    "id": f"Text-{first + int(number)}",
+                    "label": row["gold"],
+                    "n_options": _N_OPTIONS,
+                    "response": row["prediction"],
+                    "attributes": {"subset": "Text"},
+                }
             )
             for number, row in rows.items()
         ]

@@ -5,17 +5,18 @@ B = (1/N) Σ_i (y_i - p_i)², N options, p the share of answers each got, y one-
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from medxpertqa.errors import DataError
 
-LEVELS = ("easy", "medium", "hard")
-TOP_PERCENT: Mapping[str, float] = {"hard": 25.0, "medium": 14.0, "easy": 3.0}
+Level = Literal["easy", "medium", "hard"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+TOP_PERCENT: Mapping[Level, float] = {"hard": 25.0, "medium": 14.0, "easy": 3.0}
 """What share of all scores, from the hardest down, is above the threshold of each level."""
 
 
@@ -63,7 +64,7 @@ def human_filter(
     scores: Sequence[float | None],
     levels: Sequence[str | None],
     mode: Literal["top", "literal"] = "top",
-    top_percent: Mapping[str, float] = TOP_PERCENT,
+    top_percent: Mapping[Level, float] = TOP_PERCENT,
 ) -> HumanFilter:
     """Keep the questions that people found hard for their level; without score or level a question passes.
 
@@ -92,7 +93,9 @@ def human_filter(
     both = {}
     for name in ("top", "literal"):
         cut = {q: 100 - top_percent[q] if name == "top" else top_percent[q] for q in LEVELS}
-        limits = {q: float(np.percentile(known, cut[q])) if known.size else float("nan") for q in LEVELS}
+        limits: dict[str, float] = {
+            q: float(np.percentile(known, cut[q])) if known.size else math.nan for q in LEVELS
+        }
         both[name] = (limits, [_judge(v, q, limits) for v, q in zip(values, levels, strict=True)])
     thresholds, judged = both[mode]
     return HumanFilter(
@@ -134,13 +137,11 @@ def answer_shares(counts: Mapping[str, float], letters: str, min_responses: int 
     """Return the shares in the order of `letters`, or None with fewer than `min_responses` answers.
 
     Raises:
-        DataError: an answer to a letter that the question does not have, or a negative count.
+        DataError: an answer to a letter that the question does not have, or a count below 0 or not finite.
     """
-    wrong = [letter for letter, count in counts.items() if letter not in letters or count < 0]
+    wrong = [x for x, count in counts.items() if x not in letters or not 0 <= count < math.inf]
     if wrong:
-        raise DataError(
-            f"answers {dict(Counter(counts))}: {wrong[0]!r} is no option, or its count is negative"
-        )
+        raise DataError(f"answers {dict(counts)}: {wrong[0]!r} is no option, or its count is no count")
     total = sum(counts.values())
     if total < max(min_responses, 1e-12):
         return None

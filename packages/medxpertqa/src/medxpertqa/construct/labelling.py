@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from medxpertqa.construct.ledger import ChatModel, Ledger
+from medxpertqa.construct.options import Made
 from medxpertqa.errors import DataError
 from medxpertqa.questions import BODY_SYSTEMS, MEDICAL_TASKS, QUESTION_TYPES, Question
 from medxpertqa.stats import wilson
@@ -29,19 +31,10 @@ Right answer: {answer}
 </data>"""
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """The question with its labels, the free subtask, and problems: then the labels are as they were."""
-
-    question: Question
-    subtask: str
-    problems: list[str]
-
-
 def label_question(
     question: Question, model: ChatModel, ledger: Ledger, attempts: int = 3, **parameters: object
-) -> Labelled:
-    """Let the model label the question; only labels of the closed sets are taken."""
+) -> Made:
+    """Let the model label the question; only labels of the closed sets are taken, and a free subtask."""
     text = _PROMPT.format(
         question=question.to_prompt_string(),
         answer=question.answer,
@@ -53,20 +46,11 @@ def label_question(
         reply = ledger.ask(model, [{"role": "user", "content": text}], attempt, **parameters)
         labels, problems = parse_labels(reply)
         if not problems:
-            return Labelled(_labelled(question, labels), labels["subtask"], [])
-    return Labelled(question, "", problems)
+            return Made(replace(question, **labels), [])
+    return Made(question, problems)
 
 
-def _labelled(question: Question, labels: Mapping[str, str]) -> Question:
-    return replace(
-        question,
-        medical_task=labels["medical_task"],
-        body_system=labels["body_system"],
-        question_type=labels["question_type"],
-    )
-
-
-def parse_labels(reply: str) -> tuple[dict[str, str], list[str]]:
+def parse_labels(reply: str) -> tuple[dict[str, Any], list[str]]:
     """Read the JSON object of a reply, without regard to case; return the labels and the problems."""
     try:
         value = json.loads(reply[reply.find("{") : reply.rfind("}") + 1])

@@ -15,7 +15,7 @@ from typing import Any
 
 from medxpertqa.construct.edit_pairs import SimilarPair, edit_similar_pairs
 from medxpertqa.construct.human import answer_shares, brier, difficulty_levels, human_filter
-from medxpertqa.construct.labelling import Labelled, label_question
+from medxpertqa.construct.labelling import label_question
 from medxpertqa.construct.ledger import ChatModel, Ledger
 from medxpertqa.construct.options import Made, expand_options, prune_options, shuffle_options
 from medxpertqa.construct.removal import deduplicate
@@ -25,6 +25,7 @@ from medxpertqa.construct.settings import AIStage, BuildSettings, HumanStage, Mo
 from medxpertqa.construct.side_by_side import each_question
 from medxpertqa.construct.voting import Votes, ai_expert_filter
 from medxpertqa.errors import DataError
+from medxpertqa.field_types import check_types
 from medxpertqa.images import ImageStore
 from medxpertqa.json_lines import read_json_lines
 from medxpertqa.parsing import ParsedAnswer, parse_answer
@@ -51,6 +52,17 @@ class Decision:
     reason: str
 
 
+def read_decisions(folder: str | Path) -> list[Decision]:
+    """Read what the last finished run in a folder decided. Raises `DataError` if there is none."""
+    file = Path(folder) / "decisions.jsonl"
+    if not file.exists():
+        raise DataError(f"{file} is not there: no run has finished in this folder")
+    try:
+        return [Decision(**row) for row in read_json_lines(file.read_text(encoding="utf-8"))]
+    except (DataError, TypeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} has no decisions of a run ({error}); run `build run` again") from None
+
+
 @dataclass(frozen=True)
 class Build:
     """The questions that are left, `funnel` (stage, how many left), decisions, notes for reviewers by id.
@@ -70,17 +82,32 @@ class Build:
 
 
 def read_bank(path: str | Path) -> list[Item]:
-    """Read JSON lines: records of either form, with `answer_counts` {letter: n} and `difficulty` if known."""
+    """Read JSON lines: records of either form, with `answer_counts` {letter: n} and `difficulty` if known.
+
+    Raises `DataError` that names the file and the line or the question.
+    """
     try:
-        records = read_json_lines(Path(path).read_text(encoding="utf-8"))
-        return [
-            Item(Question.from_record(row), row.get("answer_counts") or {}, row.get("difficulty"))
-            for row in records
-        ]
+        return [_item(row) for row in read_json_lines(Path(path).read_text(encoding="utf-8"))]
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the bank can't be read ({error})") from error
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    question = Question.from_record(row)
+    about: dict[str, Any] = {
+        "answer_counts": row.get("answer_counts") or {},
+        "difficulty": row.get("difficulty"),
+    }
+    check_types(Item, about, question.id)
+    item = Item(question, **about)
+    try:
+        answer_shares(item.answer_counts, question.letters)
+        difficulty_levels([item.difficulty])
+    except DataError as error:
+        raise DataError(f"{question.id}: {error}") from None
+    return item
 
 
 def run_pipeline(
@@ -258,7 +285,7 @@ class _Run:
         self._keep(stage, keep, ["unlike the others" if stays else "too like another" for stays in keep])
 
     def _change(
-        self, stage: str, change: Callable[[Question], Made | Labelled], models: Sequence[ModelSettings] = ()
+        self, stage: str, change: Callable[[Question], Made], models: Sequence[ModelSettings] = ()
     ) -> None:
         questions = [item.question for item in self.items]
         changed = each_question(stage, change, questions, _at_once(models), self.ledger.stop)

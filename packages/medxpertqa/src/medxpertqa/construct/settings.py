@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medxpertqa.construct.human import TOP_PERCENT
+from medxpertqa.construct.human import TOP_PERCENT, Level
 from medxpertqa.construct.voting import Mixed
 from medxpertqa.errors import MedXpertQAError
+
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Table(BaseModel):
@@ -44,18 +46,18 @@ class HumanStage(_Table):
     """See `human_filter`."""
 
     mode: Literal["top", "literal"] = "top"
-    top_percent: dict[str, float] = dict(TOP_PERCENT)
+    top_percent: dict[Level, Percent] = dict(TOP_PERCENT)
     min_responses: int = Field(1, ge=1)
 
 
 class AIStage(_Table):
     """See `ai_expert_filter`; the temperature is not the paper's, which states none."""
 
-    basic: list[ModelSettings]
+    basic: list[ModelSettings] = Field(min_length=1)
     advanced: list[ModelSettings] = []
     samples: int = Field(4, ge=1)
-    temperature: float = 0.7
-    max_tokens: int = 2048
+    temperature: float = Field(0.7, ge=0)
+    max_tokens: int = Field(2048, ge=1)
     mixed: Mixed = "advanced_wrong"
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from medxpertqa.engine.messages import openai_messages
 from medxpertqa.engine.running import EvalRun, no_images, request_settings
 from medxpertqa.engine.sources import shared_images
 from medxpertqa.errors import DataError, MedXpertQAError
+from medxpertqa.field_types import check_types
 from medxpertqa.hub import question_digest
 from medxpertqa.questions import Question
 from medxpertqa.results import Record, Results, score_records, write_results
@@ -231,8 +232,10 @@ def _reply(place: Place, row: Mapping[str, Any]) -> BatchReply:
         text = ""  # as in a run: a provider's message is no reply
     elif not text and (message.get("reasoning_content") or message.get("reasoning")) and stop == "stop":
         stop = "reasoning_only"
-    n_in, n_out = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    return BatchReply(*place, text, stop, "", n_in, n_out)
+    n_in, n_out = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    told: dict[str, Any] = {"text": text, "stop_reason": stop, "input_tokens": n_in, "output_tokens": n_out}
+    check_types(BatchReply, told, "a reply")  # here, where the line is known, and nothing is kept yet
+    return BatchReply(*place, **told)
 
 
 def _check_turns(replies: Mapping[Place, BatchReply]) -> None:

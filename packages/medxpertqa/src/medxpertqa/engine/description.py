@@ -28,7 +28,8 @@ class RunDescription:
     """What was asked, of whom and how; nothing of the text of a question.
 
     `digest` is of the whole set of questions before any limit. `altered` holds the parameters of the request
-    that differ from the protocol's, such as {"max_tokens": 96}.
+    that differ from the protocol's, such as {"max_tokens": 96}. `demonstrations` is the digest of those of
+    few-shot.
     """
 
     model: str
@@ -41,6 +42,7 @@ class RunDescription:
     permute: int = 1
     ablate: tuple[str, ...] = ()
     shard: str = ""
+    demonstrations: str = ""
     altered: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property

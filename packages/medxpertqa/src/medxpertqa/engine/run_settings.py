@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError
 
 from medxpertqa.engine.asking import Ablation
 from medxpertqa.engine.running import Display, EvalRun
@@ -45,7 +45,7 @@ class RunSettings(_Table):
     epochs: int = Field(1, ge=1)
     permute: int = Field(1, ge=1)
     ablate: list[Ablation] = []
-    price: tuple[float, float] | None = None
+    price: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     cost_limit: float | None = Field(None, gt=0)
     log_text: bool = False
     cache: bool = False
@@ -83,6 +83,8 @@ class RunSettings(_Table):
     def _demonstrations(self) -> tuple[Question, ...]:
         """For few-shot, the file that was given, or the dev split of a set of the hub."""
         if self.protocol != "few-shot":
+            if self.demonstrations is not None:
+                raise MedXpertQAError(f"--demonstrations are for few-shot, and not for {self.protocol}")
             return ()
         if self.demonstrations is not None:
             return tuple(load_questions(self.subset, self.demonstrations))

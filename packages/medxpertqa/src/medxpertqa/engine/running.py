@@ -136,6 +136,7 @@ class EvalRun:
             permute=self.permute,
             ablate=tuple(self.ablate),
             shard=self.shard,
+            demonstrations=question_digest(self.demonstrations) if self.demonstrations else "",
             altered=dict(sorted(changed.items())),
         )
 
@@ -346,8 +347,10 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         raise MedXpertQAError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
-    if config.max_connections is not None and config.max_connections < 1:
-        raise MedXpertQAError(f"max_connections = {config.max_connections}: it must be at least 1")
+    for name in ("max_connections", "max_tokens"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise MedXpertQAError(f"{name} = {value}: it must be at least 1")
 
 
 def _length(protocol: Protocol, question: Question) -> int:

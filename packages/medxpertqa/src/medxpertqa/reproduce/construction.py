@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from medxpertqa.construct.edit_pairs import edit_similar_pairs
-from medxpertqa.construct.human import LEVELS, TOP_PERCENT, brier, human_filter
+from medxpertqa.construct.human import LEVELS, TOP_PERCENT, Level, brier, human_filter
 from medxpertqa.construct.ledger import Ledger
 from medxpertqa.construct.removal import deduplicate
 from medxpertqa.construct.rewriting import rewrite_by_rule
@@ -47,7 +47,7 @@ class ConstructionConfig(BaseModel):
 class Thresholds:
     """What a re-run may change without asking the voter again."""
 
-    top_percent: Mapping[str, float]
+    top_percent: Mapping[Level, float]
     edit: float
     fence: float
 
