@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toedit.cli import main
-from toedit.diffing import Change, word_changes, write_changes
+from toedit.diffing import Change, CorpusDiff, word_changes, write_changes
+from toedit.errors import ToEditError
 
 
 @given(st.text("ab \n.", max_size=40), st.text("ab \n.", max_size=40))
@@ -40,6 +41,14 @@ def test_equal_changes_are_one_row_with_their_count_the_frequent_first(tmp_path:
         {"before": "a ", "old": "b", "new": "c", "after": " d", "count": 1},
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["edits.jsonl"]
+
+
+def test_an_id_that_is_there_twice_is_refused_and_not_compared_with_another_text() -> None:
+    once, twice = [("a", "one"), ("b", "two")], [("a", "one"), ("b", "two"), ("a", "three")]
+    with pytest.raises(ToEditError, match="the first corpus has the document id 'a' twice"):
+        CorpusDiff(twice, once)
+    with pytest.raises(ToEditError, match="the second corpus has the document id 'a' twice"):
+        list(CorpusDiff(once, twice).documents)
 
 
 def test_the_command_writes_them_for_a_whole_corpus(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -16,6 +18,8 @@ import zstandard
 
 from toedit.errors import ToEditError
 from toedit.files import BadRow, Row, Source, column_names, find_sources, read_rows
+from toedit.layouts import TextLayout
+from toedit.survey import survey
 
 ROWS = [{"id": f"d{n}", "text": f"Zeile {n}\u2028 naïve 🙂", "n": n / 3} for n in range(2500)]
 LINES = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS)
@@ -108,6 +112,51 @@ def test_a_broken_archive_gives_what_comes_before_the_break(tmp_path: Path, name
     assert all(isinstance(row, Row) for row in rows[: len(rows) - 1])
     assert isinstance(last, BadRow)
     assert "cannot be read from here on" in last.reason
+
+
+class Failing:
+    """A disk or a network that fails when the second line is read."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def __enter__(self) -> Failing:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield LINES.splitlines()[0]
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError("no answer"), ConnectionResetError("gone"), OSError(errno.EIO, "broken disk")]
+)
+def test_a_failing_disk_or_network_is_no_bad_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """Else the job would be complete without the rows beyond."""
+    file = write(tmp_path / "a.jsonl")
+    monkeypatch.setattr("toedit.files._open_raw", lambda path: Failing(error))
+    with pytest.raises(type(error), match=str(error.args[-1])):
+        rows_of(file)
+
+
+@pytest.mark.parametrize("failing", ["isdir", "open", "size"])
+def test_a_url_out_of_reach_is_told_whatever_its_library_raises(
+    monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise RuntimeError("Name or service not known")
+
+    system = fsspec.filesystem("memory")
+    system.pipe("/far/a.jsonl", b'{"id": 1, "text": ""}')
+    monkeypatch.setattr(type(system), failing, offline)
+    with pytest.raises(ToEditError, match=r"memory://.*far.*: cannot be reached: Name or service not known;"):
+        survey(find_sources(["memory://far/a.jsonl"]), TextLayout(), "id")
+    monkeypatch.undo()
+    system.rm("/far", recursive=True)
 
 
 def test_folders_patterns_and_files_name_their_sources_without_what_they_share(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from toedit.errors import ToEditError
+
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -51,15 +53,17 @@ class CorpusDiff:
     """The differences of two corpora whose documents have the same ids; the old texts are held in memory.
 
     n_same, n_changed, n_new, n_gone count the documents; they are complete when `documents` is exhausted.
+
+    Raises `ToEditError` for an id that a corpus has twice, here or while `documents` are read.
     """
 
     def __init__(self, old: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]]) -> None:
-        self._old = dict(old)
+        self._old = dict(_each_once(old, "first"))
         self.n_same = self.n_changed = self.n_new = self.n_gone = 0
         self.documents = self._compared(new)
 
     def _compared(self, new: Iterable[tuple[str, str]]) -> Iterator[ChangedDocument]:
-        for doc_id, text in new:
+        for doc_id, text in _each_once(new, "second"):
             before = self._old.pop(doc_id, None)
             if before is None:
                 self.n_new += 1
@@ -69,6 +73,18 @@ class CorpusDiff:
                 self.n_changed += 1
                 yield ChangedDocument(doc_id, before, text)
         self.n_gone = len(self._old)
+
+
+def _each_once(texts: Iterable[tuple[str, str]], which: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for doc_id, text in texts:
+        if doc_id in seen:
+            raise ToEditError(
+                f"the {which} corpus has the document id {doc_id!r} twice, so it is not clear what to "
+                "compare; --id-column names another column, and one that neither has compares row by row"
+            )
+        seen.add(doc_id)
+        yield doc_id, text
 
 
 def write_changes(path: str | Path, counts: Mapping[Change, int]) -> None:

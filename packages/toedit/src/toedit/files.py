@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from toedit.errors import MissingExtraError, ToEditError
 
@@ -100,7 +101,8 @@ def read_rows(source: Source, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     Blank lines have numbers but are no rows. What cannot be read beyond some point (a broken archive) ends
     with a `BadRow`.
 
-    Raises `ToEditError` for a table that cannot be opened, and if a library for the format is missing.
+    Raises `ToEditError` for a table that cannot be opened, a URL that cannot be reached, and if a library for
+    the format is missing; `OSError` where the disk or the network fails, which says nothing about the rows.
     """
     with opened(source) as file:
         if source.format == "jsonl":
@@ -213,10 +215,18 @@ def _found_remote(entry: str) -> list[str]:
             names = system.glob(path)
         else:
             names = system.find(path) if system.isdir(path) else [path]
-    except (OSError, ValueError, ImportError) as error:
-        raise ToEditError(f"{entry}: cannot be reached: {error}") from error
+    except Exception as error:
+        _unreachable(entry, error)
     files = sorted(system.unstrip_protocol(name) for name in names if _suffix(name))
     return files or _nothing(entry, "no file there ends in one of")
+
+
+def _unreachable(url: str, error: Exception) -> NoReturn:
+    """Libraries of file systems raise what they like: offline, without credentials, without the file."""
+    raise ToEditError(
+        f"{url}: cannot be reached: {str(error) or type(error).__name__}; see to the address, the network "
+        "and the credentials, or give files of this machine"
+    ) from error
 
 
 def _nothing(entry: str, what: str) -> list[str]:
@@ -241,9 +251,25 @@ def _open_raw(path: str) -> Any:
     if "://" in path:
         from fsspec.core import url_to_fs
 
-        system, name = url_to_fs(path)
-        return system.open(name, "rb")
+        try:
+            system, name = url_to_fs(path)
+            return system.open(name, "rb")
+        except Exception as error:
+            _unreachable(path, error)
     return open(path, "rb")  # closed by `opened`
+
+
+def file_size(path: str) -> int:
+    """The bytes of a file or URL. Raises `ToEditError` for a URL that cannot be reached."""
+    if "://" not in path:
+        return os.path.getsize(path)
+    from fsspec.core import url_to_fs
+
+    try:
+        system, name = url_to_fs(path)
+        return int(system.size(name))
+    except Exception as error:
+        _unreachable(path, error)
 
 
 def _lines(file: IO[bytes]) -> Iterator[Row | BadRow]:
@@ -254,7 +280,17 @@ def _lines(file: IO[bytes]) -> Iterator[Row | BadRow]:
             if content.strip():
                 yield _parsed(content.removeprefix(b"\xef\xbb\xbf") if number == 1 else content, number)
     except (EOFError, OSError, zlib.error, _zstd_error()) as error:
+        _refuse_failure(error)
         yield BadRow(number + 1, f"{_UNREADABLE}: {error}", "")
+
+
+def _refuse_failure(error: Exception) -> None:
+    """Raise the error again if the disk or the network failed: the rows beyond it are not lost then.
+
+    gzip and pyarrow tell damage within a file by an `OSError` as well, but by one without a number.
+    """
+    if isinstance(error, ConnectionError | TimeoutError) or getattr(error, "errno", None) is not None:
+        raise error
 
 
 def _zstd_error() -> type[Exception]:
@@ -292,6 +328,7 @@ def _table_rows(source: Source, file: IO[bytes], columns: Sequence[str]) -> Iter
                 values = {name: column[index] for name, column in zip(wanted, lists, strict=True)}
                 yield Row(number, values, (batch, index))
     except (OSError, pyarrow(source.path).ArrowException) as error:
+        _refuse_failure(error)
         yield BadRow(number + 1, f"{_UNREADABLE}: {error}", "")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toedit.errors import ToEditError
-from toedit.files import BadRow, Row, Source, column_names, read_rows
+from toedit.files import BadRow, Row, Source, column_names, file_size, read_rows
 from toedit.layouts import Layout
 from toedit.randomness import document_name
 
@@ -70,7 +69,7 @@ def _file(
             _note(sources, index, row, id_column, ids)
     if not fits:
         _refuse(source, first_problem, id_column)
-    return Surveyed(source, _size(source), number)
+    return Surveyed(source, file_size(source.path), number)
 
 
 def _refuse(source: Source, problem: str | None, id_column: str | None) -> None:
@@ -96,12 +95,3 @@ def _note(
             "needs its own; --id-column names another column, --id-from hash makes ids of the text"
         )
     ids[name] = index, row.number
-
-
-def _size(source: Source) -> int:
-    if "://" not in source.path:
-        return os.path.getsize(source.path)
-    from fsspec.core import url_to_fs
-
-    system, name = url_to_fs(source.path)
-    return int(system.size(name))
