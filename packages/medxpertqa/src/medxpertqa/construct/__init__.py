@@ -18,6 +18,8 @@ _HOME = {
     "Votes": "voting",
     "agreement": "agreements",
     "ai_expert_filter": "voting",
+    "audit_rate": "labelling",
+    "audit_sample": "labelling",
     "brier": "human",
     "deduplicate": "removal",
     "edit_similar_pairs": "edit_pairs",
