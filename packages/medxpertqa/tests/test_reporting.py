@@ -78,6 +78,15 @@ def test_an_incomplete_run_and_another_protocol_are_remarked():
     assert any("differ in their protocol" in remark for remark in remarks)
 
 
+def test_right_replies_of_questions_asked_in_several_orders_are_told_of_all_replies():
+    turned = tuple((place + 1) % QUESTIONS[0].n_options for place in range(QUESTIONS[0].n_options))
+    records = [Record.of(q, q.label, order=order) for q in QUESTIONS[:3] for order in ((), turned)]
+    run = score_records(records, name="m")
+    (overview, *_), _ = report_tables([run], [summarize(run)])
+    shown = dict(zip(overview.head, overview.rows[0], strict=True))
+    assert (shown["questions"], shown["right"]) == ("3", "3 of 6")
+
+
 def test_json_has_what_scripts_read():
     found = as_json(summarize(run("m", 6)))
     assert {"n", "n_correct", "accuracy", "ci", "n_no_answer", "n_errors", "by", "parsers", "usage"} <= set(

@@ -216,7 +216,7 @@ def _overview(summaries: Sequence[Summary]) -> Table:
             visible(summary.protocol or "unknown"),
             summary.parser,
             str(summary.n),
-            str(summary.n_correct),
+            _right(summary),
             with_ci(summary.accuracy, summary.ci),
             *(str(count) for count in (summary.n_no_answer, summary.n_errors, summary.n_truncated)),
             *(str(count) for count in (summary.n_filtered, summary.n_empty, summary.n_missing)),
@@ -233,6 +233,12 @@ def _overview(summaries: Sequence[Summary]) -> Table:
         "Percent. A reply that could not be had counts as wrong, as officially. Intervals are Wilson's, or a "
         "cluster bootstrap's where questions share an image or were asked several times.",
     )
+
+
+def _right(summary: Summary) -> str:
+    """How many replies are right, and of how many where a question has several."""
+    several = summary.n_records > summary.n
+    return f"{summary.n_correct} of {summary.n_records}" if several else str(summary.n_correct)
 
 
 def _parsers(summaries: Sequence[Summary]) -> Table:
