@@ -12,7 +12,7 @@ import pytest
 
 import toedit
 from toedit import ToEditError
-from toedit.analysis import coverage, embed_2d, ppl_histogram, write_report
+from toedit.analysis import concentration, coverage, embed_2d, ppl_histogram, write_report
 
 SEA = [f"the ship number {row} sailed over the deep blue sea to harbour {row % 5}" for row in range(40)]
 CODE = [f"def function_{row}(x): return x + {row % 7} # python adds" for row in range(40)]
@@ -110,7 +110,9 @@ def test_without_perplexities_the_report_has_two_figures(tmp_path: Path) -> None
         (lambda: embed_2d(["", " ", "!", "?"]), "no words"),
         (lambda: embed_2d(["a"] * 5, encoder=lambda texts: np.ones((2, 3))), r"\(2, 3\) for 5"),
         (lambda: write_report("a.html", SEA, CODE, human_ppl=[1.0]), "both"),
-        (lambda: write_report("a.html", SEA, [""]), "not all 0"),
+        (lambda: embed_2d(SEA, seed=-1), "seed is -1; for a map"),
+        (lambda: write_report("a.html", SEA, [""]), "the synthetic texts hold no words"),
+        (lambda: concentration([0, 0]), "not all 0"),
     ],
 )
 def test_what_cannot_be_says_why(call: object, message: str) -> None:

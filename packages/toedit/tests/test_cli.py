@@ -299,6 +299,8 @@ def test_mix_writes_exactly_the_tokens_asked_for(
         (("--layout", "alpaca", "--text-column", "x"), "the columns of the layout 'alpaca' have fixed names"),
         (("--backend", "onnx"), "there is no backend 'onnx'; there are: transformers"),
         (("--shard-rows", "0"), "shard_rows is 0; it must be at least 1"),
+        (("--option", "batch_tokens=many"), "batch_tokens is 'many'; it must be a whole number, at least 1"),
+        (("--option", "head_rows=0"), "head_rows is 0; it must be a whole number, at least 1"),
         (("--overlap", "4096"), "overlap is 4096 and window is 2048; overlap must be smaller"),
     ],
 )
@@ -330,6 +332,90 @@ def test_inputs_and_folders_that_do_not_fit_are_told(
         "row 1: there is no column 'body'"
         in run(capsys, "diff", corpus, out, "--text-column", "body", code=2)[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sigma", "0"), "--sigma 0.0: the errors are shown in units that need a sigma above 0"),
+        (("--sigma", "inf"), "sigma is inf; a standard deviation is a number"),
+        (("--seed", "-1"), "seed is -1; it must be a whole number, at least 0"),
+        (("--masks", "fresh", "--fraction", "2"), "masks drawn anew have fractions from 0 to 1, not [2.0"),
+        (("--masks", "fresh", "--decay", "1e300"), "masks drawn anew have fractions from 0 to 1"),
+        (("--masks", "full", "--decay", "0.5"), "leave --fraction and --decay out"),
+        (("--fraction", "nan"), "disjoint masks have fractions >= 0"),
+        (("--samples", "5"), "T=5 samples in d=10 dimensions have no finite mean error"),
+    ],
+)
+def test_impossible_settings_of_the_theory_are_told(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    out, told = run(capsys, "theory", "--runs", 9, *arguments, code=2)
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert out == ""
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None of the verbs gets to a model: there is none."""
+    page = tmp_path / "none" / "page"
+    mix = ("mix", corpus, corpus, "--alpha", 0.5, "--tokens", 9, "--tokenizer", "none", "--out", page)
+    for verb in (mix, ("diff", corpus, corpus, "--out", page), ("analyze", corpus, corpus, "--report", page)):
+        told = run(capsys, *verb, code=2)[1]
+        assert told == f"toedit: {page}: there is no folder {page.parent}; make it, or give another name\n"
+    told = run(capsys, "analyze", corpus, corpus, "--report", tmp_path, code=1)[1]
+    assert "Is a directory" in told
+    assert "--resume" not in told
+
+
+def test_a_rate_that_cannot_be_is_told_before_the_model_is_loaded(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibrate = ("calibrate", corpus, "--model", "none", "--target-rate")
+    assert "target_rate is 2.0; it must be" in run(capsys, *calibrate, 2, code=2)[1]
+    assert "of is 'words'; it must be" in run(capsys, *calibrate, 0.1, "--of", "words", code=2)[1]
+
+
+def test_every_verb_takes_the_small_prior_by_its_name(
+    corpus: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("toedit.reproduce.verb.small_prior", lambda: model)
+    named, budget = ("--model", "smollm2-135m"), ("--alpha", 0.5, "--tokens", 9)
+    for verb in (
+        ("edit", corpus, "--out", tmp_path / "out", *named, "--agree", "smollm2-135m"),
+        ("score", corpus, *named),
+        ("calibrate", corpus, "--target-rate", 0.1, *named),
+        ("analyze", corpus, corpus, "--report", tmp_path / "page.html", *named),
+        ("mix", corpus, corpus, *budget, "--out", tmp_path / "mixed.jsonl", "--tokenizer", named[1]),
+    ):
+        run(capsys, *verb)
+
+
+@pytest.mark.parametrize("while_doing", ["toedit.job.survey", "toedit.cli.load_editor"])
+def test_ctrl_c_before_the_first_document_ends_as_it_does_later(
+    corpus: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    while_doing: str,
+) -> None:
+    edit = ("edit", corpus, "--model", model, "--out", tmp_path / "out")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(while_doing, interrupted)
+        told = run(capsys, *edit, code=130)[1]
+    assert told == "toedit: interrupted; the same command with --resume goes on where it stopped\n"
+    run(capsys, *edit, "--resume")
 
 
 @pytest.mark.parametrize(

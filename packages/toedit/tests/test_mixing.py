@@ -102,6 +102,7 @@ def test_a_text_that_cannot_be_cut_to_size_leaves_the_rest_to_others(tokenizer: 
     [
         ({"alpha": 1.1, "tokens": 5}, "alpha"),
         ({"alpha": 0.5, "tokens": 0}, "at least 1 token"),
+        ({"alpha": 0.5, "tokens": 5, "seed": -1}, "seed is -1; it must be a whole number"),
         ({"alpha": 1.0, "tokens": 1205}, "human documents give only 1204 of the 1205 tokens"),
         ({"alpha": 0.0, "tokens": 1300}, "synthetic documents give only 1200 of the 1300 tokens"),
         ({"alpha": 1.0, "tokens": 5, "human": ["a text"]}, "human document 0 .* tokenizer"),

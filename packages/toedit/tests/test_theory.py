@@ -199,6 +199,13 @@ def test_fifty_generations_of_a_thousand_samples_take_under_five_seconds_of_one_
         (lambda: theory.exact_error(gaussian(2, 4, 1), np.eye(4), 1.0), r"\(2, 4, 1\)"),
         (lambda: theory.disjoint_limit([0.6, 0.6]), "disjoint"),
         (lambda: theory.disjoint_masks(10, [-0.1]), "disjoint"),
+        (lambda: theory.disjoint_limit([np.nan]), "disjoint"),
+        (lambda: theory.fresh_masks(10, [0.5, 1.5]), "from 0 to 1"),
+        (lambda: theory.fresh_limit([-0.5]), "from 0 to 1"),
+        (lambda: theory.fresh_masks(10, [0.5], seed=-1), "seed is -1"),
+        (lambda: theory.simulate(np.eye(4), np.eye(4), seed=-1), "seed is -1"),
+        (lambda: theory.collapse_error(1, 4, 9, np.nan), "sigma is nan"),
+        (lambda: theory.paper_error(np.eye(4), np.eye(4), -1.0), "sigma is -1"),
     ],
 )
 def test_what_cannot_be_says_why(call: object, message: str) -> None:

@@ -97,14 +97,9 @@ class Sample:
         It lies halfway between the two tokens that it parts, so that rounding moves neither over it. Where
         many tokens have the same probability there may be none near the target; see the `rates`.
 
-        Raises `ToEditError` for a target that no threshold reaches.
+        Raises `ToEditError` as `check_target` does, and for a target that no threshold reaches.
         """
-        if not 0 < target_rate < 1:
-            raise ToEditError(
-                f"target_rate is {target_rate}; it must be a share of tokens, above 0 and below 1"
-            )
-        if of not in ("changes", "candidates"):
-            raise ToEditError(f"of is {of!r}; it must be 'changes' or 'candidates'")
+        check_target(target_rate, of)
         log_p, weight = self._log_p, self._swap if of == "changes" else np.ones(len(self._swap))
         if self.config.condition == "ge":  # the most probable tokens come first
             log_p, weight = log_p[::-1], weight[::-1]
@@ -121,6 +116,14 @@ class Sample:
         beyond = exact[at + 1] if at + 1 < len(exact) else min(0.0, 2 * exact[at] - exact[at - 1])
         config = self.config.replace(threshold=float((np.exp(exact[at]) + np.exp(beyond)) / 2))
         return Calibration(config, self.rates(config.threshold), self.n_tokens)
+
+
+def check_target(target_rate: float, of: str) -> None:
+    """Raises `ToEditError` for a rate that is no share of tokens, and for a rate of something else."""
+    if not 0 < target_rate < 1:
+        raise ToEditError(f"target_rate is {target_rate}; it must be a share of tokens, above 0 and below 1")
+    if of not in ("changes", "candidates"):
+        raise ToEditError(f"of is {of!r}; it must be 'changes' or 'candidates'")
 
 
 def calibrate(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from math import isfinite
@@ -37,13 +37,13 @@ from toedit.cli_options import (
     TopK,
     Window,
     assignments,
+    check_new_file,
     edit_config,
 )
-from toedit.config import EditConfig
+from toedit.cli_priors import default_model, load_editor
 from toedit.errors import ToEditError
 
 if TYPE_CHECKING:
-    from toedit.editor import Editor
     from toedit.statistics import EditStats
 
 app = typer.Typer(
@@ -54,8 +54,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-SMALL_PRIOR = "smollm2-135m"
 
 
 @app.command()
@@ -101,7 +99,7 @@ def edit(
     config = edit_config(preset, config_file, {**flags, "window": window, "overlap": overlap}, settings)
     job_settings = JobSettings(
         config,
-        model or _default_model(),
+        model or default_model(),
         backend,
         assignments("--option", options),
         layout_named(layout, text_column),
@@ -110,16 +108,15 @@ def edit(
         shard_rows,
         agree,
     )
-    job = EditJob(inputs, out, job_settings, resume)
-    if job.complete:
-        screen.tell(f"toedit: {out} is complete already")
-    editor: Any = None if job.complete else _editor(job_settings.model, config, backend, options, agree)
-    try:
+    with _resumable():
+        job = EditJob(inputs, out, job_settings, resume)
+        if job.complete:
+            screen.tell(f"toedit: {out} is complete already")
+        editor: Any = None
+        if not job.complete:
+            editor = load_editor(job_settings.model, config, backend, options, agree)
         with screen.progress("editing") as on_progress:
             done = job.run(editor, on_progress)
-    except KeyboardInterrupt:
-        screen.tell("toedit: interrupted; the same command with --resume goes on where it stopped")
-        raise typer.Exit(130) from None
     if done.n_tokens_now:
         speed = done.n_tokens_now / done.seconds
         screen.tell(f"toedit: {done.n_tokens_now:,} tokens in {done.seconds:,.0f} s, {speed:,.0f} a second")
@@ -127,6 +124,19 @@ def edit(
     if done.n_quarantined:
         screen.tell(f"toedit: {done.n_quarantined} rows were left out; see {out / 'quarantine.jsonl'}")
         raise typer.Exit(1)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """How a job ends that Ctrl-C or the system stopped: what was edited is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.tell("toedit: interrupted; the same command with --resume goes on where it stopped")
+        raise typer.Exit(130) from None
+    except OSError as error:  # a full disk, a folder that may not be written, a network that is gone
+        screen.tell(f"toedit: {error}; mend it, then the same command with --resume goes on where it stopped")
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -153,7 +163,7 @@ def score(
 
     found = layout_named(layout, text_column)
     config = edit_config(None, None, {"threshold": OFF, "window": window, "overlap": overlap}, None)
-    editor = _editor(model, config, backend, options)
+    editor = load_editor(model, config, backend, options)
     for batch in row_batches(corpus_rows(inputs, found, id_column), BUFFER):
         documents = [row.document(found, editor.tokenizer.base) for row in batch]
         for row, scored in zip(batch, editor.score(documents), strict=True):
@@ -199,8 +209,8 @@ def diff(
     from toedit.layouts import layout_named
     from toedit.texts import read_texts
 
-    if out is not None and out.exists():
-        raise ToEditError(f"{out} is there already; give another name")
+    if out is not None:
+        check_new_file(out)
     shown = screen.console()
     columns = layout_named(layout, text_column)
     found = CorpusDiff(*(read_texts([corpus], columns, id_column) for corpus in (old, new)))
@@ -246,15 +256,16 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Find the threshold for a rate of edits, without drawing: a sample is scored once."""
-    from toedit.calibration import THRESHOLDS, Sample
+    from toedit.calibration import THRESHOLDS, Sample, check_target
     from toedit.layouts import layout_named
     from toedit.texts import sample_rows
 
+    check_target(target_rate, of)
     flags = {"top_k": top_k, "temperature": temperature, "window": window, "overlap": overlap}
     config = edit_config(preset, config_file, flags, settings)
     columns = layout_named(layout, text_column)
     rows = sample_rows(inputs, sample, columns)
-    editor = _editor(model, config, backend, options, agree)
+    editor = load_editor(model, config, backend, options, agree)
     scored = Sample(editor, [row.document(columns, editor.tokenizer.base) for row in rows])
     found = scored.calibrate(target_rate, of)  # type: ignore[arg-type]  # it refuses other words
     rates = [scored.rates(threshold) for threshold in THRESHOLDS]
@@ -276,7 +287,7 @@ app.command()(cli_studies.mix)
 @app.command()
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour or two).")] = "quick",
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
@@ -288,39 +299,6 @@ def reproduce(
     scale = "quick" if quick else scale
     claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
     screen.show(claims, as_json, lambda: table)
-
-
-def _default_model() -> str:
-    from importlib.util import find_spec
-
-    from toedit.editor import DEFAULT_PRIOR
-
-    return SMALL_PRIOR if find_spec("tenfold") and find_spec("lmlab") else DEFAULT_PRIOR
-
-
-def _editor(
-    model: str | None,
-    config: EditConfig,
-    backend: str,
-    options: Sequence[str] | None,
-    agree: str | None = None,
-) -> Editor:
-    from toedit.editor import Editor
-
-    if not sys.stderr.isatty():  # bars of others, which do not look whether there is a terminal
-        os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
-    second = None if agree is None else _place(agree)
-    given = assignments("--option", options)
-    return Editor.from_pretrained(_place(model or _default_model()), config, backend, agree=second, **given)
-
-
-def _place(model: str) -> str:
-    """Where the model is; the small prior is a data set."""
-    if model != SMALL_PRIOR:
-        return model
-    from toedit.reproduce.verb import small_prior
-
-    return small_prior()
 
 
 def _show_stats(stats: EditStats, n_quarantined: int, as_json: bool) -> None:
@@ -377,8 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         extra = EXTRAS.get(package, "reproduce")
         _end(f"this needs {package}, which is not installed: pip install 'toedit[{extra}]'", 2)
-    except OSError as error:  # a full disk, a folder that may not be written
-        _end(f"{error}; mend it, then the same command with --resume goes on where it stopped", 1)
+    except OSError as error:  # a full disk, a file that may not be read or written
+        _end(str(error), 1)
     except Exception as error:
         exit_code = getattr(error, "exit_code", None)  # tenfold's and lmlab's errors for people
         if exit_code is None:

@@ -92,6 +92,14 @@ def edit_config(
     return rule.replace(**{**given, **assignments("--set", settings)})
 
 
+def check_new_file(path: Path) -> None:
+    """Raises `ToEditError` where a file of results cannot be put, before there are any."""
+    if path.exists():
+        raise ToEditError(f"{path} is there already; give another name")
+    if not path.parent.is_dir():
+        raise ToEditError(f"{path}: there is no folder {path.parent}; make it, or give another name")
+
+
 def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:
     """key=value, the value as JSON or else as it is."""
     found: dict[str, Any] = {}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from toedit import screen
-from toedit.cli_options import AsJson, TextColumn
+from toedit.cli_options import AsJson, TextColumn, check_new_file
+from toedit.cli_priors import load_editor, model_place
 from toedit.errors import ToEditError
 
 if TYPE_CHECKING:
@@ -41,29 +42,30 @@ def theory(
 
     In units of b = sigma^2 d/(T-d-1). The paper's bound is 2; the process as the paper defines it passes it.
     """
-    import numpy as np
-
     from toedit import theory as linear
+    from toedit.randomness import seeded_generator
 
-    share = 1 / generations if fraction is None else fraction
-    fractions = [1.0] * generations if masks == "full" else [share * decay**i for i in range(generations)]
-    drawn = _masks(masks, samples, fractions, seed)
-    X = np.random.default_rng(seed).standard_normal((samples, dimension))
+    if not sigma > 0:
+        raise ToEditError(f"--sigma {sigma}: the errors are shown in units that need a sigma above 0")
     unit = linear.collapse_error(1, dimension, samples, sigma)
-    exact = linear.exact_error(X, drawn, sigma) / unit
-    paper = linear.paper_error(X, drawn, sigma) / unit
+    fractions = _fractions(masks, generations, fraction, decay)
+    drawn = _masks(masks, samples, fractions, seed)
+    X = seeded_generator(seed).standard_normal((samples, dimension))
     simulated = linear.simulate(X, drawn, sigma, runs=runs, seed=seed) / unit
-    mean, error = simulated.mean(axis=0), simulated.std(axis=0, ddof=1) / runs**0.5
+    columns = {
+        "exact": linear.exact_error(X, drawn, sigma) / unit,
+        "simulated": simulated.mean(axis=0),
+        "standard_error": simulated.std(axis=0, ddof=1) / runs**0.5,
+        "paper": linear.paper_error(X, drawn, sigma) / unit,
+    }
     table = [
-        {"generation": n, "exact": e, "simulated": m, "standard_error": s, "paper": p}
-        for n, e, m, s, p in zip(
-            range(1, generations + 2), *(v.tolist() for v in (exact, mean, error, paper)), strict=True
-        )
+        {"generation": n, **{name: float(column[n - 1]) for name, column in columns.items()}}
+        for n in range(1, generations + 2)
     ]
     bound = linear.paper_bound(dimension, samples, sigma) / unit
     value: dict[str, Any] = {"unit": unit, "paper_bound": bound, "generations": table}
     if masks == "disjoint":
-        value["disjoint_limit"] = float(linear.disjoint_limit(fractions))
+        value["disjoint_limit"] = linear.disjoint_limit(fractions)
     rows = [
         (
             str(r["generation"]),
@@ -75,6 +77,19 @@ def theory(
     ]
     screen.show(value, as_json, lambda: screen.table(("generation", "exact", "simulated", "paper"), rows))
     screen.tell(f"toedit: in units of {unit:.6g}; the paper's bound is {bound:.4g}")
+
+
+def _fractions(kind: str, generations: int, fraction: float | None, decay: float) -> list[float]:
+    """The share of the labels that each edit replaces."""
+    import numpy as np
+
+    if kind == "full":
+        if fraction is not None or decay != 1:
+            raise ToEditError("--masks full replaces all labels each time; leave --fraction and --decay out")
+        return [1.0] * generations
+    share = 1 / generations if fraction is None else fraction
+    with np.errstate(over="ignore", invalid="ignore"):  # what grows without end is refused as no share
+        return (share * decay ** np.arange(generations)).tolist()
 
 
 def _masks(kind: str, samples: int, fractions: list[float], seed: int) -> np.ndarray:
@@ -97,7 +112,7 @@ def analyze(
     report: Annotated[str, typer.Option(help="The page to write; html is short for analysis.html.")] = "html",
     model: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="A prior, for the perplexities: a hub id, a folder, a GGUF file."),
+        typer.Option(help="A prior, for the perplexities: a hub id, a folder, a GGUF file, smollm2-135m."),
     ] = None,
     backend: Annotated[str, typer.Option(help="transformers, vllm or llama_cpp.")] = "transformers",
     seed: Annotated[int, typer.Option(help="Of the map.")] = 0,
@@ -108,25 +123,22 @@ def analyze(
     from toedit.layouts import TextLayout
     from toedit.texts import read_texts
 
+    path = Path("analysis.html" if report == "html" else report)
+    if not path.exists():
+        check_new_file(path)
     layout = TextLayout(text_column)
     corpora = [[text for _, text in read_texts([corpus], layout)] for corpus in (human, synthetic)]
     perplexities = [None, None] if model is None else _perplexities(corpora, model, backend)
-    path = write_report(
-        "analysis.html" if report == "html" else report,
-        *corpora,
-        human_ppl=perplexities[0],
-        synthetic_ppl=perplexities[1],
-        seed=seed,
-    )
-    typer.echo(path)
+    human_ppl, synthetic_ppl = perplexities
+    typer.echo(write_report(path, *corpora, human_ppl=human_ppl, synthetic_ppl=synthetic_ppl, seed=seed))
 
 
 def _perplexities(corpora: list[list[str]], model: str, backend: str) -> list[Any]:
     from toedit.config import OFF, EditConfig
-    from toedit.editor import Editor, score
+    from toedit.editor import score
     from toedit.texts import perplexity
 
-    editor = Editor.from_pretrained(model, EditConfig(threshold=OFF), backend)
+    editor = load_editor(model, EditConfig(threshold=OFF), backend)
     found = []
     for texts in corpora:
         values = [perplexity(log_p) for log_p in score(texts, editor)]
@@ -140,7 +152,9 @@ def mix(
     alpha: Annotated[float, typer.Option(help="Share of human tokens, from 0 to 1.")],
     tokens: Annotated[int, typer.Option(help="Tokens of the mixture, exactly.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of JSON lines to write.")],
-    tokenizer: Annotated[str, typer.Option(help="The tokenizer that counts: a hub id or a folder.")],
+    tokenizer: Annotated[
+        str, typer.Option(help="The tokenizer that counts: a hub id, a folder, smollm2-135m.")
+    ],
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
     text_column: TextColumn = "text",
     as_json: AsJson = False,
@@ -151,8 +165,7 @@ def mix(
     from toedit.mixing import mix as mixed
     from toedit.texts import read_texts
 
-    if out.exists():
-        raise ToEditError(f"{out} is there already; give another name")
+    check_new_file(out)
     corpora = {
         "human": list(read_texts([human], TextLayout(text_column))),
         "synthetic": list(read_texts([synthetic], TextLayout(text_column))),
@@ -162,7 +175,7 @@ def mix(
         [text for _, text in corpora["synthetic"]],
         alpha,
         tokens=tokens,
-        tokenizer=load_tokenizer(tokenizer),
+        tokenizer=load_tokenizer(model_place(tokenizer)),
         seed=seed,
     )
     part = out.with_name(f"{out.name}.part")

@@ -161,7 +161,7 @@ class EditConfig:
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ToEditError(f"the config is not valid YAML: {error}") from error
+            raise ToEditError(f"the config is not valid YAML: {' '.join(str(error).split())}") from error
         return cls.from_dict(values)
 
     @classmethod

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toedit.errors import ToEditError
+from toedit.randomness import seeded_generator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,7 +57,7 @@ def mix(
     tokens is cut shorter, and the next document brings the rest.) Only documents that
     are drawn are read. The same arguments give the same mixture, and mixtures of one seed draw alike: with a
     larger share come more documents of a source, after the same first ones, in the same places.
-    Raises `ToEditError` for a share outside [0, 1], a budget below 1, and sources with too few tokens.
+    Raises `ToEditError` for a share outside [0, 1], a budget below 1, a seed below 0, and too few tokens.
     """
     if not 0 <= alpha <= 1:
         raise ToEditError(f"alpha is the share of human tokens, between 0 and 1, not {alpha}")
@@ -65,7 +66,7 @@ def mix(
     n_human = round(alpha * tokens)
     taken = []
     for name, source, budget in (("human", human, n_human), ("synthetic", synthetic, tokens - n_human)):
-        random = np.random.default_rng([seed, name == "human"])
+        random = seeded_generator(seed, name == "human")
         order, places = random.permutation(len(source)), random.random(len(source))
         for row, document, size in _draw(name, source, order, budget, tokenizer):
             taken.append((places[row], name == "human", row, size, document))

@@ -56,6 +56,16 @@ def document_name(doc_id: Any) -> str:
         raise ToEditError(f"a document id is a whole number or text, not {doc_id!r}") from None
 
 
+def seeded_generator(seed: int, *more: int) -> np.random.Generator:
+    """numpy's own generator, for what no sharding can touch: mixtures, maps, simulations.
+
+    Raises `ToEditError` for a seed that numpy does not take.
+    """
+    if seed < 0:
+        raise ToEditError(f"seed is {seed}; it must be a whole number, at least 0")
+    return np.random.default_rng([seed, *more] if more else seed)
+
+
 def philox(counter: Words, key: Words) -> Words:
     """Philox4x32 with 10 rounds: `counter` [..., 4] and `key` [2] give four words [..., 4]."""
     c0, c1, c2, c3 = np.moveaxis(counter.astype(np.uint64), -1, 0)

@@ -11,12 +11,13 @@ For X of standard normal entries the error of generation 1 is b = σ² d/(T − 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import e, sqrt
+from math import e, inf, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toedit.errors import ToEditError
+from toedit.randomness import seeded_generator
 
 DISJOINT_BOUND = 2 * e - 1
 """Disjoint edits stay below this many b, for T ≫ d; no smaller constant does: the paper has 2."""
@@ -27,8 +28,10 @@ Array = NDArray[np.float64]
 def collapse_error(n: int, d: int, T: int, sigma: float = 1.0) -> float:
     """n σ² d/(T − d − 1): the test error of generation n when every label is replaced, on average over X.
 
-    Exact, for standard normal X. Raises `ToEditError` for T < d + 2, where the mean does not exist.
+    Exact, for standard normal X. Raises `ToEditError` for T < d + 2, where the mean does not exist, and for a
+    sigma that is no standard deviation.
     """
+    _check_sigma(sigma)
     if d < 1 or d + 2 > T:
         raise ToEditError(
             f"T={T} samples in d={d} dimensions have no finite mean error; d >= 1 and T >= d + 2 do"
@@ -41,9 +44,10 @@ def exact_error(X: ArrayLike, masks: ArrayLike, sigma: float = 1.0) -> Array:
 
     The labels' errors z_1 = E_1, z_(n+1) = A z_n + M_n E_(n+1) with A = M_n P + I − M_n and the projection
     P = X X⁺ have the covariance C ← A C Aᵀ + σ² M_n; the test error is tr(X⁺ C X⁺ᵀ). O(n T² d).
-    Raises `ToEditError` if X is not a finite [T, d] of rank d, or the masks are not 0 and 1, [n, T].
+    Raises `ToEditError` if X is not a finite [T, d] of rank d, the masks are not 0 and 1, [n, T], or sigma is
+    no standard deviation.
     """
-    X, masks = _checked(X, masks)
+    X, masks = _checked(X, masks, sigma)
     U, s, _ = np.linalg.svd(X, full_matrices=False)  # P = U Uᵀ and tr(X⁺ C X⁺ᵀ) = Σ (Uᵀ C U)_jj / s_j²
     C = sigma**2 * np.eye(len(X))
     CU = C @ U
@@ -66,7 +70,7 @@ def paper_error(X: ArrayLike, masks: ArrayLike, sigma: float = 1.0) -> Array:
     a fit carries from some labels into others: for disjoint masks the numbers are too small. Where masks
     overlap it counts noise that a later edit has replaced. Raises as `exact_error`.
     """
-    X, masks = _checked(X, masks)
+    X, masks = _checked(X, masks, sigma)
     leverage = np.sum(np.linalg.pinv(X) ** 2, axis=0)
     return sigma**2 * np.cumsum([leverage.sum(), *(masks @ leverage)])
 
@@ -101,7 +105,7 @@ def disjoint_limit(fractions: Sequence[float]) -> float:
     Raises `ToEditError` for fractions below 0 or of a sum above 1: such masks are not disjoint.
     """
     f = np.asarray(fractions, dtype=np.float64).reshape(-1)
-    if (f < 0).any() or f.sum() > 1 + 1e-9:
+    if not (f >= 0).all() or not f.sum() <= 1 + 1e-9:
         raise ToEditError(
             f"disjoint masks have fractions >= 0 with a sum of at most 1, not {list(fractions)}"
         )
@@ -113,9 +117,10 @@ def disjoint_limit(fractions: Sequence[float]) -> float:
 def fresh_limit(fractions: Sequence[float]) -> Array:
     """Float64 [n + 1]: the errors when edit i draws a new random mask of fraction f_i, in units of b, T ≫ d.
 
-    1 + Σ f_i (2 − f_i): for ever growing if the fractions stay, bounded if their sum is.
+    1 + Σ f_i (2 − f_i): for ever growing if the fractions stay, bounded if their sum is. Raises `ToEditError`
+    for fractions outside [0, 1].
     """
-    f = np.asarray(fractions, dtype=np.float64)
+    f = _shares(fractions)
     return np.cumsum([1.0, *(f * (2 - f))])
 
 
@@ -123,10 +128,10 @@ def simulate(X: ArrayLike, masks: ArrayLike, sigma: float = 1.0, *, runs: int = 
     """Float64 [..., runs, n + 1]: ‖w − w*‖² of generations 1 to n + 1, from the definitions alone.
 
     X [T, d] is one design for all runs; X [..., T, d] are several, each with `runs` draws of the noise.
-    w* is drawn once. The same seed gives the same numbers. Raises as `exact_error`.
+    w* is drawn once. The same seed gives the same numbers. Raises as `exact_error`, and for a seed below 0.
     """
-    X, masks = _checked(X, masks, many=True)
-    random = np.random.default_rng(seed)
+    X, masks = _checked(X, masks, sigma, many=True)
+    random = seeded_generator(seed)
     truth = random.standard_normal(X.shape[-1])
     fitting, labelling = np.linalg.pinv(X).swapaxes(-1, -2), X.swapaxes(-1, -2)
     shape = (*X.shape[:-2], runs, X.shape[-2])
@@ -156,12 +161,30 @@ def disjoint_masks(T: int, fractions: Sequence[float]) -> NDArray[np.bool_]:
 
 
 def fresh_masks(T: int, fractions: Sequence[float], seed: int = 0) -> NDArray[np.bool_]:
-    """Bool [n, T]: masks independent of each other, which take each sample with the probability f_i."""
-    draws = np.random.default_rng(seed).random((len(fractions), T))
-    return draws < np.asarray(fractions, dtype=np.float64)[:, None]
+    """Bool [n, T]: masks independent of each other, which take each sample with the probability f_i.
+
+    Raises `ToEditError` for fractions outside [0, 1], and a seed below 0.
+    """
+    shares = _shares(fractions)
+    return seeded_generator(seed).random((len(shares), T)) < shares[:, None]
 
 
-def _checked(X: ArrayLike, masks: ArrayLike, many: bool = False) -> tuple[Array, NDArray[np.bool_]]:
+def _shares(fractions: Sequence[float]) -> Array:
+    shares = np.asarray(fractions, dtype=np.float64).reshape(-1)
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ToEditError(f"masks drawn anew have fractions from 0 to 1, not {list(fractions)}")
+    return shares
+
+
+def _check_sigma(sigma: float) -> None:
+    if not 0 <= sigma < inf:
+        raise ToEditError(f"sigma is {sigma}; a standard deviation is a number, at least 0")
+
+
+def _checked(
+    X: ArrayLike, masks: ArrayLike, sigma: float, many: bool = False
+) -> tuple[Array, NDArray[np.bool_]]:
+    _check_sigma(sigma)
     X, masks = np.asarray(X, dtype=np.float64), np.asarray(masks)
     if X.ndim < 2 or (X.ndim > 2 and not many):
         raise ToEditError(f"X must be [T, d]; it has the shape {X.shape}")

@@ -23,8 +23,11 @@ def embed_2d(
     Without an `encoder` texts are compared by TF-IDF and its largest 50 singular vectors, which needs no
     model. With one, `encoder(texts)` gives the vectors [len(texts), width], as
     `SentenceTransformer("all-MiniLM-L6-v2").encode` does. The perplexity is lowered for few texts.
-    Raises `ToEditError` without scikit-learn, for fewer than 4 texts, and if there are no words.
+    Raises `ToEditError` without scikit-learn, for fewer than 4 texts, if there are no words, and for a seed
+    that is none.
     """
+    if not 0 <= seed < 2**32:
+        raise ToEditError(f"seed is {seed}; for a map it must be from 0 to 2**32 - 1")
     texts = list(texts)
     if len(texts) < 4:
         raise ToEditError(f"a map needs at least 4 texts, not {len(texts)}")

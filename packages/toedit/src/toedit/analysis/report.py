@@ -15,6 +15,7 @@ from toedit.analysis.embedding import embed_2d
 from toedit.analysis.ngrams import concentration, hashed_ngrams, top_ngrams
 from toedit.analysis.perplexity import coverage, ppl_histogram
 from toedit.errors import MissingExtraError, ToEditError
+from toedit.randomness import seeded_generator
 
 _NAMES = ("human", "synthetic")
 _COLOURS = ("#2a6f97", "#d1495b")
@@ -63,6 +64,9 @@ def write_report(
 
 def _concentrations(corpora: Sequence[list[str]]) -> list[str]:
     counts = [hashed_ngrams(texts) for texts in corpora]
+    for name, count in zip(_NAMES, counts, strict=True):
+        if not count.any():
+            raise ToEditError(f"the {name} texts hold no words, so there is nothing to compare")
     found = [concentration(count) for count in counts]
     rows = [
         ["1- and 2-grams", *(f"{count.sum():,}" for count in counts)],
@@ -115,7 +119,7 @@ def _perplexities(human: ArrayLike, synthetic: ArrayLike) -> list[str]:
 
 
 def _map(corpora: Sequence[list[str]], most: int, seed: int) -> list[str]:
-    random = np.random.default_rng(seed)
+    random = seeded_generator(seed)
     chosen = [[texts[i] for i in random.permutation(len(texts))[:most]] for texts in corpora]
     points = embed_2d(chosen[0] + chosen[1], seed=seed)
     figure, axes = _axes()

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from toedit.analysis.ngrams import hash_buckets, hashed_ngrams, iterate_grams
 from toedit.errors import ToEditError
+from toedit.randomness import seeded_generator
 
 _LEAST = 1e-8
 
@@ -71,7 +72,7 @@ class DSIR:
                 f"k={k} cannot be drawn: lower min_words or k"
             )
         if noise is None:
-            noise = np.random.default_rng(seed).gumbel(size=len(enough))
+            noise = seeded_generator(seed).gumbel(size=len(enough))
         noise = np.asarray(noise, dtype=np.float64)
         if noise.shape != enough.shape:
             raise ToEditError(f"noise has the shape {noise.shape}; {len(enough)} texts are long enough")

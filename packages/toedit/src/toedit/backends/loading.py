@@ -76,4 +76,4 @@ def readable_errors(name: str, options: Iterable[str] = ()) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" .:;")

@@ -37,7 +37,7 @@ class TransformersBackend:
     `batch_tokens` bounds the places of one forward pass, `head_rows` the rows of logits that exist at a time.
     A model whose logits are more than `head(decoder(ids))` is run as a whole, and its logits are kept.
 
-    Raises `ToEditError` for a model that is no causal language model.
+    Raises `ToEditError` for a model that is no causal language model, and for sizes that are none.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class TransformersBackend:
         first = next(model.parameters(), None)
         self.device = torch.device("cpu") if first is None else first.device
         self.dtype = "float32" if first is None else str(first.dtype).removeprefix("torch.")
+        _check_sizes(batch_tokens=batch_tokens, head_rows=head_rows)
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 8192)
         self.head_rows = head_rows or _HEAD_ROWS.get(self.device.type, 512)
         self.max_window: int | None = getattr(config, "max_position_embeddings", None)
@@ -172,6 +173,12 @@ class TransformersBackend:
             return logits if cap is None else torch.tanh(logits / cap) * cap
 
         return hidden, head
+
+
+def _check_sizes(**sizes: object) -> None:
+    for name, size in sizes.items():
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ToEditError(f"{name} is {size!r}; it must be a whole number, at least 1")
 
 
 def _parted(scores: Scores, batch: Sequence[Window]) -> list[Scores]:
