@@ -176,6 +176,8 @@ TEMPLATED = "<|im_start|>user\nso<|im_end|>\n"
         (ROWS, ("--backend", "onnx"), "there is no backend 'onnx'; there are: hf, vllm, openai"),
         (ROWS, ("--option", "dtype"), "--option dtype: write key=value"),
         (ROWS, ("--option", "dtype=float99"), "there is no dtype 'float99'; take float32, bfloat16"),
+        (ROWS, ("--option", "device=gpu"), "the device 'gpu' cannot be used: "),
+        (ROWS, ("--beta", "inf"), "beta must be above 0, not inf"),
         (ROWS, ("--option", "speed=3"), "an option does not fit the backend hf"),
         (ROWS, ("--steps", "chapter"), "steps='chapter' is unknown; allowed: 'paragraph'"),
         (ROWS, ("--steps", "regex:("), "the pattern is no regular expression"),
@@ -361,6 +363,7 @@ def test_view_prints_steps_and_writes_a_page(
         (("processbench", "SCORED", "--by", "r"), "--by r: it may be q or reward"),
         (("processbench", "SCORED", "--threshold", "0", "--tune-on", "SCORED"), "give one of them"),
         (("view", "SCORED", "--id", "c9"), "there is no response 'c9'"),
+        (("view", "SCORED", "--html", "none/page.html"), "the page is a file in a folder that exists"),
     ],
 )
 def test_what_cannot_be_shown_is_told(
@@ -407,6 +410,7 @@ def test_samples_are_graded_resumed_and_scored_as_they_were_drawn(
         (("--max-tokens", "512"), "prompt '0-0' has 10 tokens; with max_tokens=512 that is more"),
         (("--backend", "onnx"), "there is no backend 'onnx'; there are: hf, vllm, openai"),
         (("--model", "CLASSIFIER"), "an implicit PRM is a causal language model"),
+        (("--option", "batch_size=x"), "batch_size must be a whole number, not 'x'"),
     ],
 )
 def test_what_cannot_be_sampled_is_told(
@@ -420,6 +424,21 @@ def test_what_cannot_be_sampled_is_told(
     given = {"--model": "MODEL", arguments[0]: arguments[1]}
     words = [models.get(word, word) for pair in given.items() for word in pair]
     assert message in run(capsys, "sample", source, tmp_path / "out.jsonl", *words, code=2)[1]
+
+
+@pytest.mark.parametrize("prompt", [{"prompt": ""}, {"prompt_ids": []}])
+def test_a_prompt_that_cannot_be_read_has_its_id_in_the_file(
+    prompt: dict[str, Any], models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it stands in the second of the chunks in which prompts are worked on."""
+    rows = [*({"prompt": "so"} for _ in range(64)), {"id": "odd", **prompt}]
+    source = write(tmp_path / "in.jsonl", rows)
+    told = run(
+        capsys,
+        *("sample", source, tmp_path / "out.jsonl", "--model", models["POLICY"], "--n", 1, "--max-tokens", 1),
+        code=2,
+    )[1]
+    assert "row 'odd': the prompt has no tokens" in told
 
 
 def test_flops_counts_what_reward_models_cost(

@@ -201,8 +201,18 @@ def _bad_note(source: Path, out: Path) -> None:
     job(source, out)
 
 
+def _other_note(source: Path, out: Path) -> None:
+    out.with_name("out.jsonl.job.json").write_text("[]")
+    job(source, out)
+
+
 def _bad_line(source: Path, out: Path) -> None:
     out.write_bytes(b'{"id": "r0"}\nhello\n')
+    job(source, out)
+
+
+def _bad_id(source: Path, out: Path) -> None:
+    out.write_bytes(b'{"id": ["r0"]}\n')
     job(source, out)
 
 
@@ -222,6 +232,10 @@ def _same_file(source: Path, out: Path) -> None:
 
 def _folder(source: Path, out: Path) -> None:
     job(source, out.parent)
+
+
+def _nameless(source: Path, out: Path) -> None:
+    job(source, Path("."))
 
 
 def _no_folder(source: Path, out: Path) -> None:
@@ -249,11 +263,14 @@ def _id_twice(source: Path, out: Path) -> None:
         (_shorter, "in.jsonl was changed since"),
         (_no_note, "out.jsonl is there already, and out.jsonl.job.json, .* is not"),
         (_bad_note, "job.json is damaged"),
+        (_other_note, "job.json is damaged"),
+        (_bad_id, "out.jsonl, line 1 is no line of this job"),
         (_bad_line, "out.jsonl, line 2 is no line of this job; delete it"),
         (_line_twice, "out.jsonl, line 2: 'r0' is there twice"),
         (_strange_line, "has the row 'x', which .*in.jsonl has not"),
         (_same_file, "in.jsonl is the input; give another output"),
         (_folder, "is a folder; the output is a file"),
+        (_nameless, ". is a folder; the output is a file"),
         (_no_folder, "there is no folder .*none; the output is a file"),
         (_no_input, "there is no file .*none.jsonl"),
         (_no_rows, "in.jsonl has no rows"),

@@ -166,7 +166,7 @@ def test_what_the_server_says_and_its_address_are_in_the_error(connect, server) 
 def test_settings_that_cannot_be_are_named() -> None:
     with pytest.raises(ImplicitPRMError, match="form='chat' is unknown"):
         OpenAIBackend(CompletionsServer(None, "tiny"), form="chat")  # type: ignore[arg-type]
-    with pytest.raises(ImplicitPRMError, match="concurrency must be at least 1"):
+    with pytest.raises(ImplicitPRMError, match="concurrency must be a whole number of at least 1"):
         CompletionsServer(None, "tiny", concurrency=0)
 
 

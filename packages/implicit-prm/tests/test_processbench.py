@@ -36,6 +36,11 @@ def test_the_first_error_is_the_first_score_below_the_threshold():
     assert first_error([], 0.0) == -1
 
 
+def test_a_threshold_that_is_no_number_is_an_error():
+    with pytest.raises(ImplicitPRMError, match="the threshold is NaN"):
+        first_error([0.5], float("nan"))
+
+
 def test_f1_is_the_harmonic_mean_of_the_two_accuracies():
     # with an error: 2 of 4 found; without: 3 of 4 left alone
     result = processbench_f1([1, 0, 2, -1, -1, -1, -1, 0], [1, 0, 1, 3, -1, -1, -1, -1])

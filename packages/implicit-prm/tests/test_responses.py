@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from implicit_prm import ScoredResponse
+from implicit_prm import ImplicitPRMError, ScoredResponse
 from implicit_prm.steps import Step
 
-floats = arrays.arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32, allow_nan=False))
+FINITE = {"allow_nan": False, "allow_infinity": False}
+floats = arrays.arrays(np.float32, st.integers(2, 20), elements=st.floats(width=32, **FINITE))
 
 
 def response(token_rewards: np.ndarray, outcome: float = -0.15) -> ScoredResponse:
@@ -24,13 +25,13 @@ def response(token_rewards: np.ndarray, outcome: float = -0.15) -> ScoredRespons
         step_rewards=token_rewards[:2].copy(),
         outcome_reward=outcome,
         steps=[Step("a = 1\n\n", 0, 7), Step("\u2192 2", 7, 10)],
-        token_ids=(5, 6, 7),
-        offsets=((0, 7), (7, 8), (8, 10)),
+        token_ids=tuple(range(5, 5 + len(token_rewards))),
+        offsets=tuple((min(at, 10), min(at + 1, 10)) for at in range(len(token_rewards))),
         truncated=False,
     )
 
 
-@given(floats, st.floats(allow_nan=False))
+@given(floats, st.floats(**FINITE))
 def test_a_json_line_gives_back_the_same_bits(token_rewards, outcome):
     scored = response(token_rewards, outcome)
     there = ScoredResponse.from_dict(json.loads(json.dumps(scored.to_dict())))
@@ -52,5 +53,28 @@ def test_other_rewards_are_another_response_and_keys_may_be_added():
     one, other = response(np.zeros(3, np.float32)), response(np.ones(3, np.float32))
     assert one != other
     assert ScoredResponse.from_dict({**one.to_dict(), "correct": True}) == one
-    with pytest.raises(KeyError, match="q_values"):
-        ScoredResponse.from_dict({key: value for key, value in one.to_dict().items() if key != "q_values"})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"q_values": None}, "the response 'r' is not as `ScoredResponse.to_dict` writes it; score it again"),
+        ({"step_rewards": ["a"]}, "could not convert"),
+        ({"offsets": [1, 2, 3]}, "cannot unpack"),
+        ({"token_rewards": [0.5]}, "rewards are more or fewer than tokens or steps"),
+        ({"steps": [], "step_rewards": []}, "rewards are more or fewer than tokens or steps"),
+        ({"outcome_reward": float("nan")}, "has a reward that is not finite; score it again"),
+        ({"steps": [{"text": "a"}]}, "KeyError"),
+    ],
+)
+def test_what_is_no_scored_response_is_told_by_its_id(change, told):
+    row = response(np.zeros(3, np.float32)).to_dict() | {"id": "r"}
+    with pytest.raises(ImplicitPRMError, match=told):
+        ScoredResponse.from_dict(row | change)
+
+
+def test_a_missing_key_is_named():
+    row = response(np.zeros(3, np.float32)).to_dict()
+    del row["q_values"]
+    with pytest.raises(ImplicitPRMError, match=r"KeyError.*q_values"):
+        ScoredResponse.from_dict(row)

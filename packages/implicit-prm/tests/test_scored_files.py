@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from implicit_prm.errors import ImplicitPRMError
-from implicit_prm.scored_files import candidates, read_scored
+from implicit_prm.scored_files import candidates, first_wrong_step, prompt_text, read_scored
 
 
 def line(
@@ -63,6 +63,9 @@ def test_without_a_label_the_final_answer_is_compared_with_the_right_one() -> No
         ("[1]\n", "line 1 is no scored response; give files that `implicit-prm score` wrote"),
         ('{"id": "a", "prompt": "q", "completion": "c"}\n', "line 1 is no scored response"),
         ("{\n", "line 1 is no scored response"),
+        (json.dumps(line("a", rewards=())) + "\n", "line 1: step_rewards are no list of finite numbers"),
+        (json.dumps(line("a") | {"step_rewards": ["x"]}) + "\n", "line 1: step_rewards are no list"),
+        (json.dumps(line("a") | {"step_rewards": [float("nan")]}) + "\n", "line 1: step_rewards are no list"),
         (
             json.dumps(line("a")) + "\n" + json.dumps(line("b"))[:9],
             "line 2 was cut off; run `implicit-prm score`",
@@ -85,11 +88,29 @@ def test_what_is_no_file_of_scores_is_told_with_its_line(tmp_path: Path, content
         (line("a", label="yes"), "the label of the response 'a' is 'yes'"),
         (line("a", label=float("nan")), "the label of the response 'a' is nan"),
         (line("a", None, label=1), "the response 'a' has no prompt"),
+        (line("a", label=1, final_answer=[4]), r"the final_answer of the response 'a' is \[4\]; it must be"),
+        (line("a", label=1) | {"steps": None}, "the response 'a' has no steps with their text"),
     ],
 )
 def test_a_response_that_cannot_be_judged_is_named(row: dict[str, Any], message: str) -> None:
     with pytest.raises(ImplicitPRMError, match=message):
         candidates([row])
+
+
+@pytest.mark.parametrize("prompt", [3, ["so"], [{"role": "user"}]])
+def test_a_prompt_that_is_no_text_and_no_messages_is_not_shown(prompt: Any) -> None:
+    assert prompt_text(line("a")) == "q"
+    assert prompt_text(line("a", None, prompt_ids=[1])) == ""
+    with pytest.raises(ImplicitPRMError, match="the prompt of the response 'a' is neither text nor"):
+        prompt_text(line("a", prompt))
+
+
+@pytest.mark.parametrize("found", ["1", 1.0, True, -2])
+def test_a_first_error_is_an_index_or_minus_one(found: Any) -> None:
+    assert first_wrong_step(line("a", first_error=-1)) == -1
+    assert first_wrong_step(line("a")) is None
+    with pytest.raises(ImplicitPRMError, match="the first_error of the response 'a' is "):
+        first_wrong_step(line("a", first_error=found))
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

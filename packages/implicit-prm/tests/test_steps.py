@@ -170,6 +170,8 @@ def test_text_without_a_boundary_is_one_step_and_says_so_once() -> None:
         ([(0, 2), (1, 3)], "(1, 3) does not fit"),
         ([(0, 9)], "by 3"),
         ([(1, 1)], "start < end"),
+        ([1, 2], "1 is no step span"),
+        ([("0", "2")], "('0', '2') is no step span"),
         ([], "at least one step"),
         (lambda text: [], "at least one step"),
     ],

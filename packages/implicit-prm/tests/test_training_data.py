@@ -99,6 +99,9 @@ def test_steps_of_tokenised_rows() -> None:
         ({"completion_ids": None}, "row 'bad' has none of 'completion', 'completions', 'chosen'"),
         ({"prompt_ids": None}, "row 'bad' needs either 'prompt' or 'prompt_ids'"),
         ({"completion_ids": [1] * 9}, "row 'bad' has 10 tokens and max_length is 8"),
+        ({"completion_ids": "ab"}, "row 'bad' has something else than token ids"),
+        ({"completion_ids": [10**12]}, "row 'bad' has something else than token ids"),
+        ({"completions": "ab", "labels": [0, 1]}, "'completions' of row 'bad' is 'ab'; it must be a list"),
     ],
 )
 def test_bad_rows_are_named(change: dict[str, Any], told: str) -> None:
@@ -114,6 +117,9 @@ def test_bad_rows_are_named(change: dict[str, Any], told: str) -> None:
         ({"step_ends": [1, 0]}, "must rise"),
         ({"step_labels": [1]}, "has 2 steps and 1 step labels"),
         ({"step_labels": [1, 0.5]}, r"must be 1 \(right\) or 0 or -1"),
+        ({"step_labels": [1, "no"]}, r"are \[1, 'no'\]; they must be 1"),
+        ({"step_labels": 1}, "'step_labels' of row '0' is 1; it must be a list"),
+        ({"step_ends": 1}, "'step_ends' of row '0' is 1; it must be a list"),
     ],
 )
 def test_bad_steps_are_named(change: dict[str, Any], told: str) -> None:
@@ -160,6 +166,13 @@ def test_responses_are_paired_and_balanced() -> None:
         kept = dataset(rows, balance=balance).examples[:, 0]
         assert len(kept) == size
         assert sum(labels[row] for row in kept) == size / 2
+
+
+def test_pairs_beside_single_responses_are_refused_where_these_would_be_left_out() -> None:
+    rows = [{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}, *TOKENISED]
+    with pytest.raises(ImplicitPRMError, match="1 rows are pairs and 4 responses are not, which loss='dpo'"):
+        dataset(rows, loss="dpo")
+    assert len(dataset(rows, loss="ce")) == 6
 
 
 def test_truncation_on_the_right_keeps_the_prompt() -> None:

@@ -71,6 +71,10 @@ def _check_messages(name: str, key: str, messages: Any, special: tuple[str, ...]
                 f"row {name!r}: the {key} has {message!r}, which is no message with 'role' and 'content'"
             )
         content = message["content"]
+        if content is None and not message.get("tool_calls"):  # templates write "None"
+            raise ImplicitPRMError(
+                f"row {name!r}: a message of its {key} has no content; give text, or leave the row out"
+            )
         if isinstance(content, str) and content.lstrip().startswith(special):
             raise ImplicitPRMError(
                 f"row {name!r}: a message of its {key} begins with a special token, as if the chat template "

@@ -137,7 +137,7 @@ app.command()(cli_judging.view)
 @app.command()
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour).")] = "quick",
     settings: cli_shared.Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),

@@ -180,20 +180,21 @@ def processbench(
 def _step_scores(paths: Iterable[Path], by: str) -> tuple[list[Any], list[int]]:
     import numpy as np
 
-    from implicit_prm.scored_files import read_scored
+    from implicit_prm.scored_files import first_wrong_step, read_scored
 
     if by not in ("q", "reward"):
         raise ImplicitPRMError(f"--by {by}: it may be q or reward")
     scores, labels = [], []
     for line in read_scored(paths):
-        if not isinstance(line.get("first_error"), int):
+        label = first_wrong_step(line)
+        if label is None:
             raise ImplicitPRMError(
                 f"the response {line['id']!r} has no first_error, the index of its first wrong step or -1; "
                 "score a file of ProcessBench, or give your rows that column"
             )
         rewards = np.asarray(line["step_rewards"], dtype=np.float64)
         scores.append(rewards.cumsum() if by == "q" else rewards)
-        labels.append(line["first_error"])
+        labels.append(label)
     return scores, labels
 
 
@@ -214,22 +215,19 @@ def view(
 
     from implicit_prm.heatmap import heatmap_html, heatmap_terminal
     from implicit_prm.responses import ScoredResponse
-    from implicit_prm.scored_files import prompt_text, read_scored
+    from implicit_prm.scored_files import first_wrong_step, prompt_text, read_scored
 
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise ImplicitPRMError(f"--html {html}: the page is a file in a folder that exists")
     lines = read_scored(scored)
     shown = [line for line in lines if line["id"] in ids] if ids else list(islice(lines, limit))
     if missing := sorted(set(ids or ()) - {line["id"] for line in shown}):
         raise ImplicitPRMError(f"there is no response {missing[0]!r} in what was given")
-    responses = [ScoredResponse.from_dict(line) for line in shown]
+    responses, errors = [ScoredResponse.from_dict(line) for line in shown], list(map(first_wrong_step, shown))
     if html is None:
-        for response, line in zip(responses, shown, strict=True):
-            screen.console().print(heatmap_terminal(response, line.get("first_error")))
+        for response, error in zip(responses, errors, strict=True):
+            screen.console().print(heatmap_terminal(response, error))
         return
-    errors = [line["first_error"] for line in shown if "first_error" in line]
-    page = heatmap_html(
-        responses,
-        prompts=[prompt_text(line) for line in shown],
-        first_errors=errors if len(errors) == len(shown) else None,
-    )
+    page = heatmap_html(responses, prompts=[prompt_text(line) for line in shown], first_errors=errors)
     html.write_text(page, encoding="utf-8")
     typer.echo(html)

@@ -15,6 +15,8 @@ from implicit_prm import cli_shared, screen
 from implicit_prm.errors import ImplicitPRMError, PromptTooLongError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from implicit_prm.jobs import Row
     from implicit_prm.sampling import Sampler
 
@@ -75,9 +77,11 @@ def sample(
         screen.tell(f"implicit-prm: all {job.n_rows} responses are in {out} already")
         return
     from implicit_prm.backends.loading import load_sampler
+    from implicit_prm.pretrained import load_tokenizer
 
     cli_shared.quiet_bars()
-    work = _work(load_sampler(model, backend, given), how, tokens)
+    sampler = load_sampler(model, backend, given)
+    work = _work(sampler, load_tokenizer(given.get("tokenizer", model)), how, tokens)
     n_empty = 0
 
     def counted(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -97,16 +101,21 @@ def sample(
 
 
 def _work(
-    sampler: Sampler, how: dict[str, Any], tokens: bool
+    sampler: Sampler, tokenizer: PreTrainedTokenizerBase, how: dict[str, Any], tokens: bool
 ) -> Callable[[Sequence[Row]], Iterator[dict[str, Any]]]:
     """Draws the responses of a chunk, in which all rows of a prompt are neighbours."""
+    from implicit_prm.sampling import prompt_ids
 
     def work(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         # The first row of every prompt, and the id that the prompt has in the file.
         owners = {
             name: next(group) for name, group in groupby(rows, lambda row: row["id"].rpartition("-")[0])
         }
-        prompts = [row.get("prompt_ids") or row["prompt"] for row in owners.values()]
+        given = [
+            row["prompt"] if row.get("prompt_ids") is None else row["prompt_ids"] for row in owners.values()
+        ]
+        # Here, where it is known what the file calls them.
+        prompts = prompt_ids(given, tokenizer, list(owners))
         # Every chunk has random numbers of its own, the same ones if it is drawn again.
         seed = hashlib.sha256(f"{how['seed']} {rows[0]['id']}".encode()).digest()[:4]
         try:

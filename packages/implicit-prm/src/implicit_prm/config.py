@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -100,9 +101,11 @@ class ImplicitPRMConfig(TrainingArguments):
             if getattr(self, name) not in get_args(kind):
                 raise _impossible(name, getattr(self, name), "one of " + ", ".join(get_args(kind)))
         for name in ("beta", "desirable_weight", "undesirable_weight"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise _impossible(name, getattr(self, name), "a number above 0")
-        for name in ("max_length", "max_pairs_per_prompt", "chunk_size"):
+        if not 0 <= self.learning_rate < math.inf:
+            raise _impossible("learning_rate", self.learning_rate, "a number of at least 0")
+        for name in ("max_length", "max_pairs_per_prompt", "chunk_size", "per_device_train_batch_size"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
                 raise _impossible(name, value, "a whole number above 0")

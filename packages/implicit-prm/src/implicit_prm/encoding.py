@@ -83,7 +83,8 @@ def encode_rows(
         raise ImplicitPRMError(f"render={render!r} is unknown; allowed: 'original', 'official'")
     special = special_ids(tokenizer)
     names = tuple(tokenizer.convert_ids_to_tokens(sorted(special)))
-    sources = [_source(number, row, tokenizer, names, render) for number, row in enumerate(rows)]
+    vocabulary = len(tokenizer)  # which a tokenizer counts anew at each call
+    sources = [_source(number, row, tokenizer, names, vocabulary, render) for number, row in enumerate(rows)]
     encoded = _encode(sources, tokenizer, special)
     finished = []
     for source, row in zip(sources, encoded, strict=True):
@@ -122,14 +123,21 @@ def official_text(text: str) -> str:
 
 
 def _source(
-    number: int, row: Any, tokenizer: PreTrainedTokenizerBase, special: tuple[str, ...], render: str
+    number: int,
+    row: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    special: tuple[str, ...],
+    vocabulary: int,
+    render: str,
 ) -> _Source:
     if not isinstance(row, Mapping):
         raise ImplicitPRMError(f"row {number}: {type(row).__name__} is no mapping with prompt and completion")
     name = str(number if row.get("id") is None else row["id"])
     truncated = row.get("truncated")
     prompt, completion = row.get("prompt"), row.get("completion")
-    prompt_ids, completion_ids = _ids(name, row, "prompt_ids"), _ids(name, row, "completion_ids")
+    prompt_ids, completion_ids = (
+        _ids(name, row, key, vocabulary) for key in ("prompt_ids", "completion_ids")
+    )
     if (prompt is None and prompt_ids is None) or (completion is None and completion_ids is None):
         raise ImplicitPRMError(
             f"row {name!r} has the keys {sorted(row)}: it needs prompt and completion, "
@@ -156,6 +164,8 @@ def _source(
         prompt, completion = chat_texts(name, prompt, completion, tokenizer, special)
     elif completion is not None and not isinstance(completion, str):
         raise ImplicitPRMError(f"row {name!r}: a completion of messages needs a prompt of messages")
+    _check_characters(name, "prompt", prompt)
+    _check_characters(name, "completion", completion)
     return _Source(
         id=name,
         truncated=None if truncated is None else bool(truncated),
@@ -167,13 +177,31 @@ def _source(
     )
 
 
-def _ids(name: str, row: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
+def _ids(name: str, row: Mapping[str, Any], key: str, vocabulary: int) -> tuple[int, ...] | None:
     if row.get(key) is None:
         return None
     try:
-        return tuple(index(token) for token in row[key])
+        ids = tuple(index(token) for token in row[key])
     except TypeError as error:
         raise ImplicitPRMError(f"row {name!r}: {key} are not whole numbers: {error}") from error
+    wrong = next((token for token in ids if not 0 <= token < vocabulary), None)
+    if wrong is not None:
+        raise ImplicitPRMError(
+            f"row {name!r}: token {wrong} is not in the tokenizer's vocabulary of {vocabulary}; "
+            "were the ids made by another tokenizer?"
+        )
+    return ids
+
+
+def _check_characters(name: str, key: str, text: str | None) -> None:
+    """JSON can hold half of a surrogate pair, which is no character and which no tokenizer takes."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise ImplicitPRMError(
+            f"row {name!r}: the {key} has {error.object[error.start]!r} at character {error.start}, half of "
+            "a surrogate pair: write its text anew, or leave the row out"
+        ) from error
 
 
 def _official(name: str, prompt: Any, completion: Any) -> tuple[Any, str]:
@@ -270,12 +298,6 @@ def _check(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> None:
         raise ImplicitPRMError(
             f"row {row.id!r}: the prompt begins with the BOS token {tokenizer.bos_token!r} twice; its text "
             "has one already (from a chat template?): give messages, or text without it"
-        )
-    if not 0 <= min(row.input_ids) <= max(row.input_ids) < len(tokenizer):
-        wrong = next(token for token in row.input_ids if not 0 <= token < len(tokenizer))
-        raise ImplicitPRMError(
-            f"row {row.id!r}: token {wrong} is not in the tokenizer's vocabulary of {len(tokenizer)}; "
-            "were the ids made by another tokenizer?"
         )
 
 

@@ -95,8 +95,10 @@ def _math(row: Mapping[str, Any]) -> Row:
 
 
 def _processbench(row: Mapping[str, Any]) -> Row:
+    if isinstance(row["steps"], str):
+        raise TypeError("steps: a text is no list of steps")
     steps, first_error = [step.strip() for step in row["steps"]], row["label"]
-    if not isinstance(first_error, int) or not -1 <= first_error < len(steps):
+    if type(first_error) is not int or not -1 <= first_error < len(steps):
         raise ImplicitPRMError(f"the label {first_error!r} is no index of its {len(steps)} steps, and not -1")
     text, spans = join_steps(steps)
     return {
@@ -170,6 +172,8 @@ def _checked(row: Row) -> Row:
         for number, completion in enumerate(completions):
             if not _is_text(completion):
                 raise ImplicitPRMError(f"completion {number} is {_short(completion)}: {_no_text(completion)}")
+        if "labels" in row and not isinstance(row["labels"], Sequence):
+            raise ImplicitPRMError(f"labels is {_short(row['labels'])}: no list with one a completion")
         if "labels" in row and len(row["labels"]) != len(completions):
             raise ImplicitPRMError(
                 f"there are {len(completions)} completions and {len(row['labels'])} labels"

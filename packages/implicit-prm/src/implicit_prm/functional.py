@@ -7,6 +7,7 @@ float64; everything else is worked in float32, because a reward is a small diffe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -63,7 +64,7 @@ def implicit_rewards(logps: Tensor, ref_logps: Tensor | None, mask: Tensor, beta
 
     Raises `ImplicitPRMError` for shapes that do not fit and for beta <= 0.
     """
-    _positive_beta(beta)
+    check_beta(beta)
     if logps.ndim != 2:
         raise ImplicitPRMError(f"log-probs must be [responses, tokens], not {tuple(logps.shape)}")
     _same_shape("log-probs", logps, "the mask", mask)
@@ -147,7 +148,7 @@ def kto_loss(
     (section 2.2), a constant: no gradient goes through it. Raises `ImplicitPRMError` for shapes that do not
     fit, no response, labels that are NaN or outside [0, 1] and beta <= 0.
     """
-    _positive_beta(beta)
+    check_beta(beta)
     labels = _labels(outcome, labels)
     margin = _wide(outcome) - beta * torch.as_tensor(kl).detach().to(labels)
     # 1 - sigma(x) = sigma(-x), which keeps its digits where sigma(x) rounds to 1.
@@ -190,8 +191,9 @@ def _not_empty(what: str, x: Tensor) -> None:
         raise ImplicitPRMError(f"there is no {what} to take the loss of; leave the empty batch out")
 
 
-def _positive_beta(beta: float) -> None:
-    if not beta > 0:
+def check_beta(beta: float) -> None:
+    """Raise `ImplicitPRMError` for a scale of the reward that is not a finite number above 0."""
+    if not 0 < beta < math.inf:
         raise ImplicitPRMError(f"beta must be above 0, not {beta}; the paper uses 0.05")
 
 

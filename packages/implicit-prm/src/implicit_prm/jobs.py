@@ -88,8 +88,8 @@ class LineJob:
     ) -> None:
         self.source, self.out, self._read = Path(source), Path(out), read
         self.shard, self.chunk_rows = shard, chunk_rows
-        self._note = self.out.with_name(f"{self.out.name}.job.json")
         _check_paths(self.source, self.out)
+        self._note = self.out.with_name(f"{self.out.name}.job.json")
         ids = self._ids()
         self.n_rows = len(ids)
         n_bytes = self.source.stat().st_size
@@ -177,21 +177,23 @@ class LineJob:
             return
         try:
             there = json.loads(self._note.read_bytes())
+            old, seen = dict(there["settings"]), there["input"]
+            n_bytes, checksum = seen["bytes"], seen["sha256"]
         except FileNotFoundError:
             raise ImplicitPRMError(
                 f"{self.out} is there already, and {self._note.name}, which would say what made it, is not; "
                 "give another output"
             ) from None
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ImplicitPRMError(f"{self._note} is damaged ({error}); give another output") from error
-        old, new = there["settings"], self._now["settings"]
+        new = self._now["settings"]
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ImplicitPRMError(
                     f"{self.out} was made with other settings ({key}: {old.get(key)!r} there, "
                     f"{new.get(key)!r} now); give the same ones, or another output"
                 )
-        if _checksum(self.source, there["input"]["bytes"]) != there["input"]["sha256"]:
+        if _checksum(self.source, n_bytes) != checksum:
             raise ImplicitPRMError(
                 f"{self.source} was changed since {self.out} was begun (rows may only be appended to it); "
                 "give another output"
@@ -221,9 +223,11 @@ def _read_done(path: Path) -> tuple[set[str], int]:
             try:
                 row_id = json.loads(line)["id"]
             except (ValueError, KeyError, TypeError):
+                row_id = None
+            if not isinstance(row_id, str):
                 raise ImplicitPRMError(
                     f"{path}, line {number} is no line of this job; delete it, or give another output"
-                ) from None
+                )
             if row_id in done:
                 raise ImplicitPRMError(
                     f"{path}, line {number}: {row_id!r} is there twice; delete one of its lines"

@@ -17,7 +17,7 @@ from implicit_prm.backends.base import LogProbBackend
 from implicit_prm.backends.hf import HFBackend, evaluating
 from implicit_prm.encoding import Encoded, encode_rows
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerMismatchError
-from implicit_prm.functional import ImplicitRewards, implicit_rewards, step_rewards
+from implicit_prm.functional import ImplicitRewards, check_beta, implicit_rewards, step_rewards
 from implicit_prm.logprobs import causal_log_probs
 from implicit_prm.responses import ScoredResponse
 from implicit_prm.steps import SplitBy, token_steps
@@ -59,8 +59,7 @@ class ImplicitPRM:
         *,
         ref_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        if not beta > 0:
-            raise ImplicitPRMError(f"beta must be above 0, not {beta}; the paper uses 0.05")
+        check_beta(beta)
         if ref_tokenizer is not None:
             pretrained.check_same_tokenizer(tokenizer, ref_tokenizer)
         self.model: Any = model
@@ -88,10 +87,12 @@ class ImplicitPRM:
         device_map (then the devices are its) and so on.
 
         Raises `ImplicitPRMError` for what cannot be loaded, is no causal language model or lacks weights,
-        and as the class does.
+        for a device that is not there, and as the class does.
         """
         if device is None:
             device = (torch.accelerator.is_available() and torch.accelerator.current_accelerator()) or "cpu"
+        for place in (device, ref_device or device):
+            pretrained.check_device(place)
         tokenizer = pretrained.load_tokenizer(model)
 
         def load(name: str, where: str | torch.device) -> Any:

@@ -81,6 +81,18 @@ def _check_dtype(dtype: Any) -> None:
         raise ImplicitPRMError(f"there is no dtype {dtype!r}; take float32, bfloat16, float16 or auto")
 
 
+def check_device(device: Any) -> None:
+    """Raises `ImplicitPRMError` for a device that torch does not know or that is not there."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # a torch without CUDA asserts it
+        raise ImplicitPRMError(
+            f"the device {device!r} cannot be used: {_first_line(error)}; take cpu, or cuda where a GPU is"
+        ) from error
+
+
 def unwrapped(model: Any) -> Any:
     """The model inside a wrapper such as `DistributedDataParallel`."""
     return getattr(model, "module", model)

@@ -18,7 +18,12 @@ Floats = npt.NDArray[np.float64]
 
 
 def first_error(scores: npt.ArrayLike, threshold: float) -> int:
-    """The index of the first of the step scores [S] that is below `threshold`, -1 if none is."""
+    """The index of the first of the step scores [S] that is below `threshold`, -1 if none is.
+
+    Raises `ImplicitPRMError` for a threshold that is NaN, which nothing is below.
+    """
+    if np.isnan(threshold):
+        raise ImplicitPRMError("the threshold is NaN; give a number")
     below = np.asarray(scores, dtype=np.float64) < threshold  # float32 would round the threshold
     return int(below.argmax()) if below.any() else -1
 

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from implicit_prm.errors import ImplicitPRMError
 from implicit_prm.steps import Step
+
+_NOT_WHOLE = "is not as `ScoredResponse.to_dict` writes it; score it again"
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,12 +58,33 @@ class ScoredResponse:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> ScoredResponse:
-        """Read back what `to_dict` wrote, leaving other keys alone. Raises `KeyError` for a missing one."""
+        """Read back what `to_dict` wrote, leaving other keys alone.
+
+        Raises `ImplicitPRMError`, naming the response, where a key is missing or its value does not fit.
+        """
+        try:
+            found = cls._read(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImplicitPRMError(f"the response {row.get('id')!r} {_NOT_WHOLE}: {error!r}") from error
+        tokens = {len(found.token_rewards), len(found.q_values), len(found.token_ids), len(found.offsets)}
+        if len(tokens) > 1 or len(found.step_rewards) != len(found.steps) or not found.steps:
+            raise ImplicitPRMError(
+                f"the response {found.id!r} {_NOT_WHOLE}: rewards are more or fewer than tokens or steps"
+            )
+        rewards = (found.token_rewards, found.q_values, found.step_rewards, found.outcome_reward)
+        if not all(np.isfinite(values).all() for values in rewards):
+            raise ImplicitPRMError(
+                f"the response {found.id!r} has a reward that is not finite; score it again"
+            )
+        return found
+
+    @classmethod
+    def _read(cls, row: Mapping[str, Any]) -> ScoredResponse:
         return cls(
-            id=row["id"],
-            token_rewards=np.asarray(row["token_rewards"], dtype=np.float32),
-            q_values=np.asarray(row["q_values"], dtype=np.float32),
-            step_rewards=np.asarray(row["step_rewards"], dtype=np.float32),
+            id=str(row["id"]),
+            token_rewards=_array(row["token_rewards"]),
+            q_values=_array(row["q_values"]),
+            step_rewards=_array(row["step_rewards"]),
             outcome_reward=float(row["outcome_reward"]),
             steps=[Step(step["text"], step["start"], step["end"]) for step in row["steps"]],
             token_ids=tuple(row["token_ids"]),
@@ -72,6 +96,13 @@ class ScoredResponse:
         return isinstance(other, ScoredResponse) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _array(values: Any) -> Floats:
+    found = np.asarray(values, dtype=np.float32)
+    if found.ndim != 1:
+        raise ValueError(f"{values!r} is no list of numbers")
+    return found
 
 
 def _numbers(values: Floats) -> list[float]:

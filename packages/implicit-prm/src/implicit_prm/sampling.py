@@ -295,13 +295,17 @@ class OpenAISampler:
         return Sample(choice.text, (*ids, *end), None, truncated)
 
 
-def prompt_ids(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+def prompt_ids(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, names: Sequence[str] | None = None
+) -> list[tuple[int, ...]]:
     """The prompts as a policy reads them: the same tokens as `encode_rows` gives them when they are scored.
 
-    Raises `ImplicitPRMError`, naming the prompt by its position, for one that `encode_rows` refuses.
+    Raises `ImplicitPRMError` for one that `encode_rows` refuses, which is called by its name, or else by its
+    position.
     """
     rows = [
-        {"prompt_ids" if _is_ids(prompt) else "prompt": prompt, "completion_ids": [0]} for prompt in prompts
+        {"id": name, "prompt_ids" if _is_ids(prompt) else "prompt": prompt, "completion_ids": [0]}
+        for name, prompt in zip(names or range(len(prompts)), prompts, strict=True)
     ]
     return [row.prompt_ids for row in encode_rows(rows, tokenizer)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,14 @@ def _line(content: bytes, where: str) -> dict[str, Any]:
         line = None
     if not isinstance(line, dict) or not {"id", "step_rewards", "outcome_reward"} <= line.keys():
         raise ImplicitPRMError(f"{where} is no scored response; give files that `implicit-prm score` wrote")
-    return line
+    rewards = line["step_rewards"]
+    if not isinstance(rewards, list) or not rewards or not all(map(_is_finite, rewards)):
+        raise ImplicitPRMError(f"{where}: step_rewards are no list of finite numbers; score it again")
+    return {**line, "id": str(line["id"])}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass
@@ -118,19 +126,59 @@ def _prompt_key(line: Line) -> str:
 
 
 def prompt_text(line: Line) -> str:
-    """The prompt as text, messages one after the other; nothing for one given as tokens."""
-    prompt = line.get("prompt", "")
-    return prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
+    """The prompt as text, messages one after the other; nothing for one given as tokens.
+
+    Raises `ImplicitPRMError` for one that is neither text nor messages.
+    """
+    prompt = line.get("prompt")
+    if prompt is None or isinstance(prompt, str):
+        return prompt or ""
+    try:
+        return "\n\n".join(str(message["content"]) for message in prompt)
+    except (TypeError, KeyError) as error:
+        raise ImplicitPRMError(
+            f"the prompt of the response {line['id']!r} is neither text nor a list of messages"
+        ) from error
 
 
 def text_of(line: Line) -> str:
-    """The scored text of a line: that of its steps."""
-    return "".join(step["text"] for step in line["steps"])
+    """The scored text of a line: that of its steps. Raises `ImplicitPRMError` for a line without them."""
+    try:
+        return "".join(step["text"] for step in line["steps"])
+    except (TypeError, KeyError) as error:
+        raise ImplicitPRMError(
+            f"the response {line['id']!r} has no steps with their text, which its answer is read from; score "
+            "it again, or give it a column final_answer"
+        ) from error
 
 
 def final_answer(line: Line) -> Hashable:
-    """The column "final_answer", or the answer that the text marks; None for none."""
-    return line["final_answer"] if "final_answer" in line else extract_answer(text_of(line))
+    """The column "final_answer", or the answer that the text marks; None for none.
+
+    Raises `ImplicitPRMError` for a final answer that is a list or an object.
+    """
+    if "final_answer" not in line:
+        return extract_answer(text_of(line))
+    answer: Any = line["final_answer"]
+    if isinstance(answer, list | dict):
+        raise ImplicitPRMError(
+            f"the final_answer of the response {line['id']!r} is {answer!r}; it must be text or a number"
+        )
+    return answer
+
+
+def first_wrong_step(line: Line) -> int | None:
+    """The column "first_error": an index, or -1 where all steps are right; None where it is not there.
+
+    Raises `ImplicitPRMError` for anything else.
+    """
+    found = line.get("first_error")
+    if found is not None and (type(found) is not int or found < -1):
+        raise ImplicitPRMError(
+            f"the first_error of the response {line['id']!r} is {found!r}; it must be the index of its first "
+            "wrong step, counted from 0, or -1"
+        )
+    return found
 
 
 def correctness(line: Line) -> float:

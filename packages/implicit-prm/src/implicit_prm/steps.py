@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import index
 from typing import Protocol, TypeAlias
 
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
@@ -176,7 +177,13 @@ def _checked_starts(text: str, spans: Sequence[Span]) -> list[int]:
             "a response needs at least one step, and its splitter or list of spans has none"
         )
     reached = 0
-    for start, end in spans:
+    for span in spans:
+        try:
+            start, end = map(index, span)
+        except (TypeError, ValueError):
+            raise ImplicitPRMError(
+                f"{span!r} is no step span; spans are (start, end), two places in the text"
+            ) from None
         if not reached <= start < end <= len(text):
             raise ImplicitPRMError(
                 f"step span ({start}, {end}) does not fit: spans are (start, end) with start < end, in order "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index as whole_number
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ class TokenStore:
     def of(cls, sequences: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> TokenStore:
         """Store sequences of (id, tokens of the prompt, tokens of the completion).
 
-        Raises `ImplicitPRMError` for one that lacks a prompt or a completion.
+        Raises `ImplicitPRMError` for one that lacks a prompt or a completion, or has other things than ids.
         """
         pieces, lengths, prompts, ids = [], [], [], []
         for name, prompt, completion in sequences:
@@ -43,7 +44,10 @@ class TokenStore:
                     f"row {name!r} has no token in its {missing}; "
                     "a response needs at least one token, and one before it to be scored from"
                 )
-            pieces.append(np.array([*prompt, *completion], np.int32))
+            try:
+                pieces.append(np.array(list(map(whole_number, (*prompt, *completion))), np.int32))
+            except (TypeError, OverflowError) as error:
+                raise ImplicitPRMError(f"row {name!r} has something else than token ids: {error}") from error
             lengths.append(len(pieces[-1]))
             prompts.append(len(prompt))
             ids.append(name)

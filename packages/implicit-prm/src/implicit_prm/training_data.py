@@ -41,7 +41,7 @@ class _Response:
 
     row: dict[str, Any]
     label: float
-    step_labels: Sequence[Any] | None = None
+    step_labels: list[Any] | None = None
     steps: Any = None
 
 
@@ -69,6 +69,11 @@ def reward_dataset(
     groups = _groups(responses)
     seed = config.seed if config.data_seed is None else config.data_seed
     if config.loss in ("dpo", "nca"):
+        if 0 < 2 * len(pairs) < len(responses):
+            raise ImplicitPRMError(
+                f"{len(pairs)} rows are pairs and {len(responses) - 2 * len(pairs)} responses are not, which "
+                f"loss={config.loss!r} would leave out: give pairs alone, or labelled responses alone"
+            )
         how, most = config.pairing, config.max_pairs_per_prompt
         given = np.array(pairs, np.int64)
         examples = given if pairs else pair_indices(labels, groups, how, max_pairs=most, seed=seed)
@@ -110,12 +115,12 @@ def _of_row(row: Row, name: str, loss: str) -> Iterator[_Response]:
         yield response(f"{name}/chosen", "chosen", 1.0)
         yield response(f"{name}/rejected", "rejected", 0.0)
     elif "completions" in row:
-        labels = _given(row, "labels", name)
-        if len(labels) != len(row["completions"]):
+        completions, labels = _listed(row, "completions", name), _listed(row, "labels", name)
+        if len(labels) != len(completions):
             raise ImplicitPRMError(
-                f"row {name!r} has {len(row['completions'])} completions and {len(labels)} labels"
+                f"row {name!r} has {len(completions)} completions and {len(labels)} labels"
             )
-        for number, (completion, label) in enumerate(zip(row["completions"], labels, strict=True)):
+        for number, (completion, label) in enumerate(zip(completions, labels, strict=True)):
             which = f"{name}/{number}"
             yield _Response({"id": which, **prompt, "completion": completion}, _label(label, which))
     elif "completion" in row or "completion_ids" in row:
@@ -129,14 +134,14 @@ def _of_row(row: Row, name: str, loss: str) -> Iterator[_Response]:
 
 def _stepwise_response(row: Row, name: str, prompt: dict[str, Any]) -> _Response:
     if "completions" in row:
-        text, spans = join_steps(row["completions"])
-        body, labels, steps = {"completion": text}, _given(row, "labels", name), spans
+        text, spans = join_steps(_listed(row, "completions", name))
+        body, labels, steps = {"completion": text}, _listed(row, "labels", name), spans
     elif "completion_ids" in row:
         body = {"completion_ids": row["completion_ids"]}
-        labels, steps = _given(row, "step_labels", name), list(_given(row, "step_ends", name))
+        labels, steps = _listed(row, "step_labels", name), _listed(row, "step_ends", name)
     else:
         body = {"completion": _given(row, "completion", name)}
-        labels, steps = _given(row, "step_labels", name), None
+        labels, steps = _listed(row, "step_labels", name), None
     return _Response({"id": name, **prompt, **body}, 0.0, labels, steps)
 
 
@@ -144,6 +149,13 @@ def _given(row: Row, key: str, name: str) -> Any:
     if row.get(key) is None:
         raise ImplicitPRMError(f"row {name!r} has no {key!r}; it has {sorted(row)}")
     return row[key]
+
+
+def _listed(row: Row, key: str, name: str) -> list[Any]:
+    given = _given(row, key, name)
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise ImplicitPRMError(f"{key!r} of row {name!r} is {given!r}; it must be a list")
+    return list(given)
 
 
 def _label(value: Any, name: str) -> float:
@@ -263,7 +275,7 @@ def _step_ends(steps: Sequence[int], tokens: int, name: str) -> Integers:
 
 
 def _step_labels(response: _Response, steps: int) -> Integers:
-    given = [float(label) for label in response.step_labels or ()]
+    given = response.step_labels or []
     if any(label not in (1, 0, -1) for label in given):
         raise ImplicitPRMError(
             f"the step labels of row {response.row['id']!r} are {given}; they must be 1 (right) or 0 or -1"

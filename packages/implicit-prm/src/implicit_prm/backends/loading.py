@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.functional import check_beta
 from implicit_prm.model import BASE, ImplicitPRM
 from implicit_prm.pretrained import check_same_tokenizer, load_model, load_tokenizer
 
@@ -38,8 +39,7 @@ def load_prm(
 
     Raises `ImplicitPRMError` for another backend, an option that it does not have, and what cannot be loaded.
     """
-    if not beta > 0:
-        raise ImplicitPRMError(f"beta must be above 0, not {beta}; the paper uses 0.05")
+    check_beta(beta)
     given = dict(options or {})
     with _told(backend):
         if backend == "hf":
@@ -67,6 +67,8 @@ def load_sampler(model: str, backend: str = "hf", options: Mapping[str, Any] | N
             url, tokenizer = given.pop("url", SERVER), load_tokenizer(given.pop("tokenizer", model))
             return OpenAISampler(CompletionsServer.connect(url, model, **given), tokenizer)
         batch_size = given.pop("batch_size", 64)
+        if type(batch_size) is not int:
+            raise ImplicitPRMError(f"batch_size must be a whole number, not {batch_size!r}")
         loaded = load_model(model, **given)
         if "device_map" not in given:
             loaded = loaded.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")

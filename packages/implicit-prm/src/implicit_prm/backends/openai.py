@@ -29,8 +29,8 @@ class CompletionsServer:
     """
 
     def __init__(self, client: Any, model: str, *, concurrency: int = 32) -> None:
-        if concurrency < 1:
-            raise ImplicitPRMError(f"concurrency must be at least 1, not {concurrency}")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ImplicitPRMError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
         self.client = client
         self.model = model
         self.concurrency = concurrency
