@@ -36,6 +36,17 @@ def test_a_dataset_is_edited_as_by_the_editor_s_own_map(editor: Editor, streamin
     assert sum(row["toedit_changed"] for row in found) > 20
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_first_batch_without_edits_does_not_fix_the_type_of_the_edits(
+    editor: Editor, streaming: bool
+) -> None:
+    rows = Dataset.from_list([{"id": -1 - n, "text": "", "n": 0.0} for n in range(4)] + ROWS)
+    data = rows.to_iterable_dataset() if streaming else rows
+    found = list(edit_dataset(editor, data, TextLayout(), provenance=True, batch_size=4))
+    assert [len(row["toedit_edits"]) for row in found[:4]] == [0] * 4
+    assert any(row["toedit_edits"] for row in found)
+
+
 @pytest.mark.parametrize(
     ("row", "answer", "untouched"),
     [

@@ -50,6 +50,7 @@ def test_what_cannot_be_iterated_is_refused(editor: Editor) -> None:
     for data, n, column, message in (
         (rows, 0, "text", "n is 0"),
         (rows, 1, "body", "there is no column 'body'; there are: n, text, id"),
+        (Dataset.from_list(ROWS * 2), 1, "text", "document id 'd0' is there twice"),
         ("text", 1, "text", "a datasets.Dataset or a sequence of texts, not str"),
     ):
         with pytest.raises(ToEditError, match=message):

@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     record = ShardRecord("data/a.jsonl", 0, 1, 4, 3, 1, 9, "0", {}, STATS, [EXAMPLE] * 90)
     manifest.add(record)
     manifest.close()
-    rows = [{"perplexity": perplexity} for perplexity in (1.0, 12.0, 13.0, None)]
+    rows = [{"perplexity": perplexity} for perplexity in (1.0, 12.0, 13.0, 2000.0, None)]
     (tmp_path / "out" / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     bad = {"input": "a.jsonl", "row": 2, "id": None, "reason": "the line is not JSON: <", "line": "{"}
     (tmp_path / "out" / "quarantine.jsonl").write_text(json.dumps(bad) + "\n")
@@ -69,6 +69,12 @@ def test_the_page_is_whole_and_fetches_nothing(folder: Path) -> None:
     assert page.fetched == []
     assert "<script" not in html
     assert "@import" not in html
+
+
+def test_the_bars_of_the_perplexities_say_where_they_begin(folder: Path) -> None:
+    html = report_html(folder)
+    for start in ("1", "1.58", "10", "158", "1,585"):  # five bars a factor of ten
+        assert f">{start}</text>" in html
 
 
 def test_candidates_and_changes_are_counted_apart_with_the_perplexity(folder: Path) -> None:
@@ -91,7 +97,11 @@ def test_where_nothing_was_scored_or_drawn_no_nan_is_shown() -> None:
 def test_histograms_show_the_shares_of_their_bins(folder: Path) -> None:
     tokens, documents = re.findall(r"<svg.*?</svg>", report_html(folder), flags=re.DOTALL)
     assert re.findall(r">([\d.]+%)<", tokens)[::9] == ["33.3%", "27.3%"]
-    assert [title for title in re.findall(r"<title>(\d+)</title>", documents) if title != "0"] == ["1", "2"]
+    assert [title for title in re.findall(r"<title>(\d+)</title>", documents) if title != "0"] == [
+        "1",
+        "2",
+        "1",
+    ]
 
 
 def test_edits_reasons_and_settings_are_shown_as_text(folder: Path) -> None:

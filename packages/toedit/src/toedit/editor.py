@@ -70,6 +70,10 @@ class Editor:
         **options: Any,
     ) -> None:
         self.config = config or EditConfig()
+        if options and all(is_backend(prior) for prior in (model, *(agree or ())[:1])):
+            raise ToEditError(
+                f"{type(model).__name__} is a backend that is made already; give {', '.join(options)} to it"
+            )
         self.backend: Backend = model if is_backend(model) else backend_class(backend)(model, **options)
         self.second: Backend | None = None
         self.tokenizer = TextTokenizer(tokenizer, self.backend.vocab_size)
@@ -257,8 +261,11 @@ class Editor:
                 merged.append(merge(len(item.ids), item.windows, scores))
             except ToEditError as error:
                 which = "the second prior: " if prior is self.second else ""
-                advice = f"computed in {prior.dtype}; run the model in float32 or bfloat16"
-                return EditFailure(item.document.doc_id, f"{which}{error}, {advice}")
+                wide = prior.dtype in ("float32", "bfloat16", "float64")
+                advice = "its weights may be damaged" if wide else "run the model in float32 or bfloat16"
+                return EditFailure(
+                    item.document.doc_id, f"{which}{error}, computed in {prior.dtype}; {advice}"
+                )
         first, *others = merged
         scored = ScoredText(item.document, item.ids, item.offsets, item.protected, first)
         if not others:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toedit.documents import Document, or_raise
+from toedit.documents import Document, check_unique, or_raise
 from toedit.editor import Editor
 from toedit.errors import ToEditError
 from toedit.mapping import text_id
@@ -38,7 +38,7 @@ def generations(
     `DEFAULT_PRIOR`. The candidates of the generations are what Table 15 counts as edited tokens.
     `on_progress(documents edited, documents in all generations)` is called now and then.
 
-    Raises `ToEditError` for columns that are not there and for a text that cannot be edited.
+    Raises `ToEditError` for columns that are not there, repeated ids, and a text that cannot be edited.
     """
     if n < 1:
         raise ToEditError(f"n is {n}; it must be at least 1 generation")
@@ -48,6 +48,7 @@ def generations(
         ids: list[Any] = [text_id(text) for text in texts]
     else:
         ids = _column(ds, id_column)
+        check_unique(ids, set())
     found: list[Generation] = []
     for number in range(1, n + 1):
         one = copy.copy(first)

@@ -127,7 +127,8 @@ def _perplexities(path: Path) -> str:
     if not counts:
         return "<p>No document has one.</p>"
     places = range(min(counts), max(counts) + 1)
-    labels = [f"{10 ** (place / _PER_DECADE):.3g}" for place in places]
+    starts = [10 ** (place / _PER_DECADE) for place in places]
+    labels = [f"{start:,.0f}" if start >= 100 else f"{start:.3g}" for start in starts]
     return _bars([counts.get(place, 0) for place in places], labels) + (
         '<p class="quiet">Share of the documents with a perplexity from the number below the bar on.</p>'
     )

@@ -39,8 +39,7 @@ def map_dataset(
                 raise ToEditError(f"there is no column {column!r}; there are: {', '.join(columns)}")
     edit = _batch_editor(editor, text_column, id_column, provenance)
     options: dict[str, Any] = {"batched": True, "batch_size": batch_size, "with_indices": True}
-    # Said beforehand, since a first batch without edits would leave their type open.
-    options["features"] = _features(dataset, provenance)
+    options["features"] = edited_features(dataset, provenance)
     if isinstance(dataset, IterableDataset):
         return dataset.map(edit, **options)
     # A fingerprint by content would pickle the whole model.
@@ -52,7 +51,11 @@ def text_id(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _features(dataset: Any, provenance: bool) -> Any:
+def edited_features(dataset: Any, provenance: bool) -> Any:
+    """The features of the edited data set, or None where those of `dataset` are not known.
+
+    Said beforehand, since a first batch without edits would leave the type of the edits open.
+    """
     if dataset.features is None or not provenance:
         return dataset.features
     from datasets import List, Value

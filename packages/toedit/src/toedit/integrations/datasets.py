@@ -8,6 +8,7 @@ from toedit.editor import BUFFER, Editor
 from toedit.errors import MissingExtraError, ToEditError
 from toedit.integrations.columns import edit_columns
 from toedit.layouts import Layout
+from toedit.mapping import edited_features
 
 try:
     from datasets import Dataset, IterableDataset
@@ -39,11 +40,12 @@ def edit_dataset(
     def edit(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         return edit_columns(editor, batch, layout, id_column, provenance)
 
+    options: dict[str, Any] = {"batched": True, "batch_size": batch_size}
+    options["features"] = edited_features(dataset, provenance)
     if isinstance(dataset, IterableDataset):
-        features = None if provenance else dataset.features
-        return dataset.map(edit, batched=True, batch_size=batch_size, features=features)
+        return dataset.map(edit, **options)
     if id_column in dataset.column_names and len(set(dataset[id_column])) < len(dataset):
         raise ToEditError(f"the column {id_column!r} has an id twice; the draws are keyed by the id")
     # A fingerprint by content would pickle the whole model.
     fingerprint = generate_random_fingerprint()
-    return dataset.map(edit, batched=True, batch_size=batch_size, new_fingerprint=fingerprint, desc="toedit")
+    return dataset.map(edit, new_fingerprint=fingerprint, desc="toedit", **options)
