@@ -125,6 +125,9 @@ def _with(**changes: Any) -> list[dict[str, Any]]:
         (ROWS, ["training.use_cpu=yes"], "training.use_cpu is 'yes'; it must be true or false"),
         (ROWS, ["training.optim=magic"], "[training] does not fit: magic is not a valid OptimizerNames"),
         (ROWS, ["lora.rank=4"], "[lora] does not fit: "),
+        (ROWS, ["lora.target_modules=zzz"], "[lora] does not fit the model: Target modules zzz not found"),
+        (ROWS, ["training.learning_rate=-1"], "learning_rate is -1; it must be a number of at least 0"),
+        (ROWS, ["training.per_device_train_batch_size=0"], "per_device_train_batch_size is 0; it must be a"),
         (ROWS, ["model.name=CLASSIFIER"], "an implicit PRM is a causal language model"),
         (ROWS, ["model.reference=CLASSIFIER"], "an implicit PRM is a causal language model"),
         (ROWS, ["model.size=8"], "run.toml: [model] has 'size'; its keys are name, reference"),
@@ -150,3 +153,4 @@ def test_equal_labels_are_warned_of(here: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_file_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no file none.toml" in run(capsys, "train", "--config", "none.toml", code=2)
+    assert "there is no file ." in run(capsys, "train", "--config", ".", code=2)

@@ -68,7 +68,7 @@ def read_recipe(path: str | Path, assignments: Mapping[str, Any] | None = None) 
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ImplicitPRMError(f"there is no file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ImplicitPRMError(f"{path} is no TOML: {error}") from error

@@ -46,9 +46,7 @@ def trainer_of(recipe: Recipe) -> ImplicitPRMTrainer:
     model = _load(recipe.model.name, recipe.model)
     reference = None if recipe.model.reference is None else _load(recipe.model.reference, recipe.model)
     if adapter is not None:
-        from peft import get_peft_model
-
-        model = get_peft_model(model, adapter)
+        model = _with_adapter(model, adapter)
     return ImplicitPRMTrainer(
         model,
         reference,
@@ -110,6 +108,15 @@ def _lora(settings: Mapping[str, Any]) -> Any:
         return LoraConfig(task_type="CAUSAL_LM", **settings)
     except (TypeError, ValueError) as error:
         raise ImplicitPRMError(f"[lora] does not fit: {error}") from error
+
+
+def _with_adapter(model: nn.Module, adapter: Any) -> nn.Module:
+    from peft import get_peft_model
+
+    try:
+        return cast("nn.Module", get_peft_model(cast(Any, model), adapter))
+    except ValueError as error:  # modules that the model does not have
+        raise ImplicitPRMError(f"[lora] does not fit the model: {error}") from error
 
 
 def _load(name: str, settings: ModelSettings) -> nn.Module:
