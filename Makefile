@@ -9,12 +9,13 @@ READY := .venv/.ready
 PACKAGES := $(sort $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))))
 PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.entry-points."tenfold.experiments"\]' packages/*/pyproject.toml)))
 HERE := not gpu and not vllm and not dft and not network
-ORDINARY := not slow and $(HERE)
+IN_CI := not long and $(HERE)
+ORDINARY := not slow and $(IN_CI)
 # Files with slow tests begin first (conftest.py), so that no process is left with one at the end.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12 --durations-min=3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(PAPERS) reproduce report test test-all test-vllm test-dft test-verl test-newest gpu bench lint ruff types imports kernels format docs wheels build ci clean
+.PHONY: help setup $(PAPERS) reproduce report test test-ci test-all test-vllm test-dft test-verl test-newest gpu bench lint ruff types imports kernels format docs wheels build ci clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -52,7 +53,10 @@ report: $(READY) ## build the page of all results so far and open it
 test: $(READY) ## all tests that need no GPU and no network, save the slow ones
 	$(PYTEST) -m '$(ORDINARY)'
 
-test-all: $(READY) ## with the slow ones
+test-ci: $(READY) ## with the slow ones
+	$(PYTEST) -m '$(IN_CI)'
+
+test-all: $(READY) ## with those that take minutes each as well: before a release
 	$(PYTEST) -m '$(HERE)'
 
 test-vllm: $(READY) ## the tests that need vLLM, in an environment of their own (.venv-vllm, Linux)
@@ -113,7 +117,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types,imports kernels test-all wheels docs,test-dft test-vllm
+	@python3 tools/stages.py setup ruff types,imports,kernels test-ci wheels,docs,test-dft,test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -43,5 +43,6 @@ def own_accelerator() -> None:
 @pytest.hookimpl(tryfirst=True)  # before those of slow tests that were not asked for are taken out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: with several processes, the last minutes are then of short files."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    marks = ("slow", "long")
+    slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)

@@ -133,7 +133,7 @@ def test_every_tile_is_in_the_golden_table() -> None:
     assert all(row["spill_bytes"] == 0 for row in golden)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_float16_compiles_as_bfloat16_does() -> None:
     """It has bfloat16's tiles; the check at every commit leaves it out."""
     script = (

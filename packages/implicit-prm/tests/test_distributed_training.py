@@ -152,6 +152,7 @@ def test_two_processes_interrupted_and_resumed_equal_one(
     assert_close(one, two)
 
 
+@pytest.mark.long
 def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     """kill -9 at some moment, several times over; each time the same command goes on."""
     settings = json.dumps({"loss": "ce"})

@@ -73,6 +73,7 @@ def test_full_rank_changes_nothing(model, blocks, dense_perplexity):
     assert perplexity(dense, blocks[:1]) == pytest.approx(perplexity(model, blocks[:1]), rel=1e-4)
 
 
+@pytest.mark.long
 def test_perplexity_falls_with_the_rank_and_whitening_helps(model, blocks, dense_perplexity):
     plain = {
         rank: perplexity(lpa.factorize(copy.deepcopy(model), LPAConfig(rank)), blocks[:BLOCKS])

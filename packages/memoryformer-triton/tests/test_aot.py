@@ -134,7 +134,7 @@ def test_mistakes_in_a_report(change: dict[str, object], message: str) -> None:
         mt.aot_report(**change)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_not_in_the_golden_table_does_not_spill_either() -> None:
     """float16, other widths and other tau, on three targets; the check at every commit leaves them out."""
     script = (

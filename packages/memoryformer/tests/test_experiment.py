@@ -119,7 +119,7 @@ def test_ablations_change_what_they_are_called() -> None:
     assert models["softmax"].config.score == "softmax"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(data_path("books") is None, reason="the books are not on this machine")
 def test_two_hundred_steps_on_books_need_attention_and_the_gradient_to_the_input(tmp_path: Path) -> None:
     """A bigram model gets 2.43 nats a byte; without the gradient through the hash it would stay there."""

@@ -250,7 +250,7 @@ def test_solutions_of_humaneval_pass_and_empty_ones_do_not(verifier):
     assert [result.score for result in empty] == [0.0] * 11
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_164_solutions_of_humaneval_pass_and_no_empty_one(verifier):
     rows = _humaneval()
     tests = [_tests(row) for row in rows]

@@ -142,6 +142,7 @@ def test_two_processes_resumed_equal_one(settings: dict[str, Any], sharded: str,
             torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     """kill -9 at some moment, several times over; each time the same command goes on."""
     code = "import sys, worker; worker.run(sys.argv[1], {'max_steps': 6, 'prm_replay_steps': 2}, True)"

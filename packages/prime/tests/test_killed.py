@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from implicit_prime import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STEPS = 20
 RUN = f"""

@@ -154,7 +154,7 @@ def test_noise_is_judged_without_a_fault(verifier):
     assert sum(result.score for result in results) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_random_strings_do_not_block():
     verifier = MathVerifier(timeout_s=20)
     noise = _noise(10_000)
