@@ -153,6 +153,10 @@ def test_folders_that_are_no_runs(
     assert call(monkeypatch, capsys, "score", tmp_path, *judge)[0] == 2
     assert call(monkeypatch, capsys, "tools", "magic")[0] == 2
     assert call(monkeypatch, capsys, "batch", tmp_path / "none.csv")[0] == 2
+    (tmp_path / "empty.csv").touch()
+    code, _, error = call(monkeypatch, capsys, "batch", tmp_path / "empty.csv")
+    assert code == 2
+    assert "empty.csv is no table with commas" in error
 
 
 @pytest.mark.slow

@@ -96,6 +96,14 @@ def test_a_file_that_is_no_cassette_is_told(bad: bytes, tmp_path: Path) -> None:
         ask(tmp_path / "c.jsonl", "replay", "one", [])
 
 
+@pytest.mark.parametrize("text", ["a thesis without a last newline", "first\nlast", '{"key": 1'])
+def test_a_file_of_another_kind_is_not_written_to(text: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text(text)
+    with pytest.raises(CassetteMiss, match="line 1, is no recorded request"):
+        ask(tmp_path / "thesis.txt", "auto", "one", [])
+    assert (tmp_path / "thesis.txt").read_text() == text
+
+
 @pytest.mark.parametrize(
     "failure",
     [

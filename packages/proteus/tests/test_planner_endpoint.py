@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("pydantic_ai")
 
-from proteus_omics.errors import BudgetError, EndpointError
+from proteus_omics.errors import BudgetError, EndpointError, ProteusError
 from proteus_omics.models import Budget
 from proteus_omics.planner import endpoint as endpoint_module
 from proteus_omics.planner.context import Section
@@ -273,3 +273,6 @@ def test_what_is_missing_is_told_before_anything_is_asked(monkeypatch: pytest.Mo
         LLMPlanner("http://127.0.0.1:1/v1")
     with pytest.raises(EndpointError, match="below context_tokens"):
         LLMPlanner("http://127.0.0.1:1/v1", "m", context_tokens=4096)
+    for wrong in ("localhost:8000/v1", "ftp://host/v1", "http://"):
+        with pytest.raises(ProteusError, match="an address such as http://localhost:8000/v1"):
+            LLMPlanner(wrong, "m")

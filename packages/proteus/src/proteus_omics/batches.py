@@ -30,7 +30,10 @@ def run_batch(manifest: str | Path, workers: int = 1) -> Iterator[Mapping[str, A
     """
     if not Path(manifest).is_file():
         raise DataError(f"there is no file {manifest}")
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    except ValueError as error:  # nothing in it, lines of different lengths, other than text
+        raise DataError(f"{manifest} is no table with commas: {str(error).strip()}") from error
     missing = {"input", "out"} - set(table.columns)
     unknown = [name for name in table.columns if name not in COLUMNS]
     if missing or unknown:

@@ -245,7 +245,7 @@ def batch(
     manifest: Annotated[
         Path, typer.Argument(help="A CSV, a row a run: input, out, metadata, condition, ...")
     ],
-    workers: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
 ) -> None:
     """Run many data sets; each is a folder of its own that is gone on with."""
     from proteus_omics.batches import run_batch

@@ -34,6 +34,8 @@ from pydantic_ai.usage import RequestUsage
 from proteus_omics.errors import CassetteMiss
 from proteus_omics.planner.base import CassetteMode
 
+BEGINNING = '{"key": "'
+"""Of every entry."""
 SETTINGS = ("max_tokens", "seed", "temperature")
 """Settings that change an answer; timeouts and retries do not."""
 
@@ -128,17 +130,18 @@ class CassetteModel(WrapperModel):
 def read_cassette(path: Path, mend: bool = True) -> dict[str, Mapping[str, Any]]:
     """The entries of a cassette by key. Raises `CassetteMiss` naming the line that is none.
 
-    A last line without its end, as a killed run leaves it, does not count; `mend` cuts it off in the file.
+    A last line without its end, as a killed run leaves it, does not count; `mend` cuts it off in the file
+    where all before it are entries and it begins as one: another file is left as it is.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise CassetteMiss(f"{path} is no cassette: it is not UTF-8 text; record again") from None
     whole = text[: text.rfind("\n") + 1]
-    if _is_json(text[len(whole) :]):  # all there but its end, as an editor may leave it
+    rest = text[len(whole) :]
+    cut_off = rest[: len(BEGINNING)] == BEGINNING[: len(rest)] and not _is_json(rest)
+    if rest and not cut_off:  # an entry without the end of its line, as an editor may leave it, or no entry
         whole = text + "\n"
-    if mend and whole != text:
-        path.write_text(whole, encoding="utf-8")
     entries = {}
     for number, line in enumerate(whole.split("\n")[:-1], 1):
         try:
@@ -148,6 +151,8 @@ def read_cassette(path: Path, mend: bool = True) -> dict[str, Mapping[str, Any]]
             entries[entry["key"]] = entry
         except (ValueError, KeyError, TypeError):
             raise CassetteMiss(f"{path}, line {number}, is no recorded request; record again") from None
+    if mend and whole != text:
+        path.write_text(whole, encoding="utf-8")
     return entries
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,6 +315,8 @@ def _openai_model(name: str, base_url: str | None, api_key_env: str) -> Model:
             f"no base_url, and no key in the environment variable {api_key_env}: give the address of an "
             "OpenAI-compatible server (base_url, --base-url), or set the variable"
         )
+    if base_url is not None and not re.match(r"https?://[^/\s]+", base_url):
+        raise ProteusError(f"base_url is {base_url!r}; it is an address such as http://localhost:8000/v1")
     # The client wants a key; a server of one's own may take any.
     return OpenAIChatModel(name, provider=OpenAIProvider(base_url=base_url, api_key=key or "none"))
 
