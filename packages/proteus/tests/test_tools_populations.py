@@ -7,6 +7,7 @@ import pytest
 
 from proteus_omics.design import Design
 from proteus_omics.errors import ToolError
+from proteus_omics.tools import populations
 from proteus_omics.tools.populations import RULES, thresholds
 from proteus_omics.tools.registry import ToolContext, get_tool
 
@@ -52,6 +53,15 @@ def test_clusters_follow_the_type_markers_and_not_the_states(clustered):
     assert crossed.shape == (3, 3)
     assert (crossed.to_numpy() > 0).sum() == 3
     assert clustered.uns["proteus"]["scale"] == "arcsinh"
+
+
+@pytest.mark.slow  # the search is compiled
+def test_neighbours_of_very_many_cells_are_those_of_few(cells, clustered, monkeypatch):
+    monkeypatch.setattr(populations, "EXACT_BELOW", 0)
+    found = use("neighbors", cells, n_neighbors=20)["matrix"].obsp["distances"]
+    exact = clustered.obsp["distances"]
+    assert found.shape == exact.shape
+    assert found.astype(bool).multiply(exact.astype(bool)).sum() > 0.95 * exact.nnz
 
 
 def test_rules_name_the_clusters_and_say_which_rule(clustered):
