@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from implicit_prm import cli_judging, cli_policy, cli_shared, screen
+from implicit_prm import cli_judging, cli_options, cli_policy, screen
 from implicit_prm.errors import ImplicitPRMError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NO_REFERENCE = "none"
 @app.command()
 def train(
     config: Annotated[Path, typer.Option(help="The run's TOML file: [model], [data], [training], [lora].")],
-    settings: cli_shared.Settings = None,
+    settings: cli_options.Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in output_dir.")
     ] = False,
@@ -44,11 +44,11 @@ def train(
     """
     from implicit_prm.recipe import read_recipe
 
-    recipe = read_recipe(config, cli_shared.assignments("--set", settings))
+    recipe = read_recipe(config, cli_options.assignments("--set", settings))
     from implicit_prm.training_run import train_recipe
 
-    cli_shared.quiet_bars()
-    with cli_shared.interruptible("the same command with --resume goes on from the last checkpoint"):
+    cli_options.quiet_bars()
+    with cli_options.interruptible("the same command with --resume goes on from the last checkpoint"):
         folder = train_recipe(recipe, resume=resume)
     screen.tell(f"implicit-prm: the model is in {folder}, what was measured in {folder}/all_results.json")
 
@@ -60,7 +60,7 @@ def score(
         typer.Argument(metavar="IN", help="JSON lines with prompt and completion; see implicit_prm.records."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines: each row with its rewards.")],
-    model: cli_shared.Model,
+    model: cli_options.Model,
     ref: Annotated[
         str,
         typer.Option(
@@ -69,9 +69,9 @@ def score(
         ),
     ],
     beta: Annotated[float, typer.Option(help="The scale of the rewards, as in training.")] = 0.05,
-    steps: cli_shared.Steps = "paragraph",
-    backend: cli_shared.Backend = "hf",
-    options: cli_shared.Options = None,
+    steps: cli_options.Steps = "paragraph",
+    backend: cli_options.Backend = "hf",
+    options: cli_options.Options = None,
     batch_size: Annotated[int, typer.Option(help="Responses in one forward pass (hf).", min=1)] = 8,
     add_eos: Annotated[
         bool, typer.Option("--add-eos", help="Append the EOS token to completions that were not cut off.")
@@ -86,7 +86,7 @@ def score(
     render: Annotated[
         str, typer.Option(help="original, or official: the text that the paper's script scores.")
     ] = "original",
-    shard: cli_shared.ShardOf = "1/1",
+    shard: cli_options.ShardOf = "1/1",
 ) -> None:
     """Reward every token, every step and the whole of responses.
 
@@ -95,8 +95,8 @@ def score(
     from implicit_prm.jobs import LineJob, Shard
     from implicit_prm.records import read_responses
 
-    cli_shared.check_steps(steps)
-    given = cli_shared.assignments("--option", options)
+    cli_options.check_steps(steps)
+    given = cli_options.assignments("--option", options)
     how = {"add_eos": add_eos, "max_length": max_length, "truncate": truncate, "render": render}
     how |= {"steps": steps, "batch_size": batch_size}
     fixed = {"model": model, "ref": ref, "beta": beta, "backend": backend, "options": given, **how}
@@ -106,7 +106,7 @@ def score(
         return
     from implicit_prm.backends.loading import load_prm
 
-    cli_shared.quiet_bars()
+    cli_options.quiet_bars()
     prm = load_prm(model, None if ref == NO_REFERENCE else ref, beta, backend, given)
     n_tokens = 0
 
@@ -117,7 +117,7 @@ def score(
             yield {**row, **scored.to_dict()}
 
     started = perf_counter()
-    with cli_shared.interruptible(), screen.progress("scoring") as on_progress:
+    with cli_options.interruptible(), screen.progress("scoring") as on_progress:
         done = job.run(work, on_progress)
     seconds = perf_counter() - started
     screen.tell(
@@ -138,10 +138,10 @@ app.command()(cli_judging.view)
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
     scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour).")] = "quick",
-    settings: cli_shared.Settings = None,
+    settings: cli_options.Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """Run the paper's claims as checks, as `tenfold run` does."""
     from implicit_prm.reproduce.experiment import EXPERIMENT

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from implicit_prm import cli_shared, screen
+from implicit_prm import cli_options, screen
 from implicit_prm.errors import ImplicitPRMError
 
 Scored = Annotated[
@@ -66,7 +66,7 @@ def bon(
     ] = "all",
     weight: Weight = "sigmoid",
     scale: Scale = 1.0,
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """Accuracy of best-of-n and of votes, with intervals.
 
@@ -156,7 +156,7 @@ def processbench(
     by: Annotated[
         str, typer.Option(help="The score of a step: q at its end, as in the official script, or reward.")
     ] = "q",
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """F1 of finding the first wrong step (ProcessBench).
 

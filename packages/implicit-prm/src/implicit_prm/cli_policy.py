@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from implicit_prm import cli_shared, screen
+from implicit_prm import cli_options, screen
 from implicit_prm.errors import ImplicitPRMError, PromptTooLongError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def sample(
         Path, typer.Argument(metavar="IN", help="JSON lines with a prompt; MATH-500 and GSM8K as they are.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines: a line a response.")],
-    model: cli_shared.Model,
+    model: cli_options.Model,
     n: Annotated[int, typer.Option("--n", help="Responses to each prompt.", min=1)] = 8,
     temperature: Annotated[float, typer.Option(help="0: always the most probable token.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="The share of the probability that is drawn from.")] = 1.0,
@@ -46,9 +46,9 @@ def sample(
             "very tokens that were drawn are scored, the end included.",
         ),
     ] = False,
-    backend: cli_shared.Backend = "hf",
-    options: cli_shared.Options = None,
-    shard: cli_shared.ShardOf = "1/1",
+    backend: cli_options.Backend = "hf",
+    options: cli_options.Options = None,
+    shard: cli_options.ShardOf = "1/1",
 ) -> None:
     """Draw responses to prompts, to be scored or trained on.
 
@@ -60,7 +60,7 @@ def sample(
     from implicit_prm.sampling import check_settings
 
     check_settings(n, temperature, top_p, max_tokens, seed)
-    given = cli_shared.assignments("--option", options)
+    given = cli_options.assignments("--option", options)
 
     def read(path: Path) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(read_rows(path), 1):
@@ -79,7 +79,7 @@ def sample(
     from implicit_prm.backends.loading import load_sampler
     from implicit_prm.pretrained import load_tokenizer
 
-    cli_shared.quiet_bars()
+    cli_options.quiet_bars()
     sampler = load_sampler(model, backend, given)
     work = _work(sampler, load_tokenizer(given.get("tokenizer", model)), how, tokens)
     n_empty = 0
@@ -90,7 +90,7 @@ def sample(
             n_empty += line.get("completion") == ""
             yield line
 
-    with cli_shared.interruptible(), screen.progress("sampling") as on_progress:
+    with cli_options.interruptible(), screen.progress("sampling") as on_progress:
         done = job.run(counted, on_progress)
     screen.tell(f"implicit-prm: {done.n_new} of {done.n_rows} responses drawn now")
     if n_empty:
@@ -143,8 +143,8 @@ def flops(
     completions: Annotated[
         int, typer.Option(help="Math-Shepherd's completions of every step but the last.", min=1)
     ] = 8,
-    steps: cli_shared.Steps = "paragraph",
-    as_json: cli_shared.AsJson = False,
+    steps: cli_options.Steps = "paragraph",
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """What reward models cost in FLOPs on the same responses.
 
@@ -158,7 +158,7 @@ def flops(
     from implicit_prm.records import read_responses
     from implicit_prm.steps import token_steps
 
-    cli_shared.check_steps(steps)
+    cli_options.check_steps(steps)
     rows = list(read_responses(source))
     if not rows:
         raise ImplicitPRMError(f"{source} has no rows")

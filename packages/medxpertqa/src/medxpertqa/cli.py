@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from medxpertqa import cli_construct, cli_eval, cli_results, cli_shared
+from medxpertqa import cli_construct, cli_eval, cli_options, cli_results
 from medxpertqa.errors import MedXpertQAError
 from medxpertqa.parsing import PARSERS, parse_answer
 
@@ -28,9 +28,9 @@ app = typer.Typer(
 
 @app.command()
 def info(
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
-    allow_revision: cli_shared.AllowRevision = False,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
+    allow_revision: cli_options.AllowRevision = False,
 ) -> None:
     """Say what there is: sets, protocols, parsers, extras; with a set or a file, what its questions are."""
     from medxpertqa.reporting.inventory import installation_tables, statistics_tables
@@ -53,7 +53,7 @@ def download(
         typer.Option("--subset", help="text, mm, text/dev or mm/dev; repeatable; by default all four."),
     ] = None,
     images: Annotated[bool, typer.Option("--images", help="The images of mm too, 517 MB.")] = False,
-    allow_revision: cli_shared.AllowRevision = False,
+    allow_revision: cli_options.AllowRevision = False,
 ) -> None:
     """Fetch the questions from the hub into its cache, and check that they are the pinned revision's."""
     from medxpertqa.hub import load_questions
@@ -83,7 +83,7 @@ def paper_check(
         Optional[list[Path]],  # noqa: UP045
         typer.Option(help="Count the questions of a file (Text or MM), too; repeatable."),
     ] = None,
-    as_json: cli_shared.AsJson = None,
+    as_json: cli_options.AsJson = None,
 ) -> None:
     """Check the paper's tables and statements: whole counts behind every row, and what they can show."""
     from medxpertqa.hub import load_questions
@@ -96,7 +96,7 @@ def paper_check(
     rows, verdicts = check_tables(), check_claims()
     counts = [number for questions in sets for number in check_questions_of(questions)]
     if as_json:
-        cli_shared.write_json(paper_as_json(rows, verdicts, counts), as_json)
+        cli_options.write_json(paper_as_json(rows, verdicts, counts), as_json)
     else:
         show_tables(paper_tables(rows, verdicts, counts))
 
@@ -124,7 +124,7 @@ def leakage(
     first = load_questions(path=questions)
     second = load_questions(path=rewritten) if rewritten else None
     memory = CausalMemory.from_pretrained(model, device)
-    with cli_shared.interruptible():
+    with cli_options.interruptible():
         audit = audit_questions(memory, first, out, rewritten=second, max_tokens=max_tokens)
     show_tables(leakage_tables(audit))
 
@@ -157,15 +157,15 @@ def reproduce(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: cli_shared.AsJson = None,
+    as_json: cli_options.AsJson = None,
 ) -> None:
     """Run the paper's claims as checks; the same as `tenfold run medxpertqa`."""
     from medxpertqa.reporting.terminal import standard_output
     from medxpertqa.reproduce.experiment import EXPERIMENT
 
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=cli_shared.tell)
+    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=cli_options.tell)
     if as_json:
-        cli_shared.write_json(claims, as_json)
+        cli_options.write_json(claims, as_json)
     else:
         standard_output().print(table)
 
@@ -201,7 +201,7 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
-    warnings.showwarning = lambda message, *_, **__: cli_shared.tell(f"medxpertqa: {message}")
+    warnings.showwarning = lambda message, *_, **__: cli_options.tell(f"medxpertqa: {message}")
     try:
         app(arguments)
     except MedXpertQAError as error:
@@ -231,5 +231,5 @@ def _end_of_os(error: OSError) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    cli_shared.tell(f"medxpertqa: {message}")
+    cli_options.tell(f"medxpertqa: {message}")
     sys.exit(code)

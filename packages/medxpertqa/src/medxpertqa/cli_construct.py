@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from medxpertqa.cli_shared import interruptible, tell
+from medxpertqa.cli_options import interruptible, tell
 
 app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
 _Bank = Annotated[Path, typer.Argument(help="JSON lines, a question each; see the README.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from medxpertqa import cli_shared
+from medxpertqa import cli_options
 from medxpertqa.errors import MedXpertQAError
 from medxpertqa.reporting.tables import visible
 
@@ -73,9 +73,9 @@ def eval_(
     model: Model = None,
     log_dir: LogDir = None,
     config: Config = None,
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
-    images: cli_shared.ImagesFrom = None,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
+    images: cli_options.ImagesFrom = None,
     base_url: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -112,7 +112,7 @@ def eval_(
         bool, typer.Option("--log-text", help="Keep the text of the questions in the logs.")
     ] = False,
     cache: Annotated[bool, typer.Option("--cache", help="Take replies from inspect-ai's cache.")] = False,
-    allow_revision: cli_shared.AllowRevision = False,
+    allow_revision: cli_options.AllowRevision = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked, and ask nothing.")
     ] = False,
@@ -126,19 +126,19 @@ def eval_(
     from medxpertqa.engine.run_settings import read_run_settings
 
     options = _options(locals())
-    options |= cli_shared.given({"base_url": base_url, "price": price, "cost_limit": cost_limit})
-    options |= cli_shared.given({"log_text": log_text, "cache": cache})
-    options |= cli_shared.given({"model_args": cli_shared.assignments("--model-arg", model_args)})
+    options |= cli_options.given({"base_url": base_url, "price": price, "cost_limit": cost_limit})
+    options |= cli_options.given({"log_text": log_text, "cache": cache})
+    options |= cli_options.given({"model_args": cli_options.assignments("--model-arg", model_args)})
     chosen = read_run_settings(config, options)
     display: Display = "rich" if sys.stdout.isatty() else "none"
     run = chosen.run(display)
     estimate = run.estimate()
-    cli_shared.tell(f"medxpertqa: {_told(estimate)}")
+    cli_options.tell(f"medxpertqa: {_told(estimate)}")
     if dry_run:
         return
     if estimate.cost and not yes and chosen.cost_limit is None:
         _confirm(estimate.cost)
-    with cli_shared.interruptible():
+    with cli_options.interruptible():
         results = run.execute()
     complete = show_run(results)
     if chosen.published:
@@ -155,9 +155,9 @@ def batch_export(
     model: Annotated[str, typer.Option(help="The model's name in the requests.")],
     log_dir: Annotated[Path, typer.Option(help="The batch's folder.")],
     config: Config = None,
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
-    images: cli_shared.ImagesFrom = None,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
+    images: cli_options.ImagesFrom = None,
     form: Annotated[
         str, typer.Option("--format", help="openai, which `vllm run-batch` reads too.")
     ] = "openai",
@@ -171,7 +171,7 @@ def batch_export(
     epochs: Epochs = None,
     permute: Permute = None,
     ablate: Ablate = None,
-    allow_revision: cli_shared.AllowRevision = False,
+    allow_revision: cli_options.AllowRevision = False,
 ) -> None:
     """Write the requests that have no reply yet; after an import, those of the second turn."""
     from medxpertqa.engine.batch import export_batch
@@ -189,10 +189,10 @@ def batch_export(
 def batch_import(
     outputs: Annotated[list[Path], typer.Argument(help="What the batch API or `vllm run-batch` wrote.")],
     log_dir: Annotated[Path, typer.Option(help="The batch's folder.")],
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
     demonstrations: Demonstrations = None,
-    allow_revision: cli_shared.AllowRevision = False,
+    allow_revision: cli_options.AllowRevision = False,
 ) -> None:
     """Read replies; what is complete can then be scored, and what is open exported again."""
     from medxpertqa.engine.batch import import_batch
@@ -209,7 +209,7 @@ def batch_import(
     )
     _tell_state(state)
     if state.n_open:
-        cli_shared.tell(
+        cli_options.tell(
             f"medxpertqa: `medxpertqa batch export --log-dir {log_dir} ...` writes the open requests"
         )
 
@@ -230,9 +230,9 @@ def tell_errors(results: Results) -> None:
     """Name the questions without a reply, and why."""
     failed = [record for record in results.records if record.status == "error"]
     for record in failed[:20]:
-        cli_shared.tell(f"medxpertqa: {record.id}: {visible(record.error)}")
+        cli_options.tell(f"medxpertqa: {record.id}: {visible(record.error)}")
     if len(failed) > 20:
-        cli_shared.tell(f"medxpertqa: and {len(failed) - 20} more errors")
+        cli_options.tell(f"medxpertqa: and {len(failed) - 20} more errors")
 
 
 def _options(values: dict[str, Any]) -> dict[str, Any]:
@@ -241,8 +241,8 @@ def _options(values: dict[str, Any]) -> dict[str, Any]:
     found = {key: values[key] for key in (*names, "epochs", "permute", "ablate", "allow_revision")}
     found["sample_ids"] = None if values["sample_ids"] is None else _ids(values["sample_ids"])
     inspect = {key: values.get(key) for key in ("max_connections", "max_tokens")}
-    found["settings"] = cli_shared.given(inspect) | cli_shared.assignments("--set", values["settings"])
-    return cli_shared.given(found)
+    found["settings"] = cli_options.given(inspect) | cli_options.assignments("--set", values["settings"])
+    return cli_options.given(found)
 
 
 def _ids(text: str) -> list[str]:
@@ -269,4 +269,4 @@ def _confirm(cost: float) -> None:
 
 def _tell_state(state: BatchState) -> None:
     failed = f", {state.n_failed} failed" if state.n_failed else ""
-    cli_shared.tell(f"medxpertqa: {state.n_replies} replies{failed}, {state.n_open} requests open")
+    cli_options.tell(f"medxpertqa: {state.n_replies} replies{failed}, {state.n_open} requests open")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from medxpertqa import cli_eval, cli_shared
+from medxpertqa import cli_eval, cli_options
 from medxpertqa.errors import DataError, MedXpertQAError
 
 _Run = Annotated[
@@ -23,15 +23,15 @@ _Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="As for `sco
 
 def score(
     run: _Run,
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
-    images: cli_shared.ImagesFrom = None,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
+    images: cli_options.ImagesFrom = None,
     parser: Annotated[
         Optional[str],  # noqa: UP045  # typer reads it at run time
         typer.Option(help="The parser that counts; by default the protocol's. Both are always shown."),
     ] = None,
-    errors: cli_shared.ErrorsAs = "wrong",
-    as_json: cli_shared.AsJson = None,
+    errors: cli_options.ErrorsAs = "wrong",
+    as_json: cli_options.AsJson = None,
 ) -> None:
     """Show a run's accuracy with intervals, by cell and by parser, and everything that went wrong.
 
@@ -42,10 +42,10 @@ def score(
     from medxpertqa.reporting.terminal import show
     from medxpertqa.summaries import summarize
 
-    results = cli_shared.load_run(run, subset, data, images)
+    results = cli_options.load_run(run, subset, data, images)
     summary = summarize(results, parser, errors=errors)
     if as_json:
-        cli_shared.write_json(summary_as_json(summary), as_json)
+        cli_options.write_json(summary_as_json(summary), as_json)
     else:
         show(*report_tables([results], [summary]))
     if not summary.complete:
@@ -55,9 +55,9 @@ def score(
 
 def compare(
     runs: _Runs,
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
-    as_json: cli_shared.AsJson = None,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
+    as_json: cli_options.AsJson = None,
 ) -> None:
     """Compare runs on the questions they share: paired differences, McNemar's test, adjusted by Holm."""
     from medxpertqa.reporting.tables import comparison_as_json, comparison_table, difference_tables
@@ -66,9 +66,9 @@ def compare(
 
     if len(runs) < 2:
         raise MedXpertQAError("give at least two runs to compare")
-    pairs = compare_all([cli_shared.load_run(run, subset, data) for run in runs])
+    pairs = compare_all([cli_options.load_run(run, subset, data) for run in runs])
     if as_json:
-        cli_shared.write_json([comparison_as_json(pair, adjusted) for pair, adjusted in pairs], as_json)
+        cli_options.write_json([comparison_as_json(pair, adjusted) for pair, adjusted in pairs], as_json)
         return
     show([comparison_table(pairs), *(difference_tables(pairs[0][0]) if len(pairs) == 1 else [])])
 
@@ -77,14 +77,14 @@ def report(
     runs: _Runs,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Its heading.")] = "MedXpertQA",
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
-    errors: cli_shared.ErrorsAs = "wrong",
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
+    errors: cli_options.ErrorsAs = "wrong",
 ) -> None:
     """Write one page of HTML over runs: tables and plots, without text of questions; it needs no network."""
     from medxpertqa.reporting.document import report as write_report
 
-    loaded = [cli_shared.load_run(run, subset, data) for run in runs]
+    loaded = [cli_options.load_run(run, subset, data) for run in runs]
     typer.echo(write_report(loaded, out, title=title, errors=errors))
 
 
@@ -94,8 +94,8 @@ def share(
     scan: Annotated[
         bool, typer.Option("--scan", help="Write nothing; search RUN for text of the questions.")
     ] = False,
-    subset: cli_shared.Subset = None,
-    data: cli_shared.Data = None,
+    subset: cli_options.Subset = None,
+    data: cli_options.Data = None,
 ) -> None:
     """Write what of a run may be published: ids, attributes and letters; no text and no labels.
 
@@ -106,7 +106,7 @@ def share(
     from medxpertqa.sharing import share as write_bundle
 
     if not scan:
-        typer.echo(write_bundle(cli_shared.load_run(run, subset, data), out))
+        typer.echo(write_bundle(cli_options.load_run(run, subset, data), out))
         return
     if subset is None and data is None:
         raise DataError("--scan needs the questions to search for; give --subset or --data")
@@ -115,7 +115,7 @@ def share(
     leaks = find_leaks(run, load_questions(subset or "text", data))
     for leak in leaks:
         typer.echo(f"{leak.file}: {leak.id}")
-    cli_shared.tell(
+    cli_options.tell(
         f"medxpertqa: {len(leaks)} places with text of a question"
         if leaks
         else "medxpertqa: no text of a question found"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from implicit_prime.errors import PrimeError
-from implicit_prm import ImplicitPRMError, cli_shared, screen
+from implicit_prm import ImplicitPRMError, cli_options, screen
 
 app = typer.Typer(
     name="implicit-prime",
@@ -52,10 +52,10 @@ def train(
     """
     from implicit_prime.recipe import read_recipe
 
-    recipe = read_recipe(config, cli_shared.assignments("--set", settings))
+    recipe = read_recipe(config, cli_options.assignments("--set", settings))
     from implicit_prime.training_run import train_recipe
 
-    cli_shared.quiet_bars()
+    cli_options.quiet_bars()
     try:
         folder = train_recipe(recipe, resume=resume)
     except KeyboardInterrupt:
@@ -78,7 +78,7 @@ def evaluate(
     temperature: Annotated[float, typer.Option(help="Of the responses; 0 is greedy.", min=0)] = 0.0,
     out: Out = None,
     settings: RunSettings = None,
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """Measure a model on the config's evaluation sets, [data] eval.
 
@@ -86,14 +86,14 @@ def evaluate(
     """
     from implicit_prime.recipe import read_recipe
 
-    recipe = read_recipe(config, cli_shared.assignments("--set", settings))
+    recipe = read_recipe(config, cli_options.assignments("--set", settings))
     if not recipe.data.eval:
         raise PrimeError(f'{config} has no evaluation sets: write eval = {{ name = "file" }} under [data]')
     from accelerate import PartialState
 
     from implicit_prime.training_run import evaluate_recipe
 
-    cli_shared.quiet_bars()
+    cli_options.quiet_bars()
     measured, rows = evaluate_recipe(recipe, model, n, temperature)
     if not PartialState().is_main_process:
         return  # every process holds all responses; one of them tells
@@ -133,7 +133,7 @@ def verify(
         ),
     ] = None,
     out: Out = None,
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """Judge the responses of a file anew."""
     from implicit_prime.rescoring import disagreements, rescore
@@ -141,7 +141,7 @@ def verify(
     from implicit_prime.verifiers.named import named_verifier
 
     given = list(read_lines(source))
-    judge = named_verifier({verifier: cli_shared.assignments("--option", options)})
+    judge = named_verifier({verifier: cli_options.assignments("--option", options)})
     rows = rescore(given, judge)
     if out is not None:
         _write(out, rows)
@@ -178,7 +178,7 @@ def advantages(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Responses that the table shows.", min=1)] = 20,
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """Show the advantages of a batch, response by response.
 
@@ -188,7 +188,7 @@ def advantages(
     from implicit_prime.config import PrimeConfig
     from implicit_prime.dumps import inspect_dump
 
-    given = cli_shared.assignments("--set", settings)
+    given = cli_options.assignments("--set", settings)
     found = inspect_dump(dump, PrimeConfig.from_dict({"output_dir": ".", **given}) if given else None)
     heads = ("response", "group", "tokens", "outcome", "process", "first", "last", "least", "greatest")
     screen.show(
@@ -210,10 +210,10 @@ def advantages(
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
     scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
-    settings: cli_shared.Settings = None,
+    settings: cli_options.Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: cli_shared.AsJson = False,
+    as_json: cli_options.AsJson = False,
 ) -> None:
     """Run the paper's claims as checks, as `tenfold run` does."""
     from implicit_prime.reproduce.experiment import EXPERIMENT

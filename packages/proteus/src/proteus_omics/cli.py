@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 
 from proteus_omics import cli_serving, cli_verbs
-from proteus_omics.cli_verbs import (
+from proteus_omics.cli_options import (
+    NORMALIZATIONS,
     ApiKey,
     BaseUrl,
     Batch,
@@ -43,8 +44,10 @@ from proteus_omics.cli_verbs import (
     budget_of,
     cassette_of,
     design_of,
-    show_run,
+    one_of,
+    planner_of,
 )
+from proteus_omics.cli_verbs import show_run
 from proteus_omics.errors import BudgetError, DesignError, EndpointError, MissingExtraError, ProteusError
 
 app = typer.Typer(
@@ -112,7 +115,7 @@ def run(
     from proteus_omics import api
     from proteus_omics.io import read
 
-    cli_verbs.one_of("--normalization", normalization, cli_verbs.NORMALIZATIONS)
+    one_of("--normalization", normalization, NORMALIZATIONS)
     recorded = cassette_of(cassette, cassette_mode)
     budget = budget_of(
         max_requests=max_requests, max_tokens=max_tokens, max_cost=max_cost, max_objectives=max_objectives,
@@ -123,7 +126,7 @@ def run(
         adata,
         design=design_of(condition, reference, batch, subject, sample, time, event, covariate),
         out=out,
-        planner=cli_verbs.planner_of(planner, base_url, model, api_key_env),
+        planner=planner_of(planner, base_url, model, api_key_env),
         knowledge=knowledge,
         budget=budget,
         seed=seed,
@@ -162,7 +165,7 @@ def resume(
         max_steps=max_steps, max_seconds=max_seconds, request_timeout=request_timeout,
     )  # fmt: skip
     named = base_url is not None or model is not None
-    planner = cli_verbs.planner_of("llm", base_url, model, api_key_env) if named else None
+    planner = planner_of("llm", base_url, model, api_key_env) if named else None
     show_run(api.resume(run, budget=budget, planner=planner, cassette=recorded))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from proteus_omics.cli_verbs import (
+from proteus_omics.cli_options import (
     Batch,
     Condition,
     Covariates,

@@ -13,7 +13,7 @@ from typing import Any
 
 from implicit_prime.errors import PrimeError
 from implicit_prime.integrations.verl.settings import compose_config, prime_settings, read_tables
-from implicit_prm import ImplicitPRMError, cli_shared, screen
+from implicit_prm import ImplicitPRMError, cli_options, screen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print((__doc__ or "").strip(), file=sys.stderr)
         return 0 if "--help" in words else 2
     try:
-        changes = cli_shared.assignments("", [word for word in words if "=" in word])
+        changes = cli_options.assignments("", [word for word in words if "=" in word])
         config = compose_config(read_tables(files[0]), changes)
         validate(config)
     except (PrimeError, ImplicitPRMError) as error:
