@@ -247,8 +247,8 @@ def launch(
     return dq, dk, dv
 
 
-def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
-    """Return each tile, for every target, as causal and packed: the variant with most to do."""
+def specs(dtypes: Sequence[str] = COMPILED, *, causal: bool = True, varlen: bool = True) -> list[CompileSpec]:
+    """Return each tile, for every target, in one variant: by default causal and packed."""
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
         place = (dtype, head_dim, target)
@@ -257,7 +257,7 @@ def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
             ("attention_bwd_dkv", attention_bwd_dkv),
         ):
             chosen = tile_for(name, *place)
-            values = constants(chosen, head_dim, True, True)
+            values = constants(chosen, head_dim, causal, varlen)
             found.append(compile_spec(name, kernel, values, options(chosen), *place))
         values = {"DIM": head_dim, "BLOCK_M": DELTA_ROWS}
         found.append(compile_spec("attention_bwd_delta", attention_bwd_delta, values, DELTA_OPTIONS, *place))

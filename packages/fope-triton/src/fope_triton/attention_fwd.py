@@ -208,12 +208,14 @@ def launch(
     return out, lse
 
 
-def specs(dtypes: Sequence[str] = COMPILED) -> list[CompileSpec]:
-    """Return each tile, for every target, as causal, packed, with Q rotated: the variant with most to do."""
+def specs(
+    dtypes: Sequence[str] = COMPILED, *, causal: bool = True, varlen: bool = True, rotate_q: bool = True
+) -> list[CompileSpec]:
+    """Return each tile, for every target, in one variant: by default causal, packed, with Q rotated."""
     found = []
     for target, dtype, head_dim in itertools.product(TARGETS, dtypes, HEAD_DIMS):
         chosen = tile_for("attention_fwd", dtype, head_dim, target)
-        values = constants(chosen, head_dim, True, True) | {"ROTATE_Q": True}
+        values = constants(chosen, head_dim, causal, varlen) | {"ROTATE_Q": rotate_q}
         place = (dtype, head_dim, target)
         found.append(compile_spec("attention_fwd", attention_fwd, values, options(chosen), *place))
     return found
