@@ -10,7 +10,7 @@ import pandas as pd
 from proteus_omics.design import CONTROLS, Design
 from proteus_omics.errors import ConfoundedDesignError, DesignError, NoReplicatesError, ScaleError
 from proteus_omics.models import Modality, Scale
-from proteus_omics.stats.designs import design_matrix
+from proteus_omics.stats.designs import design_matrix, is_paired
 from proteus_omics.stats.linear import orthonormal
 
 if TYPE_CHECKING:
@@ -178,20 +178,17 @@ def _notes(adata: AnnData, samples: pd.DataFrame, design: Design) -> list[str]:
 
 def _subject_notes(samples: pd.DataFrame, design: Design) -> list[str]:
     """What the column of subjects does not do where the design is not paired."""
-    if design.subject is None or design.condition is None:
+    if design.subject is None or design.condition is None or is_paired(samples, design):
         return []
+    notes = [
+        f"no subject ({design.subject}) has samples at two levels of {design.condition}: the design is not "
+        "paired, and subjects take no part in the tests"
+    ]
     known = samples[[design.subject, design.condition]].dropna()
-    levels = known.groupby(design.subject, observed=True)[design.condition]
-    notes = []
-    if not (levels.nunique() >= 2).any():
+    repeated = int((known[design.subject].value_counts() > 1).sum())
+    if repeated:
         notes.append(
-            f"no subject ({design.subject}) has samples at two levels of {design.condition}: the "
-            "design is not paired, and subjects take no part in the tests"
+            f"of {repeated} subjects there are several samples at one level of {design.condition}, "
+            "which count as independent ones: p-values are too small unless they are averaged first"
         )
-        repeated = int((levels.size() > 1).sum())
-        if repeated:
-            notes.append(
-                f"of {repeated} subjects there are several samples at one level of {design.condition}, "
-                "which count as independent ones: p-values are too small unless they are averaged first"
-            )
     return notes

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from toedit.errors import MissingExtraError, ToEditError
 
@@ -207,26 +207,30 @@ def _found(entry: str) -> list[str]:
 
 
 def _found_remote(entry: str) -> list[str]:
-    from fsspec.core import url_to_fs
-
-    try:
-        system, path = url_to_fs(entry)
+    with _reaching(entry) as (system, path):
         if any(sign in path for sign in "*?["):
             names = system.glob(path)
         else:
             names = system.find(path) if system.isdir(path) else [path]
-    except Exception as error:
-        _unreachable(entry, error)
     files = sorted(system.unstrip_protocol(name) for name in names if _suffix(name))
     return files or _nothing(entry, "no file there ends in one of")
 
 
-def _unreachable(url: str, error: Exception) -> NoReturn:
-    """Libraries of file systems raise what they like: offline, without credentials, without the file."""
-    raise ToEditError(
-        f"{url}: cannot be reached: {str(error) or type(error).__name__}; see to the address, the network "
-        "and the credentials, or give files of this machine"
-    ) from error
+@contextmanager
+def _reaching(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL, and the name there; what goes wrong meanwhile is a `ToEditError`.
+
+    Libraries of file systems raise what they like: offline, without credentials, without the file.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        yield url_to_fs(url)
+    except Exception as error:
+        raise ToEditError(
+            f"{url}: cannot be reached: {str(error) or type(error).__name__}; see to the address, the "
+            "network and the credentials, or give files of this machine"
+        ) from error
 
 
 def _nothing(entry: str, what: str) -> list[str]:
@@ -249,13 +253,8 @@ def _stems(paths: Sequence[str]) -> list[str]:
 
 def _open_raw(path: str) -> Any:
     if "://" in path:
-        from fsspec.core import url_to_fs
-
-        try:
-            system, name = url_to_fs(path)
+        with _reaching(path) as (system, name):
             return system.open(name, "rb")
-        except Exception as error:
-            _unreachable(path, error)
     return open(path, "rb")  # closed by `opened`
 
 
@@ -263,13 +262,8 @@ def file_size(path: str) -> int:
     """The bytes of a file or URL. Raises `ToEditError` for a URL that cannot be reached."""
     if "://" not in path:
         return os.path.getsize(path)
-    from fsspec.core import url_to_fs
-
-    try:
-        system, name = url_to_fs(path)
+    with _reaching(path) as (system, name):
         return int(system.size(name))
-    except Exception as error:
-        _unreachable(path, error)
 
 
 def _lines(file: IO[bytes]) -> Iterator[Row | BadRow]:

@@ -35,7 +35,7 @@ def design_matrix(obs: pd.DataFrame, design: Design) -> pd.DataFrame:
     else:
         parts.append(_indicators(obs[design.condition], ""))
     parts += [_term(obs[name]) for name in nuisance]
-    if design.subject is not None and _paired(obs, design):
+    if is_paired(obs, design):
         parts.append(_indicators(obs[design.subject], f"{design.subject}=").iloc[:, 1:])
     return pd.concat(parts, axis=1)
 
@@ -64,8 +64,9 @@ def _indicators(column: pd.Series, prefix: str) -> pd.DataFrame:
     )
 
 
-def _paired(obs: pd.DataFrame, design: Design) -> bool:
-    if design.condition is None:
+def is_paired(obs: pd.DataFrame, design: Design) -> bool:
+    """Whether a subject was seen at two levels of the condition."""
+    if design.subject is None or design.condition is None:
         return False
     levels = obs.groupby(design.subject, observed=True)[design.condition].nunique()
     return bool((levels >= 2).any())
