@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,38 @@ def test_batches_go_out_and_come_back(run, tmp_path):
     assert run("batch", "export", "--model", "m", "--log-dir", folder, "--format", "x") == 2
 
 
+def test_a_few_shot_batch_comes_back_with_the_same_demonstrations_as_it_went_out_with(
+    run, tmp_path, monkeypatch
+):
+    dev = [replace(question, id=f"dev-{question.id}") for question in QUESTIONS[5:8]]
+    from_hub = lambda name, *_, **__: {"text/dev": dev, "text": QUESTIONS}[name]  # noqa: E731
+    monkeypatch.setattr("medxpertqa.engine.run_settings.load_questions", from_hub)
+    monkeypatch.setattr("medxpertqa.load_questions", from_hub)
+    folder, output = tmp_path / "b", tmp_path / "out.jsonl"
+    export = [
+        "batch",
+        "export",
+        "--model",
+        "m",
+        "--protocol",
+        "few-shot",
+        "--log-dir",
+        folder,
+        "--limit",
+        "1",
+    ]
+    assert run(*export) == 0
+    (request,) = [json.loads(line) for line in Path(run.out.strip()).read_text().splitlines()]
+    assert dev[0].stem in prompt_text(request["body"])
+    body = {"choices": [{"message": {"content": "The answer is A."}, "finish_reason": "stop"}]}
+    output.write_text(json.dumps({"custom_id": request["custom_id"], "response": {"body": body}}))
+    own = ["--subset", "synthetic/text"]
+    assert run("batch", "import", output, "--log-dir", folder, *own) == 2
+    assert "few-shot needs answered questions to show" in run.err
+    assert run("batch", "import", output, "--log-dir", folder) == 0
+    assert "0 requests open" in run.err
+
+
 def test_the_papers_tables_are_checked_and_a_file_is_counted(run, tmp_path):
     pytest.importorskip("bpe_openai")
     data = tmp_path / "q.jsonl"
@@ -238,6 +271,14 @@ def test_the_folder_of_lm_evals_tasks_is_printed(run):
         ),
         (["info", "--subset", "Text"], "there is no set 'Text'"),
         (["build", "status", "--out", "nowhere"], "no run has finished in this folder"),
+        (
+            ["build", "run", "bank.jsonl", "--config", "c.toml", "--out", "o", "--sheet", "sheet.xlsx"],
+            "sheet.xlsx: a review sheet ends in .csv or .html",
+        ),
+        (
+            ["build", "review", "--out", "o", "sheet.csv", "--open-sheet", "open.xlsx"],
+            "open.xlsx: a review sheet ends in .csv or .html",
+        ),
         (["report", "nowhere"], "there is no file or folder nowhere"),
         (["compare", "--no-such-option"], "No such option"),
     ],

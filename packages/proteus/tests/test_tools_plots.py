@@ -96,6 +96,10 @@ def test_heat_maps_have_a_cell_for_each_pair_and_a_star_where_it_is_significant(
     markers = pd.DataFrame({"population": list("aabb"), "protein": ["x", "y"] * 2, "median": [1.0, 2, 3, 4]})
     image = draw("plot_populations", {"markers": markers}).axes[0].images[0]
     np.testing.assert_array_equal(image.get_array(), [[1, 2], [3, 4]])
+    many = pd.DataFrame({"population": range(150), "protein": "x", "median": 1.0, "n_cells": range(150)})
+    axis = draw("plot_populations", {"markers": many}).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [str(name) for name in range(50, 150)]
+    assert axis.get_title() == "median in the 100 largest of 150 populations"
     pairs = pd.DataFrame(
         {"module": ["M1", "M1"], "trait": ["t", "u"], "r": [0.9, 0.1], "q_value": [0.01, 0.9]}
     )

@@ -91,6 +91,14 @@ def test_where_no_token_was_scored_the_json_has_null_and_no_nan(
     assert ">nan" not in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_corpus_without_a_document_is_told(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text("")
+    told = run(capsys, "edit", tmp_path / "in.jsonl", "--out", tmp_path / "out", "--model", model)[1]
+    assert told.splitlines()[-1] == "toedit: there is no document in the inputs"
+
+
 def test_rows_that_were_left_out_make_the_exit_code_one(
     corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -365,9 +373,8 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(
     for verb in (mix, ("diff", corpus, corpus, "--out", page), ("analyze", corpus, corpus, "--report", page)):
         told = run(capsys, *verb, code=2)[1]
         assert told == f"toedit: {page}: there is no folder {page.parent}; make it, or give another name\n"
-    told = run(capsys, "analyze", corpus, corpus, "--report", tmp_path, code=1)[1]
-    assert "Is a directory" in told
-    assert "--resume" not in told
+    told = run(capsys, "analyze", corpus, corpus, "--report", tmp_path, code=2)[1]
+    assert told == f"toedit: --report {tmp_path}: it is a folder; name the page to write\n"
 
 
 def test_a_rate_that_cannot_be_is_told_before_the_model_is_loaded(

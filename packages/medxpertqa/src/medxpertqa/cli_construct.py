@@ -26,10 +26,12 @@ def run(
     """Filter and change the questions; calls of models that the folder has are not made again."""
     from medxpertqa.construct.endpoints import EndpointModel
     from medxpertqa.construct.pipeline import read_bank, run_pipeline
-    from medxpertqa.construct.review import export_review
+    from medxpertqa.construct.review import check_sheet_name, export_review
     from medxpertqa.construct.settings import read_settings
     from medxpertqa.images import ImageStore
 
+    if sheet:
+        check_sheet_name(sheet)  # before the models are asked, not after
     settings = read_settings(config)
     images = ImageStore(settings.images) if settings.images else None
     with interruptible():
@@ -68,8 +70,10 @@ def review(
 ) -> None:
     """Apply what the reviewers agree on; writes reviewed.jsonl."""
     from medxpertqa.construct.pipeline import read_bank
-    from medxpertqa.construct.review import export_review, import_review
+    from medxpertqa.construct.review import check_sheet_name, export_review, import_review
 
+    if open_sheet:
+        check_sheet_name(open_sheet)
     questions = [item.question for item in read_bank(out / "questions.jsonl")]
     decided = import_review(questions, {str(sheet): sheet for sheet in sheets})
     lines = "".join(json.dumps(question.to_record()) + "\n" for question in decided.kept)

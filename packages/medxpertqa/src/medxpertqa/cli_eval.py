@@ -196,13 +196,17 @@ def batch_import(
 ) -> None:
     """Read replies; what is complete can then be scored, and what is open exported again."""
     from medxpertqa.engine.batch import import_batch
-    from medxpertqa.hub import load_questions
+    from medxpertqa.engine.description import BATCH_FILE, RunDescription
+    from medxpertqa.engine.run_settings import demonstrations_of
 
-    shown = load_questions(subset or "text", demonstrations) if demonstrations else ()
+    subset = subset or "text"
+    exported = RunDescription.read(log_dir, BATCH_FILE)
+    protocol = exported.protocol if exported else "a folder without a batch"
+    shown = demonstrations_of(protocol, subset, data, demonstrations, allow_revision)
     state = import_batch(
         log_dir,
         outputs,
-        subset or "text",
+        subset,
         data=data,
         demonstrations=shown,
         allow_revision=allow_revision,

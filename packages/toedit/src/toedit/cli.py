@@ -121,6 +121,8 @@ def edit(
         speed = done.n_tokens_now / done.seconds
         screen.tell(f"toedit: {done.n_tokens_now:,} tokens in {done.seconds:,.0f} s, {speed:,.0f} a second")
     _show_stats(done.stats, done.n_quarantined, as_json)
+    if not done.stats.n_documents + done.n_quarantined:
+        screen.tell("toedit: there is no document in the inputs")
     if done.n_quarantined:
         screen.tell(f"toedit: {done.n_quarantined} rows were left out; see {out / 'quarantine.jsonl'}")
         raise typer.Exit(1)

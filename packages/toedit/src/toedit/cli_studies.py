@@ -124,6 +124,8 @@ def analyze(
     from toedit.texts import read_texts
 
     path = Path("analysis.html" if report == "html" else report)
+    if path.is_dir():
+        raise ToEditError(f"--report {report}: it is a folder; name the page to write")
     if not path.exists():
         check_new_file(path)
     layout = TextLayout(text_column)

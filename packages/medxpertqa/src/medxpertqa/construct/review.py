@@ -39,17 +39,23 @@ def export_review(
     Raises:
         DataError: another ending.
     """
-    path = Path(path)
+    path = check_sheet_name(path)
     rows = [_row(question, (notes or {}).get(question.id, ())) for question in questions]
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*_SHOWN, *_FILLED])
             writer.writerows([[_guard(cell) for cell in row] + [""] * len(_FILLED) for row in rows])
-    elif path.suffix == ".html":
-        path.write_text(_form(rows), encoding="utf-8")
     else:
+        path.write_text(_form(rows), encoding="utf-8")
+
+
+def check_sheet_name(path: str | Path) -> Path:
+    """The path, where it can be a sheet's to write. Raises `DataError` for another ending."""
+    path = Path(path)
+    if path.suffix not in (".csv", ".html"):
         raise DataError(f"{path}: a review sheet ends in .csv or .html")
+    return path
 
 
 def _row(question: Question, notes: Sequence[str]) -> list[str]:

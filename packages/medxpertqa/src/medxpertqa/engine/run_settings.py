@@ -64,7 +64,9 @@ class RunSettings(_Table):
             self.images,
             self.base_url,
             self.model_args,
-            self._demonstrations(),
+            demonstrations_of(
+                self.protocol, self.subset, self.data, self.demonstrations, self.allow_revision
+            ),
             self.limit,
             tuple(self.sample_ids),
             self.shard,
@@ -80,21 +82,25 @@ class RunSettings(_Table):
             self.settings,
         )
 
-    def _demonstrations(self) -> tuple[Question, ...]:
-        """For few-shot, the file that was given, or the dev split of a set of the hub."""
-        if self.protocol != "few-shot":
-            if self.demonstrations is not None:
-                raise MedXpertQAError(f"--demonstrations are for few-shot, and not for {self.protocol}")
-            return ()
-        if self.demonstrations is not None:
-            return tuple(load_questions(self.subset, self.demonstrations))
-        if self.data is not None or self.subset.startswith("synthetic"):
-            raise MedXpertQAError(
-                "few-shot needs answered questions to show; give a file of them, --demonstrations"
-            )
-        return tuple(
-            load_questions(f"{self.subset.partition('/')[0]}/dev", allow_revision=self.allow_revision)
+
+def demonstrations_of(
+    protocol: str, subset: str, data: Path | None, given: Path | None, allow_revision: bool = False
+) -> tuple[Question, ...]:
+    """For few-shot, the questions of the file that was given, or the dev split of a set of the hub.
+
+    Raises `MedXpertQAError` for a file with another protocol, and where few-shot has neither.
+    """
+    if protocol != "few-shot":
+        if given is not None:
+            raise MedXpertQAError(f"--demonstrations are for few-shot, and not for {protocol}")
+        return ()
+    if given is not None:
+        return tuple(load_questions(subset, given))
+    if data is not None or subset.startswith("synthetic"):
+        raise MedXpertQAError(
+            "few-shot needs answered questions to show; give a file of them, --demonstrations"
         )
+    return tuple(load_questions(f"{subset.partition('/')[0]}/dev", allow_revision=allow_revision))
 
 
 def read_run_settings(config: Path | None, given: Mapping[str, Any]) -> RunSettings:

@@ -107,7 +107,8 @@ def _prerank(
     except ImportError as error:
         raise MissingExtraError("gsea_prerank", "enrich") from error
     terms = knowledge.sets[collection]
-    sizes = {term: len(item.genes & set(ranking.index)) for term, item in terms.items()}
+    ranked = frozenset(ranking.index)
+    sizes = {term: len(item.genes & ranked) for term, item in terms.items()}
     tested = {term: sorted(terms[term].genes) for term, n in sizes.items()
               if params.min_size <= n <= params.max_size}  # fmt: skip
     if not tested:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MATPLOTLIB = "Hunter, Computing in Science & Engineering 2007, 9:90 (matplotlib)"
 MOST_PANELS = 6
+MOST_POPULATIONS = 100  # rows of a heat map: thousands take minutes to draw, and nobody can read them
 UP, DOWN, REST = "#b2182b", "#2166ac", "#bdbdbd"
 
 
@@ -269,9 +270,14 @@ def plot_network(inputs: Mapping[str, Any], params: NoParams, context: ToolConte
     library="matplotlib",
 )
 def plot_populations(inputs: Mapping[str, Any], params: NoParams, context: ToolContext) -> Mapping[str, Any]:
-    """Draw the median of each marker in each population."""
+    """Draw the median of each marker in each population, of many in the largest."""
     wide = inputs["markers"].pivot(index="population", columns="protein", values="median")
-    return {"figure": _heat(wide, "median", "viridis", None)}
+    title = "median"
+    if len(wide) > MOST_POPULATIONS:
+        sizes = inputs["markers"].groupby("population")["n_cells"].first()
+        title = f"median in the {MOST_POPULATIONS} largest of {len(wide):,} populations"
+        wide = wide.loc[wide.index.isin(sizes.nlargest(MOST_POPULATIONS).index)]
+    return {"figure": _heat(wide, title, "viridis", None)}
 
 
 @tool(
