@@ -109,6 +109,18 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+class Operations(TorchDispatchMode):
+    """The names of the operations that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
 # The head
 
 
@@ -135,6 +147,25 @@ def test_any_chunk_size_gives_the_textbook_values_and_gradients(count, vocabular
         results.append([values, *torch.autograd.grad(values @ upstream, (hidden, weight))])
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_gradient_of_a_frozen_head_is_the_textbook_s_and_takes_no_third_product(dtype):
+    hidden, weight, targets = head(count=7, dtype=dtype)
+    bias = torch.linspace(-1, 1, len(weight), dtype=dtype)
+    upstream = torch.linspace(-1, 2, 7)
+    with Operations() as ours:
+        values = linear_log_probs(hidden.requires_grad_(), weight, targets, 3, bias)
+        (gradient,) = torch.autograd.grad(values, hidden, upstream.to(values.dtype))
+    assert sum("mm" in name for name in ours.names) == 2 * 3  # of each of the three chunks
+    assert gradient.dtype == dtype
+    exact = hidden.detach().double().requires_grad_()
+    logits = exact @ weight.double().T + bias.double()
+    expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    expected.backward(upstream.double())
+    atol = 1e-12 if dtype == torch.float64 else 0.05
+    torch.testing.assert_close(values.detach().double(), expected.detach(), rtol=0, atol=atol)
+    torch.testing.assert_close(gradient.double(), exact.grad, rtol=0, atol=atol)
 
 
 def test_gradients_of_hidden_weight_and_bias_are_those_of_finite_differences():

@@ -132,6 +132,20 @@ def test_what_is_not_there_is_named(cells, clustered):
 
 
 @pytest.mark.slow
+def test_many_markers_are_compared_by_their_components():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (120, populations.DIRECT_BELOW + 10))
+    x[:60, :20] += 3
+    data = ad.AnnData(5 * np.sinh(x), uns={"proteus": {"scale": "linear", "modality": "cytometry"}})
+    joined = use("neighbors", data)["matrix"]
+    assert joined.obsm[populations.COMPARED].shape == (120, 30)
+    clusters = use("leiden", joined, resolution=0.2)["matrix"].obs["leiden"].astype(int).to_numpy()
+    np.testing.assert_array_equal(clusters == clusters[0], np.arange(120) < 60)
+    left, right = np.split(use("umap", joined)["matrix"].obsm["X_umap"], 2)
+    assert np.linalg.norm(left.mean(0) - right.mean(0)) > 2 * max(left.std(), right.std())
+
+
+@pytest.mark.slow
 def test_the_map_keeps_populations_together(clustered):
     shown = use("umap", clustered)["matrix"]
     centres = pd.DataFrame(shown.obsm["X_umap"]).groupby(shown.obs["truth"].to_numpy()).median()

@@ -225,7 +225,9 @@ def linear_log_probs(
     `hidden` [N, d], `weight` [V, d], `targets` [N] whole numbers, `bias` [V] or None: [N], float32 (float64
     for float64). The products are taken in the dtype of the tensors, or in autocast's, and the softmax in
     float32. No [N, V] tensor is kept: the backward pass computes the logits of a chunk again, which costs a
-    third more products than keeping them. Gradients go to `hidden`, `weight` and `bias`, once differentiable.
+    third more products than keeping them, or nothing where the head is frozen: then the forward pass, with
+    the logits at hand, takes the slopes of `hidden` too. Gradients go to `hidden`, `weight` and `bias`, once
+    differentiable.
     On a GPU the kernels of `implicit-prm-triton` do it where they are installed.
 
     Raises `ImplicitPRMError` for shapes that do not fit and for `chunk_size` below 1.
@@ -264,7 +266,11 @@ def _kernels(hidden: Tensor) -> Any:
 
 
 class LinearLogProb(torch.autograd.Function):
-    """The head's log-probs; keeps the logsumexp of every row and no logits."""
+    """The head's log-probs; keeps no logits, but the logsumexp or, of a frozen head, the slope of every row.
+
+    d log p_y / d logits is onehot(y) - softmax, so a row's gradient is a slope that the forward pass knows,
+    times the number that comes back; a weight's gradient is a sum over rows, and must wait for the numbers.
+    """
 
     @staticmethod
     def forward(  # noqa: D102
@@ -278,19 +284,33 @@ class LinearLogProb(torch.autograd.Function):
     ) -> Tensor:
         chosen = hidden.new_empty(len(hidden), dtype=_wide_dtype(hidden))
         normaliser = torch.empty_like(chosen)
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        ctx.frozen = needs_hidden and not (needs_weight or needs_bias)
+        slopes = torch.empty_like(hidden) if ctx.frozen else None
         head = _Head(hidden, weight, bias, chunk_size, dtype)
         for rows, logits in head.chunks():
             chosen[rows] = logits.gather(1, targets[rows, None])[:, 0]
             highest = logits.amax(1, keepdim=True)
             # In place: torch.logsumexp would hold a second chunk.
-            normaliser[rows] = logits.sub_(highest).exp_().sum(1).log_().add_(highest[:, 0])
-        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
-        ctx.chunk_size, ctx.dtype = chunk_size, dtype
+            total = logits.sub_(highest).exp_().sum(1)
+            normaliser[rows] = total.log().add_(highest[:, 0])
+            if slopes is not None:
+                slope = logits.div_(-total[:, None])
+                slope.scatter_add_(1, targets[rows, None], torch.ones_like(slope[:, :1]))
+                slopes[rows] = head.times_weight(slope)
+        if slopes is not None:
+            ctx.save_for_backward(slopes)
+        else:
+            ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+            ctx.chunk_size, ctx.dtype = chunk_size, dtype
         return chosen - normaliser
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        if ctx.frozen:
+            (slopes,) = ctx.saved_tensors
+            return (slopes * grad[:, None]).to(slopes.dtype), None, None, None, None, None
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         wide = _wide_dtype(hidden)
@@ -300,16 +320,14 @@ class LinearLogProb(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
         head = _Head(hidden, weight, bias, ctx.chunk_size, ctx.dtype)
         for rows, logits in head.chunks():
-            # d log p_y / d logits = onehot(y) - softmax
             slope = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
             slope.scatter_add_(1, targets[rows, None], grad[rows, None])
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
-            slope = slope.to(head.weight.dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = slope @ head.weight
+                grad_hidden[rows] = head.times_weight(slope)
             if grad_weight is not None:
-                _add_product(grad_weight, slope.T, head.hidden[rows])
+                _add_product(grad_weight, slope.to(head.hidden.dtype).T, head.hidden[rows])
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
@@ -334,6 +352,10 @@ class _Head:
         self.hidden, self.weight = hidden.to(dtype or hidden.dtype), weight.to(dtype or weight.dtype)
         self.bias = None if bias is None else bias.to(self.weight.dtype)
         self.chunk_size = chunk_size
+
+    def times_weight(self, slope: Tensor) -> Tensor:
+        """What a slope of logits is in the hidden states: slope @ weight, in the head's dtype."""
+        return slope.to(self.weight.dtype) @ self.weight
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows and their logits, float32 or float64; the caller may write over them, the next chunk does."""

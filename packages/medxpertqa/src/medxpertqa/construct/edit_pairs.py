@@ -90,27 +90,27 @@ def _candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[np.nda
     stretch = (pieces - np.repeat(starts[:-1], np.diff(borders))) // _WIDTH
     places = (stretch << _HASH_BITS) + grams[pieces]
     for row in range(0, len(texts), _ROWS):
-        pairs = []
-        for i in range(row, min(row + _ROWS, len(texts))):
+        rows = range(row, min(row + _ROWS, len(texts)))
+        block = grams[starts[row] : starts[rows.stop]].astype(np.intp)  # of texts that stand side by side
+        close = []
+        for i in rows:
             start, stop = i + 1, int(reach[i])
-            if start >= stop:
-                continue
-            own = grams[starts[i] : starts[i + 1]]
-            stands = _surroundings(own, int(lengths[stop - 1]), int(limits[stop - 1]))
+            own = block[starts[i] - starts[row] : starts[i + 1] - starts[row]]
+            near = slice(borders[start], borders[stop])
             # `reduceat` wants borders inside; a text without pieces gets one hit at most, which loses no pair
-            hits = np.append(stands[places[borders[start] : borders[stop]]], False)
-            common = np.add.reduceat(hits, borders[start:stop] - borders[start], dtype=np.int64)
-            close = start + np.flatnonzero(common >= needed[start:stop])
-            pairs.append((np.full(len(close), i), close))
-        if pairs:
-            first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
-            if len(first):
-                yield first, second
+            hits = np.zeros(near.stop - near.start + 1, dtype=bool)
+            if start < stop:
+                stands = _surroundings(own, int(lengths[stop - 1]), int(limits[stop - 1]))
+                stands.take(places[near], out=hits[:-1], mode="clip")
+            common = np.add.reduceat(hits, borders[start:stop] - near.start, dtype=np.int32)
+            close.append(start + (common >= needed[start:stop]).nonzero()[0])
+        second = np.concatenate(close)
+        if len(second):
+            yield np.repeat(rows, [len(some) for some in close]), second
 
 
 def _surroundings(grams: np.ndarray, length: int, shift: int) -> np.ndarray:
     """Return which grams start in or within `shift` of each stretch of a text, bool (stretches · hashes,)."""
-    grams = grams.astype(np.intp)
     stands = np.zeros((length // _WIDTH + 1, 2**_HASH_BITS), dtype=bool)
     for number, stretch in enumerate(stands):
         start = number * _WIDTH

@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 SCANPY = "Wolf et al., Genome Biology 2018, 19:15 (scanpy)"
 EXACT_BELOW = 50_000  # cells, up to which exact neighbours take less time than compiling approximate ones
 DIRECT_BELOW = 50  # markers, above which distances are of principal components
+COMPARED = "X_compared"  # in obsm: the numbers by which cells are alike
 UNASSIGNED = "unassigned"
 
 # Blood cells of people; the first rule that a cluster fulfils names it.
@@ -71,17 +72,19 @@ def neighbors(inputs: Mapping[str, Any], params: NeighborsParams, context: ToolC
         raise ToolError(f"neighbours of {cells.n_obs} cells by {cells.n_vars} markers cannot be told")
     if np.isnan(cells.X).any():
         raise ToolError("neighbours need a value of each marker in each cell: filter or impute first")
-    used = "X"
     if cells.n_vars > DIRECT_BELOW:
         sc.pp.pca(cells, n_comps=min(30, cells.n_obs - 1), random_state=context.seed)
-        used = "X_pca"
+        cells.obsm[COMPARED] = cells.obsm["X_pca"]
+    else:
+        cells.obsm[COMPARED] = np.asarray(cells.X)
     sc.pp.neighbors(
         cells,
         n_neighbors=params.n_neighbors,
-        use_rep=used,
+        use_rep=COMPARED,
         random_state=context.seed,
         transformer="sklearn" if cells.n_obs < EXACT_BELOW else None,
     )
+    result.obsm[COMPARED] = cells.obsm[COMPARED]  # by the name that uns gives; umap begins from it
     result.uns["neighbors"] = cells.uns["neighbors"]
     for name, graph in cells.obsp.items():
         result.obsp[name] = graph
@@ -137,12 +140,16 @@ class UmapParams(ToolParams):
     library="scanpy, umap-learn",
 )
 def umap(inputs: Mapping[str, Any], params: UmapParams, context: ToolContext) -> Mapping[str, Any]:
-    """Lay the cells out on a plane, for looking at; distances in it are not to be measured."""
+    """Lay the cells out on a plane, for looking at; distances in it are not to be measured.
+
+    The cells begin at their principal components, which keep as much of the whole as umap's own spectral
+    beginning (Kobak & Linderman, Nature Biotechnology 2021, 39:156): that takes minutes for 200,000 cells.
+    """
     sc = _scanpy("umap")
     result = _with_graph(inputs["data"], "umap").copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a seed keeps umap from running in parallel, which is meant
-        sc.tl.umap(result, min_dist=params.min_dist, random_state=context.seed)
+        sc.tl.umap(result, min_dist=params.min_dist, init_pos="pca", random_state=context.seed)
     return {"matrix": result}
 
 
