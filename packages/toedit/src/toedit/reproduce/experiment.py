@@ -1,7 +1,8 @@
 """The ToEdit experiment: theory, what a prior says of text, and tiny models trained on synthetic text.
 
 Stages: theory, the synthetic texts, and the prior's scores and edits that need none; the mixtures, the
-generations and the rest of the prior's; then what needs the edited text, n-grams and the training on it.
+generations and the rest of the prior's; then what needs the edited text, n-grams and the training on it. The
+first stage fills two processors where the synthetic texts are yet to be written, as on a new machine.
 Parts that a scale leaves out, and those whose data are not to be had, are not run, and their claims are not
 tested.
 """
