@@ -201,8 +201,9 @@ def batch_import(
 
     subset = subset or "text"
     exported = RunDescription.read(log_dir, BATCH_FILE)
-    protocol = exported.protocol if exported else "a folder without a batch"
-    shown = demonstrations_of(protocol, subset, data, demonstrations, allow_revision)
+    shown = (
+        demonstrations_of(exported.protocol, subset, data, demonstrations, allow_revision) if exported else ()
+    )
     state = import_batch(
         log_dir,
         outputs,

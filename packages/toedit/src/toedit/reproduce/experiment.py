@@ -1,8 +1,7 @@
 """The ToEdit experiment: theory, what a prior says of text, and tiny models trained on synthetic text.
 
-Stages: theory, the synthetic texts, and the prior's scores and edits that need none; the mixtures, the
-generations and the rest of the prior's; then what needs the edited text, n-grams and the training on it. The
-first stage fills two processors where the synthetic texts are yet to be written, as on a new machine.
+Stages: theory and the synthetic texts; the prior's scores and edits, which take longest and so begin first,
+the mixtures and the generations; then what needs the edited text, n-grams and the training on it.
 Parts that a scale leaves out, and those whose data are not to be had, are not run, and their claims are not
 tested.
 """
@@ -86,10 +85,8 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     linear = Trial("linear model", 0, config.linear.model_dump(mode="json"), stage="theory")
     writing = [Trial(name, 0, settings, stage="synthesis") for name, settings in syntheses.items()]
     priors = prior_trials(config, outside, syntheses.get("docs")) if has_prior else []
-    early = [trial for trial in priors if trial.settings["synthesis"] is None]
-    found = run.map(part_trial, [linear, *writing, *early])
-    late = [trial for trial in priors if trial not in early]
-    found |= run.map(part_trial, [*late, *mixing_trials(config, syntheses), *iteration_trials(config)])
+    found = run.map(part_trial, [linear, *writing])
+    found |= run.map(part_trial, [*priors, *mixing_trials(config, syntheses), *iteration_trials(config)])
     found |= run.map(part_trial, last_trials(config, has_prior, syntheses.get("docs")))
 
     metrics: dict[str, Any] = dict(linear_metrics(found[linear]))
