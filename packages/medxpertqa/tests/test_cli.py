@@ -304,6 +304,47 @@ def test_a_missing_extra_is_told_by_its_install_line(run, tmp_path, monkeypatch)
     assert "pip install 'medxpertqa[report]'" in run.err
 
 
+def write_bank(path: Path, stem: str) -> Path:
+    options = {"A": "Call (212) 555-0123", "B": "Wait"}
+    path.write_text(
+        json.dumps({"id": "b-0", "question": stem, "options": options, "label": "A"}) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+def test_a_scan_names_what_may_tell_who_a_patient_is_and_asks_no_other_machine(run, tmp_path, monkeypatch):
+    pytest.importorskip("presidio_analyzer")
+
+    def connect(*_):
+        raise AssertionError("the scan asked another machine")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    bank = write_bank(
+        tmp_path / "bank.jsonl", "Seen on 03/14/1961, writes to jane.roe@example.com. What next?"
+    )
+    assert run("build", "scan", bank) == 1
+    assert "b-0, stem: DATE_TIME '03/14/1961'" in run.out
+    assert "b-0, stem: EMAIL_ADDRESS 'jane.roe@example.com'" in run.out
+    assert "b-0, option A: PHONE_NUMBER '(212) 555-0123' (0.40)" in run.out
+    assert "names and places need --spacy-model" in run.out
+    assert run("build", "scan", bank, "--min-score", "0.5") == 1
+    assert "PHONE_NUMBER" not in run.out
+    assert run("build", "scan", bank, "--spacy-model", "en_no_such") == 2
+    assert "python -m spacy download en_no_such" in run.err
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    assert run("build", "scan", bank) == 2
+    assert "pip install 'medxpertqa[phi]'" in run.err
+
+
+def test_a_scan_that_finds_nothing_ends_with_0_and_says_what_that_is_worth(run, tmp_path):
+    pytest.importorskip("presidio_analyzer")
+    bank = write_bank(tmp_path / "bank.jsonl", "Which organ pumps?")
+    assert run("build", "scan", bank, "--min-score", "0.5") == 0
+    assert "0 places to look at" in run.out
+    assert "people must read what they send away" in run.out
+
+
 def test_a_full_disk_ends_with_1_and_leaves_no_half_file(run, tmp_path, monkeypatch):
     a = results_file(tmp_path / "a.jsonl", 10)
 

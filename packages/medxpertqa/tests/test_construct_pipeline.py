@@ -181,7 +181,8 @@ def test_the_command_builds_and_tells(tmp_path):
     lines = [json.dumps(i.question.to_record() | {"answer_counts": i.answer_counts}) for i in bank()]
     (tmp_path / "bank.jsonl").write_text("\n".join(lines))
     (tmp_path / "c.toml").write_text(
-        "[human]\n[human.top_percent]\nhard = 100\nmedium = 100\neasy = 100\n[edit]\n[rewrite]\n"
+        "[human]\n[human.top_percent]\nhard = 100\nmedium = 100\neasy = 100\n"
+        "[edit]\nfences = true\n[rewrite]\n"
     )
     out = ["--out", str(tmp_path / "run")]
     sheet = tmp_path / "sheet.csv"
@@ -197,5 +198,6 @@ def test_the_command_builds_and_tells(tmp_path):
     told = CliRunner().invoke(app, arguments).output
     assert "edit               8" in told
     assert "the human filter keeps 100.0% read from the top" in told
+    assert "of 9 texts; threshold 0.8: 2\n" in told  # a text and its copy
     assert "too like another" in CliRunner().invoke(app, ["status", *out]).output
     assert "open 8" in CliRunner().invoke(app, ["review", *out, str(sheet)]).output

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,12 +9,14 @@ from rapidfuzz.distance import Levenshtein
 from medxpertqa.construct import (
     brier,
     deduplicate,
+    edit_fences,
     edit_similar_pairs,
     iqr_fence,
     iqr_outliers,
     semantic_similar_pairs,
 )
 from medxpertqa.construct import edit_pairs as module
+from medxpertqa.construct.nearest_edits import nearest_edit_similarity
 from medxpertqa.construct.semantic import TfidfEmbedder, semantic_similarity
 from medxpertqa.errors import DataError
 
@@ -177,3 +181,37 @@ def test_brier_by_hand():
 def test_shares_that_are_no_distribution_are_refused(shares):
     with pytest.raises(DataError, match="answer shares"):
         brier(shares, 0)
+
+
+def test_each_text_has_the_similarity_to_its_nearest():
+    texts = ["comet", "comets", "lagoon", "comet", ""]
+    # two equal texts; one letter more; "comet" is four edits from "lagoon"; nothing is like an empty text
+    expected = [
+        1,
+        5 / 6,
+        max(Levenshtein.normalized_similarity("lagoon", other) for other in texts[:2]),
+        1,
+        0,
+    ]
+    assert nearest_edit_similarity(texts) == pytest.approx(expected)
+    many = [f"{random.Random(i).random()}" for i in range(600)]  # more than a block
+    near = nearest_edit_similarity(many)
+    for i in (0, 255, 256, 599):
+        others = many[:i] + many[i + 1 :]
+        assert near[i] == max(Levenshtein.normalized_similarity(many[i], other) for other in others)
+    with pytest.raises(DataError, match="at least 2 texts"):
+        nearest_edit_similarity(["alone"])
+
+
+def test_the_fences_count_what_they_and_the_threshold_would_find():
+    unlike = ["".join(random.Random(i).choices("abcdefghij", k=40 + 3 * i)) for i in range(40)]
+    texts = [*unlike, "a patient with pain", "a patient with pains"]
+    fences = edit_fences(texts, threshold=0.9)
+    nearest = nearest_edit_similarity(texts)
+    q1, _, q3 = fences.quartiles
+    assert fences.fences == pytest.approx({1.5: q3 + 1.5 * (q3 - q1), 3.0: q3 + 3 * (q3 - q1)})
+    assert fences.above == {k: (nearest > fence).sum() for k, fence in fences.fences.items()}
+    assert fences.above[1.5] >= fences.above[3.0] == 2
+    assert (fences.at_threshold, fences.n) == (2, 42)
+    assert "k = 1.5" in str(fences)
+    assert "threshold 0.9: 2" in str(fences)

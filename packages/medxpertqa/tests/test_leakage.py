@@ -13,6 +13,9 @@ from medxpertqa.memory import OutputAudit, TextAudit, audit_questions
 from medxpertqa.questions import Question
 
 words = st.text(alphabet="ab cD1.,-\né", max_size=40)
+suffixed = st.lists(
+    st.sampled_from(["bleeds", "bleeding", "Bleeding,", "dying", "dies", "infected", "infection"]), max_size=8
+).map(" ".join)
 
 
 def test_rouge_l_by_hand():
@@ -21,10 +24,10 @@ def test_rouge_l_by_hand():
     assert leakage.rouge_l("", "a") == leakage.rouge_l("?", "!") == 0
 
 
-@given(words, words)
-def test_rouge_l_is_that_of_rouge_score_without_its_stemmer(text, reference):
-    peer = RougeScorer(["rougeL"], use_stemmer=False).score(reference, text)["rougeL"].fmeasure
-    assert leakage.rouge_l(text, reference) == pytest.approx(peer)
+@given(words | suffixed, words | suffixed, st.booleans())
+def test_rouge_l_is_that_of_rouge_score(text, reference, stemmed):
+    peer = RougeScorer(["rougeL"], use_stemmer=stemmed).score(reference, text)["rougeL"].fmeasure
+    assert leakage.rouge_l(text, reference, stemmed) == pytest.approx(peer)
 
 
 def test_edit_similarity_by_hand():
@@ -56,6 +59,11 @@ def test_a_text_is_flagged_when_all_places_are_continued_not_when_one_is():
     assert half.accuracy == 0.5
     assert not half.flagged
     assert leakage.ngram_audit(["a b c d", "f g h i"], expected).flagged  # ROUGE-L 8/9 for both
+    said, stands = ["bleeding stopped"] * 2, ["bleeds stop"] * 2  # other words with the same stems
+    assert [leakage.ngram_audit(said, stands, stemmed=stemmed).flagged for stemmed in (False, True)] == [
+        False,
+        True,
+    ]
 
 
 def test_ngram_accuracy_needs_a_prediction_for_each():
@@ -100,7 +108,7 @@ class Measured:
     def __init__(self, text):
         self.text = text
 
-    def audit_text(self, text):
+    def audit_text(self, text, stemmed):
         return self.text
 
     def audit_output(self, question, max_tokens):

@@ -107,11 +107,11 @@ class Counted:
     def name(self):
         return self.memory.name
 
-    def audit_text(self, text, n=5, k=5):
+    def audit_text(self, text, n=5, k=5, stemmed=False):
         if self.asked >= self.fail_after:
             raise KeyboardInterrupt
         self.asked += 1
-        return self.memory.audit_text(text, n, k)
+        return self.memory.audit_text(text, n, k, stemmed)
 
     def audit_output(self, question, max_tokens=256):
         return self.memory.audit_output(question, max_tokens)
@@ -131,6 +131,8 @@ def test_an_audit_that_was_stopped_goes_on_and_does_nothing_twice(memory, tmp_pa
     assert len(out.read_text().splitlines()) == 4
     with pytest.raises(DataError, match="is an audit with max_tokens 4, not 5; use another file"):
         audit_questions(rest, QUESTIONS, out, max_tokens=5)
+    with pytest.raises(DataError, match="is an audit with stemmed False, not True; use another file"):
+        audit_questions(rest, QUESTIONS, out, max_tokens=4, stemmed=True)
     out.write_text(out.read_text().replace('"model": ""', '"model": "another"'))
     with pytest.raises(DataError, match="is an audit with model 'another', not ''; use another file"):
         audit_questions(rest, QUESTIONS, out, max_tokens=4)

@@ -113,6 +113,7 @@ def leakage(
         typer.Option(help="The same questions rewritten: is the model less certain of them?"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Of the model's own answer.", min=1)] = 256,
+    stem: Annotated[bool, typer.Option("--stem", help="ROUGE-L of stems, as BenBench.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
 ) -> None:
     """Look for questions that a model has seen: its certainty, and how it continues their texts."""
@@ -125,7 +126,7 @@ def leakage(
     second = load_questions(path=rewritten) if rewritten else None
     memory = CausalMemory.from_pretrained(model, device)
     with cli_options.interruptible():
-        audit = audit_questions(memory, first, out, rewritten=second, max_tokens=max_tokens)
+        audit = audit_questions(memory, first, out, rewritten=second, max_tokens=max_tokens, stemmed=stem)
     show_tables(leakage_tables(audit))
 
 

@@ -1,4 +1,4 @@
-"""The verbs that build a benchmark of one's own: `medxpertqa build run|status|review`."""
+"""The verbs that build a benchmark of one's own: `medxpertqa build scan|run|status|review`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,31 @@ from medxpertqa.cli_options import interruptible, tell
 app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
 _Bank = Annotated[Path, typer.Argument(help="JSON lines, a question each; see the README.")]
 _Folder = Annotated[Path, typer.Option("--out", "-o", help="The run's folder; the same again resumes.")]
+
+
+@app.command()
+def scan(
+    bank: _Bank,
+    spacy_model: Annotated[
+        str | None, typer.Option(help="An installed pipeline of spaCy: finds names and places too.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="presidio's, from 0 to 1.", min=0, max=1)] = 0.4,
+) -> None:
+    """Look for patients' data, with the extra phi; exits with 1 if there may be some."""
+    from medxpertqa.construct.phi import scan_for_phi
+    from medxpertqa.construct.pipeline import read_bank
+
+    found = 0
+    with interruptible():
+        for finding in scan_for_phi((item.question for item in read_bank(bank)), spacy_model, min_score):
+            typer.echo(
+                f"{finding.id}, {finding.field}: {finding.kind} {finding.text!r} ({finding.score:.2f})"
+            )
+            found += 1
+    without = "" if spacy_model else " (names and places need --spacy-model)"
+    typer.echo(f"{found} places to look at{without}; people must read what they send away")
+    if found:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -43,6 +68,8 @@ def run(
     if build.retention:
         top, literal = (f"{build.retention[mode]:.1%}" for mode in ("top", "literal"))
         typer.echo(f"the human filter keeps {top} read from the top, {literal} read literally")
+    if build.edit_fences:
+        typer.echo(str(build.edit_fences))
     typer.echo(f"{build.new_calls} new calls, {len(build.notes)} questions that people must look at")
     for name, (silent, replies) in build.no_letter.items():
         if silent:

@@ -97,12 +97,12 @@ class CausalMemory:
         decode = self.tokenizer.decode
         return [decode(p) for p in predicted], [decode(ids[place : place + n]) for place in places]
 
-    def audit_text(self, text: str, n: int = 5, k: int = 5) -> TextAudit:
-        """Audit a text that the model may have been trained on (BenBench)."""
+    def audit_text(self, text: str, n: int = 5, k: int = 5, stemmed: bool = False) -> TextAudit:
+        """Audit a text that the model may have been trained on (BenBench); `stemmed` as in `rouge_l`."""
         log_probabilities = self.log_probabilities(text)
         predicted, expected = self.continuations(text, n, k)
         nan = float("nan")
-        grams = ngram_audit(predicted, expected) if expected else None
+        grams = ngram_audit(predicted, expected, stemmed=stemmed) if expected else None
         return TextAudit(
             perplexity(log_probabilities),
             log10_inverse_probability(log_probabilities),
@@ -178,19 +178,22 @@ def audit_questions(
     *,
     rewritten: Sequence[Question] | None = None,
     max_tokens: int = 256,
+    stemmed: bool = False,
 ) -> LeakageAudit:
     """Audit every question, and its rewritten form if there is one; a line of `out` (JSON lines) a question.
 
     A number that is not finite is null there. What `out` has is not done again. `rewritten` must have the
-    same ids. Raises `DataError` if it has not, for a text longer than the model's context, and if `out` is of
-    another model or other `max_tokens`.
+    same ids. `stemmed` takes ROUGE-L of stems (see `rouge_l`).
+
+    Raises `DataError` for ids that are not there, for a text longer than the model's context, and if `out` is
+    of another model or was made in another way; `MissingExtraError`.
     """
     other = {question.id: question for question in rewritten or ()}
     lacking = [question.id for question in questions if rewritten is not None and question.id not in other]
     if lacking:
         raise DataError(f"{lacking[0]} is not among the rewritten questions")
     path = Path(out)
-    how = {"model": memory.name, "max_tokens": max_tokens}
+    how = {"model": memory.name, "max_tokens": max_tokens, "stemmed": stemmed}
     done = _audited(path, how)
     with path.open("a", encoding="utf-8") as file:
         for kind, question in [("original", q) for q in questions] + [
@@ -198,7 +201,7 @@ def audit_questions(
         ]:
             if (kind, question.id) in done:
                 continue
-            row = _audit(memory, question, max_tokens)
+            row = _audit(memory, question, max_tokens, stemmed)
             done[kind, question.id] = row
             file.write(json.dumps({"kind": kind, **how, **_plain(asdict(row))}, allow_nan=False) + "\n")
             file.flush()
@@ -219,9 +222,9 @@ def audit_questions(
     return LeakageAudit(rows, changes)
 
 
-def _audit(memory: CausalMemory, question: Question, max_tokens: int) -> QuestionAudit:
+def _audit(memory: CausalMemory, question: Question, max_tokens: int, stemmed: bool) -> QuestionAudit:
     try:
-        text = memory.audit_text(question.to_prompt_string())
+        text = memory.audit_text(question.to_prompt_string(), stemmed=stemmed)
         output = memory.audit_output(question, max_tokens)
     except DataError as error:
         raise DataError(f"{question.id}: {error}") from None
@@ -230,7 +233,7 @@ def _audit(memory: CausalMemory, question: Question, max_tokens: int) -> Questio
         question.id,
         text,
         output,
-        rouge_l(output.output, explained) if explained else None,
+        rouge_l(output.output, explained, stemmed) if explained else None,
         edit_similarity(output.output, explained) if explained else None,
     )
 

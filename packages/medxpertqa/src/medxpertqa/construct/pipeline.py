@@ -17,11 +17,12 @@ from medxpertqa.construct.edit_pairs import SimilarPair, edit_similar_pairs
 from medxpertqa.construct.human import answer_shares, brier, difficulty_levels, human_filter
 from medxpertqa.construct.labelling import label_question
 from medxpertqa.construct.ledger import ChatModel, Ledger
+from medxpertqa.construct.nearest_edits import EditFences, edit_fences
 from medxpertqa.construct.options import Made, expand_options, prune_options, shuffle_options
 from medxpertqa.construct.removal import deduplicate
 from medxpertqa.construct.rewriting import rewrite, rewrite_by_rule
 from medxpertqa.construct.semantic import TfidfEmbedder, TransformersEmbedder, semantic_similar_pairs
-from medxpertqa.construct.settings import AIStage, BuildSettings, HumanStage, ModelSettings
+from medxpertqa.construct.settings import AIStage, BuildSettings, EditStage, HumanStage, ModelSettings
 from medxpertqa.construct.side_by_side import each_question
 from medxpertqa.construct.voting import Votes, ai_expert_filter
 from medxpertqa.errors import DataError
@@ -69,7 +70,8 @@ class Build:
 
     `no_letter` has, by model of the AI filter, in how many of its replies no letter was found, and of how
     many: they count as wrong, so that a model which is often silent lets much through. `retention` is the
-    share that the human filter keeps under either reading of the paper (see `human_filter`).
+    share that the human filter keeps under either reading of the paper (see `human_filter`). `edit_fences` is
+    there if the settings ask for it and two questions or more reach that stage.
     """
 
     questions: list[Question]
@@ -79,6 +81,7 @@ class Build:
     new_calls: int
     no_letter: dict[str, tuple[int, int]]
     retention: dict[str, float]
+    edit_fences: EditFences | None
 
 
 def read_bank(path: str | Path) -> list[Item]:
@@ -144,6 +147,7 @@ def run_pipeline(
             ledger.new_calls,
             run.no_letter,
             run.retention,
+            run.edit_fences,
         )
         _write(Path(folder) / "questions.jsonl", [q.to_record() for q in build.questions])
         _write(Path(folder) / "decisions.jsonl", [vars(decision) for decision in build.decisions])
@@ -183,6 +187,7 @@ class _Run:
         self.notes: dict[str, list[str]] = {}
         self.no_letter: dict[str, tuple[int, int]] = {}
         self.retention: dict[str, float] = {}
+        self.edit_fences: EditFences | None = None
 
     def filters(self) -> None:
         settings = self.settings
@@ -191,10 +196,14 @@ class _Run:
         if settings.ai:
             self._ai(settings.ai)
         if settings.edit:
-            self._similar("edit", edit_similar_pairs(self._texts(), settings.edit.threshold))
+            self._edit(settings.edit)
         if settings.semantic:
             stage = settings.semantic
-            embedder = TfidfEmbedder() if stage.embedder == "tfidf" else TransformersEmbedder(stage.embedder)
+            embedder = (
+                TfidfEmbedder()
+                if stage.embedder == "tfidf"
+                else TransformersEmbedder(stage.embedder, stage.max_length)
+            )
             pairs = semantic_similar_pairs(self._texts(), embedder, stage.scope, stage.k)
             self._similar("semantic", pairs)
 
@@ -276,6 +285,12 @@ class _Run:
         replies = [self.ledger.ask(model, messages, sample, **limits) for sample in range(samples)]
         n, options = question.n_options, question.options
         return [parse_answer(reply, n, "robust", options=options, trigger="ao") for reply in replies]
+
+    def _edit(self, stage: EditStage) -> None:
+        texts = self._texts()
+        if stage.fences and len(texts) > 1:
+            self.edit_fences = edit_fences(texts, stage.threshold)
+        self._similar("edit", edit_similar_pairs(texts, stage.threshold))
 
     def _similar(self, stage: str, pairs: Sequence[SimilarPair]) -> None:
         scores = [_score(item, 1) for item in self.items]

@@ -70,15 +70,17 @@ class AIStage(_Table):
 
 
 class EditStage(_Table):
-    """See `edit_similar_pairs`."""
+    """See `edit_similar_pairs`; with `fences` the threshold is judged by all pairs (`edit_fences`)."""
 
     threshold: float = Field(0.8, gt=0, le=1)
+    fences: bool = False
 
 
 class SemanticStage(_Table):
-    """See `semantic_similar_pairs`; `embedder` is "tfidf" or a model of the hub."""
+    """See `semantic_similar_pairs`; `embedder` is "tfidf", or a hub's model up to `max_length` tokens."""
 
     embedder: str = "tfidf"
+    max_length: int = Field(512, ge=1)
     scope: Literal["nearest", "pairs"] = "nearest"
     k: float = Field(3.0, ge=0)
 
