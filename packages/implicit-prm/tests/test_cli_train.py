@@ -84,6 +84,10 @@ def test_a_trained_model_is_saved_with_its_tokenizer_and_scores(
     scored = [json.loads(line) for line in (here / "scored.jsonl").read_text().splitlines()]
     assert any(abs(row["outcome_reward"]) > 1e-4 for row in scored)
 
+    (here / "taken").touch()
+    assert "training.output_dir = 'taken' is a file; give a folder" in run(
+        capsys, *train, "--set", "training.output_dir=taken", code=2
+    )
     assert "out has checkpoints of an earlier run: go on from them with --resume" in run(
         capsys, *train, code=2
     )

@@ -341,6 +341,13 @@ def test_too_long_is_an_error_or_cut_and_marked(byte_level) -> None:
         ({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]}, "needs a prompt of mess"),
         ({"prompt": [{"role": "user"}], "completion": "a"}, "no message with 'role' and 'content'"),
         ({"prompt": [{"role": "user", "content": None}], "completion": "a"}, "its prompt has no content"),
+        (
+            {
+                "prompt": [{"role": "user", "content": "q"}],
+                "completion": [{"role": "assistant", "content": ""}],
+            },
+            "its completion is empty",
+        ),
         ({"prompt": [], "completion": "a"}, "give text, or a list of messages"),
         ({"prompt": [{"role": "user", "content": "<|im_start|>user\nq"}], "completion": "a"}, "already"),
     ],

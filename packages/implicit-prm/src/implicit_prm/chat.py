@@ -28,6 +28,10 @@ def chat_texts(
     if isinstance(completion, str):
         completion = [{"role": "assistant", "content": completion}]
     _check_messages(name, "completion", completion, special)
+    if not any(message["content"] or message.get("tool_calls") for message in completion):
+        raise ImplicitPRMError(
+            f"row {name!r}: its completion is empty, and there is nothing to reward; leave the row out"
+        )
     whole = _rendered(name, [*prompt, *completion], tokenizer, add_generation_prompt=False)
     if not whole.startswith(before):
         raise ImplicitPRMError(

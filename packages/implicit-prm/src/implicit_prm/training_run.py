@@ -61,9 +61,12 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     """Train, evaluate if there is data for it, and save model and tokenizer; the folder is returned.
 
     With `resume` from the newest whole checkpoint there. What was measured is in the folder's
-    `all_results.json`. Raises as `trainer_of` does, and without `resume` for a folder with checkpoints.
+    `all_results.json`. Raises as `trainer_of` does, for an `output_dir` that is a file, and without
+    `resume` for a folder with checkpoints.
     """
     folder = Path(str(recipe.training.get("output_dir", "trainer_output")))
+    if folder.exists() and not folder.is_dir():
+        raise ImplicitPRMError(f"training.output_dir = {str(folder)!r} is a file; give a folder")
     if not resume and any(folder.glob("checkpoint-*")):
         raise ImplicitPRMError(
             f"{folder} has checkpoints of an earlier run: go on from them with --resume (resume=True), "
