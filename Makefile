@@ -117,7 +117,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff types,imports,kernels test-ci wheels,docs,test-dft test-vllm
+	@python3 tools/stages.py setup ruff kernels,wheels,types,docs,test-dft,imports test-ci test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
