@@ -1,6 +1,6 @@
 """Sampling and solving of AnyMDP tasks beside xenoverse, in one process and in turn.
 
-    python benchmarks/tasks.py [--sizes 8 16 32 64 128] [--repeats 5] [--seconds 2]
+    python benchmarks/tasks.py [--sizes 8 16 32 64 128] [--repeats 9] [--seconds 2]
 
 Sampling: milliseconds a task; a turn of each takes about `--seconds` of the processor, ours also the time it
 needs to start. A single task's time scatters (rejection), so the ratio is of the means over all turns, and
@@ -31,7 +31,7 @@ INSTALL = (
     "python benchmarks/tasks.py"
 )
 GAMMA = 0.994
-OUR_TASKS = {8: 128, 16: 1024, 32: 512, 64: 128, 128: 32}
+OUR_TASKS = {8: 512, 16: 1024, 32: 512, 64: 128, 128: 32}
 """Tasks in a turn of ours: a training pool is larger, and then no slower a task."""
 
 POOL = 4096
@@ -50,7 +50,7 @@ def timed(call: Callable[[], Any]) -> tuple[Spent, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(OUR_TASKS), choices=list(OUR_TASKS))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="of the peer's sampler in a turn")
     arguments = parser.parse_args()
     peer = load_peer()
