@@ -28,7 +28,10 @@ from omnirl.tasks.task import Floats, Ints
 FAMILIES = ("anymdp", "anymdp-v1", "garnet", "bandit")
 
 _ENTRIES = 2**18  # of (s, a, s') in a batch of candidates: they stay in the cache from one step to the next
-_MOST_CANDIDATES = 256
+_MOST_CANDIDATES = 1024
+_MOST_AHEAD = (
+    64  # candidates of one task at a time: of 8 states about every 45th is accepted, of 16 every fifth
+)
 
 
 def sample_tasks(
@@ -224,7 +227,7 @@ def _sample_anymdp(law: Law, found: _Found, stop: int, batch_size: int | None) -
         coming += len(fresh)
         # strict_paper takes a varying count of numbers, so there a candidate must end before the next begins
         left = law.max_candidates - max(search.candidates for search in going)
-        ahead = 1 if law.strict else min(left, max(1, size // len(going)))
+        ahead = 1 if law.strict else min(left, _MOST_AHEAD, max(1, size // len(going)))
         tried = [search for search in going for _ in range(ahead)]
         candidates = _candidates(law, tried)
         max_steps = np.array([search.max_steps for search in tried])
