@@ -29,9 +29,7 @@ FAMILIES = ("anymdp", "anymdp-v1", "garnet", "bandit")
 
 _ENTRIES = 2**18  # of (s, a, s') in a batch of candidates: they stay in the cache from one step to the next
 _MOST_CANDIDATES = 1024
-_MOST_AHEAD = (
-    64  # candidates of one task at a time: of 8 states about every 45th is accepted, of 16 every fifth
-)
+_MOST_AHEAD = 64  # candidates of one task; of 8 states about every 45th is accepted, of 16 every fifth
 
 
 def sample_tasks(
