@@ -27,6 +27,7 @@ def install() -> None:
     if not PYTHON.exists():
         run(UV, "venv", "--python", "3.11", ENVIRONMENT)
     wanted = ["verl==0.9.1", "TransferQueue>=0.1.10", f"torch=={locked_version('torch')}"]
+    wanted += ["cachetools", "fastapi", "uvicorn"]  # verl imports them; a rollout engine would bring them
     wanted += [f"{name}=={locked_version(name)}" for name in ("pytest", "hypothesis")]
     for package in PACKAGES:
         wanted += ["--editable", f"packages/{package}"]

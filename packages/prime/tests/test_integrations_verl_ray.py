@@ -84,6 +84,7 @@ def tables(folder: Path, model: str, data: str) -> dict[str, Any]:
             "ref": {**micro, "fsdp_config": ENGINE},
             "rollout": {
                 "name": "vllm",  # never started
+                "nnodes": 1,  # what verl asks for where no engine shares the trainer's devices
                 "n": 4,
                 "calculate_log_probs": False,
                 "tensor_model_parallel_size": 1,

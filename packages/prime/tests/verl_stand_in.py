@@ -40,8 +40,11 @@ class StandInManager:
 
 class _StandInRunner(_TaskRunner):
     def run(self, config: Any) -> None:
+        from verl.workers.rollout.llm_server import LLMServerManager
+
         from implicit_prime.integrations.verl.trainer import PrimePPOTrainer
 
+        LLMServerManager.rollout_replica_class = None  # verl would import the engine's
         PrimePPOTrainer._enable_hybrid_replicas = False  # verl's switch: no engines beside the trainer
         PrimePPOTrainer.on_init_end = PrimePPOTrainer.on_step_end = lambda self: None  # which sends weights
         super().run(config)
