@@ -72,7 +72,7 @@ def model_of(tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) ->
         intermediate_size=3 * options.hidden,
         num_hidden_layers=4,
         num_attention_heads=4,
-        max_position_embeddings=PROMPT + options.tokens,
+        max_position_embeddings=1 + PROMPT + options.tokens,  # a prompt begins with a token of its own
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
@@ -208,13 +208,27 @@ def theirs(
     )
     trainer.remove_callback(PrinterCallback)
     drawing = Stopwatch(trainer, "_generate_single_turn")
-    loop = threading.Thread(target=trainer.train, daemon=True)
+    failed: list[Exception] = []
+
+    def train() -> None:
+        try:
+            trainer.train()
+        except Exception as error:  # raised by `wait`, in the thread that would wait for ever
+            failed.append(error)
+            turns.done.release()
+
+    def wait() -> None:
+        turns.done.acquire()
+        if failed:
+            raise failed[0]
+
+    loop = threading.Thread(target=train, daemon=True)
     loop.start()
-    turns.done.acquire()
+    wait()
     for _ in range(options.rounds + 1):
         start = now()
         turns.go.release()
-        turns.done.acquire()
+        wait()
         yield now() - start, drawing.read()
     turns.go.release()
     loop.join()
@@ -229,6 +243,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.prompts * options.samples % MICRO_BATCH:
+        parser.error(f"prompts x samples must be a multiple of {MICRO_BATCH}, a micro-batch")
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
