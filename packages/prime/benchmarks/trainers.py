@@ -111,6 +111,7 @@ def ours(
         learning_rate=RATE,
         prm_learning_rate=RATE,
         save_steps=10**6,
+        logging_steps=10**6,
         use_cpu=not ON_GPU,
         **settings,
     )
