@@ -186,6 +186,7 @@ def test_a_converted_checkpoint_computes_what_the_authors_model_does(
     official = Official(expand, norm)
     write(official, yml(expand, norm), tmp_path)
     (tmp_path / "global_step3").mkdir()  # an older one
+    (tmp_path / "global_step100_bak").mkdir()  # somebody's copy
     model = convert_official(tmp_path)
     torch.testing.assert_close(model(ids()).logits, official(ids()), rtol=0, atol=1e-6)  # see below
     assert model.config.expand == {"extra_bit": "bits", "extra_table": "tables"}[expand]
@@ -273,11 +274,54 @@ def test_a_state_dict_that_does_not_fit_leaves_the_model_as_it_was() -> None:
             {"attn_memory_config": {**yml()["attn_memory_config"], "value_size": 64}},
             r"value_size is 64",
         ),
+        ({"mlp_expand_type": "none"}, r"mlp_expand_type is 'none' in the yml; only 'extra_bit' or 'extra_t"),
+        ({"memory_config": None}, r"memory_config is None in the yml; it must be a section"),
+        ({"num-layers": "2"}, r"num_layers is '2' in the yml; it must be a whole number"),
+        (
+            {"memory_config": {**yml()["memory_config"], "code_length": 0}},
+            r"memory_config\.code_length is 0 in the yml; it must be a whole number, at least 1",
+        ),
+        ({"rotary-emb-base": "much"}, r"rotary_emb_base is 'much' in the yml; it must be a number"),
     ],
 )
 def test_an_option_that_cannot_be_converted_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MemoryFormerError, match=message):
         official_config(yml() | changes, VOCAB)
+
+
+@pytest.mark.parametrize("key", ["num-layers", "hidden-size", "num-attention-heads"])
+def test_an_option_that_is_missing_is_named_with_its_place(key: str, tmp_path: Path) -> None:
+    settings = yml()
+    del settings[key]
+    step = write(Official(), settings, tmp_path)
+    with pytest.raises(MemoryFormerError, match=rf"configs: the yml has no {key.replace('-', '_')}, without"):
+        convert_official(step)
+
+
+@pytest.mark.parametrize("section", ["attn_memory_config", "memory_config"])
+@pytest.mark.parametrize("key", ["code_length", "ffn_num_table"])
+def test_an_option_that_is_missing_in_a_section_is_named(section: str, key: str) -> None:
+    settings = yml()
+    del settings[section][key]
+    with pytest.raises(MemoryFormerError, match=rf"the yml has no {section}\.{key}, without"):
+        official_config(settings, VOCAB)
+
+
+def test_a_number_that_yaml_reads_as_text_is_one() -> None:
+    assert official_config(yml(**{"rms-norm-epsilon": "1e-6"}), VOCAB).rms_norm_eps == 1e-6
+
+
+def test_a_yml_that_is_none_is_named(tmp_path: Path) -> None:
+    step = write(Official(), yml(), tmp_path)
+    file = step / "configs" / "memoryformer_tiny.yml"
+    for content, message in (
+        (b"{", "is no yml"),
+        (b"\xff\xfe\xff", "is no yml"),
+        (b"- a\n", "is a list, not"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(MemoryFormerError, match=f"memoryformer_tiny.yml {message}"):
+            convert_official(step)
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
@@ -293,6 +337,15 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     file.write_bytes(b"no weights")
     with pytest.raises(MemoryFormerError, match="cannot be read as weights"):
+        convert_official(file)
+    torch.save({"weight": torch.zeros(1)}, file)
+    with pytest.raises(MemoryFormerError, match=r'model\.pt has no "module".*; it has weight'):
+        convert_official(file)
+    torch.save({"module": [torch.zeros(1)]}, file)
+    with pytest.raises(MemoryFormerError, match=r"model\.pt has no tensors by their names"):
+        convert_official(file)
+    torch.save([1, 2], file)
+    with pytest.raises(MemoryFormerError, match=r"model\.pt holds a list, not a dictionary"):
         convert_official(file)
 
 

@@ -61,7 +61,8 @@ def convert_official(source: str | Path, config: MemoryFormerConfig | None = Non
     model is in evaluation mode.
 
     Raises `MemoryFormerError` if no checkpoint or no yml is found, for a checkpoint split by tensor
-    parallelism, for a yml that asks for what this package has not, and where weights and config differ.
+    parallelism or damaged, for a yml that lacks an option or asks for what this package has not, and where
+    weights and config differ.
     """
     folder, states = _read(Path(source))
     embedding = states.get("sequential.0.word_embeddings.weight")
@@ -69,7 +70,7 @@ def convert_official(source: str | Path, config: MemoryFormerConfig | None = Non
         raise MemoryFormerError(
             f"{source} has no sequential.0.word_embeddings.weight: it is no checkpoint of the authors' models"
         )
-    config = config or official_config(_yml(folder), vocab_size=embedding.shape[0])
+    config = config or _written_config(folder, embedding.shape[0])
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=embedding.dtype)
     return load_official_state_dict(model, states).eval()
@@ -78,51 +79,82 @@ def convert_official(source: str | Path, config: MemoryFormerConfig | None = Non
 def official_config(yml: Mapping[str, Any], vocab_size: int) -> MemoryFormerConfig:
     """The config that a yml of the authors' code describes (keys with "-" or "_"); the vocabulary is padded.
 
-    Raises `MemoryFormerError` for an option that this package has not, naming it.
+    Raises `MemoryFormerError` for an option that is missing, is no number where one is needed, or that this
+    package has not, naming it.
     """
-    given = {key.replace("-", "_"): value for key, value in yml.items()}
+    given = {str(key).replace("-", "_"): value for key, value in yml.items()}
     given = {**_NEOX_DEFAULTS, **given}
     for (section, key), wanted in _REQUIRED.items():
-        options = given if section is None else {**_NEOX_DEFAULTS, **given.get(section, {})}
+        options = given if section is None else {**_NEOX_DEFAULTS, **_section(given, section)}
         if options.get(key) != wanted:
             where = key if section is None else f"{section}.{key}"
             raise MemoryFormerError(
                 f"{where} is {options.get(key)!r} in the yml; only {wanted!r} can be converted"
             )
-    width, attention, memory = given["hidden_size"], given["attn_memory_config"], given["memory_config"]
-    tau = memory["code_length"]
+    width, attention = _whole(given, "hidden_size"), _section(given, "attn_memory_config")
+    tau = _whole(given, "code_length", "memory_config")
     for section in ("attn_memory_config", "memory_config"):
-        options = given[section]
-        if options["code_length"] != tau or options["ffn_num_table"] * tau != width:
+        bits, tables = _whole(given, "code_length", section), _whole(given, "ffn_num_table", section)
+        if bits != tau or tables * tau != width:
             raise MemoryFormerError(
-                f"{section} has code_length {options['code_length']} and ffn_num_table "
-                f"{options['ffn_num_table']}; with hidden_size {width} and code_length {tau} in "
-                f"memory_config they must be {tau} and {width // tau}"
+                f"{section} has code_length {bits} and ffn_num_table {tables}; with hidden_size {width} and "
+                f"code_length {tau} in memory_config they must be {tau} and {width // tau}"
             )
     if attention.get("value_size", width) != width or given["norm"] not in ("layernorm", "rmsnorm"):
         raise MemoryFormerError(
             f"attn_memory_config.value_size is {attention.get('value_size')} and norm {given['norm']!r}; "
             f"only {width} (hidden_size) and 'layernorm' or 'rmsnorm' can be converted"
         )
+    if given["mlp_expand_type"] not in _EXPAND:
+        raise MemoryFormerError(
+            f"mlp_expand_type is {given['mlp_expand_type']!r} in the yml; only "
+            f"{' or '.join(map(repr, _EXPAND))} can be converted"
+        )
     return MemoryFormerConfig(
         vocab_size=vocab_size,
         hidden_size=width,
-        num_hidden_layers=given["num_layers"],
-        num_attention_heads=given["num_attention_heads"],
+        num_hidden_layers=_whole(given, "num_layers"),
+        num_attention_heads=_whole(given, "num_attention_heads"),
         tau=tau,
         expand=_EXPAND[given["mlp_expand_type"]],
         norm=given["norm"],
-        max_position_embeddings=given["max_position_embeddings"],
+        max_position_embeddings=_whole(given, "max_position_embeddings"),
         rope_parameters={
-            "rope_theta": float(given["rotary_emb_base"]),
-            "partial_rotary_factor": given["rotary_pct"],
+            "rope_theta": _number(given, "rotary_emb_base"),
+            "partial_rotary_factor": _number(given, "rotary_pct"),
         },
-        layer_norm_eps=given["layernorm_epsilon"],
-        rms_norm_eps=given["rms_norm_epsilon"],
+        layer_norm_eps=_number(given, "layernorm_epsilon"),
+        rms_norm_eps=_number(given, "rms_norm_epsilon"),
         tie_word_embeddings=not given["no_weight_tying"],
         bos_token_id=0,
         eos_token_id=0,
     )
+
+
+def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = given.get(name, {})
+    if not isinstance(section, Mapping):
+        raise MemoryFormerError(f"{name} is {section!r} in the yml; it must be a section of options")
+    return section
+
+
+def _whole(given: Mapping[str, Any], key: str, section: str | None = None) -> int:
+    """The number of an option without which the sizes are not known."""
+    options = given if section is None else _section(given, section)
+    where = key if section is None else f"{section}.{key}"
+    if key not in options:
+        raise MemoryFormerError(f"the yml has no {where}, without which the model's sizes are not known")
+    value = options[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise MemoryFormerError(f"{where} is {value!r} in the yml; it must be a whole number, at least 1")
+    return value
+
+
+def _number(given: Mapping[str, Any], key: str) -> float:
+    try:
+        return float(given[key])  # PyYAML reads 1e-8, without a point, as text
+    except (TypeError, ValueError):
+        raise MemoryFormerError(f"{key} is {given[key]!r} in the yml; it must be a number") from None
 
 
 def load_official_state_dict(
@@ -202,9 +234,10 @@ def _mismatch(name: str, given: tuple[int, ...], wanted: tuple[int, ...], config
 def _read(source: Path) -> tuple[Path, dict[str, Tensor]]:
     """The folder of a checkpoint, and its weights with the names of the sequence."""
     if source.is_file():
-        return source.parent, _load(source)["module"]
-    folders = sorted(source.glob("global_step*"), key=lambda path: int(path.name.removeprefix("global_step")))
-    folder = folders[-1] if folders else source
+        return source.parent, _module(source)
+    steps = {path: re.fullmatch(r"global_step(\d+)", path.name) for path in source.glob("global_step*")}
+    numbers = {path: int(step[1]) for path, step in steps.items() if step}  # others are somebody's copies
+    folder = max(numbers, key=numbers.__getitem__, default=source)
     whole, by_layer = sorted(folder.glob(WHOLE)), sorted(folder.glob(BY_LAYER))
     if not whole and not by_layer:
         raise MemoryFormerError(f"{source} has no checkpoint: neither {WHOLE} nor {BY_LAYER}")
@@ -214,12 +247,28 @@ def _read(source: Path) -> tuple[Path, dict[str, Tensor]]:
             "GPT-NeoX's own tools first"
         )
     if not by_layer:
-        return folder, _load(whole[0])["module"]
+        return folder, _module(whole[0])
     states = {}
     for path in by_layer:
         place = int(path.name.split("-")[0].removeprefix("layer_"))
-        states.update({f"sequential.{place}.{key}": values for key, values in _load(path).items()})
+        weights = _weights(path, _load(path))
+        states.update({f"sequential.{place}.{key}": values for key, values in weights.items()})
     return folder, states
+
+
+def _module(path: Path) -> dict[str, Tensor]:
+    """The weights in a file of DeepSpeed's, which has more beside them."""
+    states = _load(path)
+    if "module" not in states:
+        there = _some([str(key) for key in states])
+        raise MemoryFormerError(f'{path} has no "module", where DeepSpeed keeps the weights; it has {there}')
+    return _weights(path, states["module"])
+
+
+def _weights(path: Path, states: Any) -> dict[str, Tensor]:
+    if not isinstance(states, dict) or not all(isinstance(values, Tensor) for values in states.values()):
+        raise MemoryFormerError(f"{path} has no tensors by their names: it is no checkpoint of the authors'")
+    return states
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -229,12 +278,24 @@ def _load(path: Path) -> dict[str, Any]:
     harmless += [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     try:
         with torch.serialization.safe_globals(harmless):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise MemoryFormerError(
             f"{path} cannot be read as weights: {error}. If you trust it and it has more than tensors, save "
             'those alone: torch.save({"module": torch.load(path, weights_only=False)["module"]}, path)'
         ) from error
+    if not isinstance(states, dict):
+        raise MemoryFormerError(f"{path} holds a {type(states).__name__}, not a dictionary of weights")
+    return states
+
+
+def _written_config(folder: Path, vocab_size: int) -> MemoryFormerConfig:
+    """The config of the yml beside a checkpoint."""
+    yml = _yml(folder)
+    try:
+        return official_config(yml, vocab_size)
+    except MemoryFormerError as error:
+        raise MemoryFormerError(f"{folder / 'configs'}: {error}") from error
 
 
 def _yml(folder: Path) -> dict[str, Any]:
@@ -247,7 +308,13 @@ def _yml(folder: Path) -> dict[str, Any]:
         )
     merged: dict[str, Any] = {}
     for file in files:
-        merged.update(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        try:
+            options = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise MemoryFormerError(f"{file} is no yml that can be read: {error}") from error
+        if not isinstance(options, dict):
+            raise MemoryFormerError(f"{file} is a {type(options).__name__}, not options by their names")
+        merged.update(options)
     return merged
 
 
