@@ -229,7 +229,16 @@ def test_eval_of_tasks_goes_through_lm_eval(
     )
     assert "0.6020" in printed(capsys, "eval", ours, "--tasks", "piqa,winogrande", "--limit", "5")
     assert asked == {"tasks": ["piqa", "winogrande"], "limit": 5, "size": 32}
-    assert "lm-eval has no task piquant" in refused(capsys, "eval", ours, "--tasks", "piqa,piquant")
+    monkeypatch.setattr("memoryformer.cli.load_model", lambda _: pytest.fail("the model was loaded"))
+    told = refused(capsys, "eval", ours, "--text", "text.txt", "--tasks", "piqa,piquant")
+    assert "lm-eval has no task piquant" in told
+
+
+def test_another_dtype_is_refused_before_the_model_is_loaded(
+    ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("memoryformer.cli.load_model", lambda _: pytest.fail("the model was loaded"))
+    assert "unknown dtype 'int4'" in refused(capsys, "quantize", ours, "OUT", "--dtype", "int4")
 
 
 def test_generate_goes_on_with_the_prompt(ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,7 +388,6 @@ def test_bench_prints_a_table_and_writes_json(
         (("buckets", "OURS", "nowhere.txt"), "cannot be read"),
         (("buckets", "OURS", "SHORT"), "a sequence needs 64"),
         (("buckets", "LLAMA", "text.txt"), "has no MemoryLayer"),
-        (("quantize", "OURS", "OUT", "--dtype", "int4"), "unknown dtype 'int4'"),
         (("quantize", "LLAMA", "OUT"), "has no MemoryLayer"),
         (("quantize", "OURS", "OURS"), "is the model that is read; give another folder"),
         (("quantize", "OURS", "text.txt"), "text.txt is a file; OUT is the folder"),
@@ -444,7 +452,7 @@ def test_assert_makes_claims_c1_and_c2_gating(
         ("tenfold", "tenfold.Experiment.reproduce", ("reproduce",), "reproduce"),
         ("yaml", "memoryformer.hf.config.MemoryFormerConfig.preset", ("flops", "tiny"), "hf"),
         ("scipy.sparse", "memoryformer.probing.probe", ("probe", "LLAMA", "text.txt"), "fit"),
-        ("lm_eval", "memoryformer.texts.benchmarks", ("eval", "LLAMA", "--tasks", "piqa"), "eval"),
+        ("lm_eval", "memoryformer.texts.find_tasks", ("eval", "nowhere", "--tasks", "piqa"), "eval"),
     ],
 )
 def test_what_is_missing_is_named_with_its_extra(

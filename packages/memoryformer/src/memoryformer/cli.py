@@ -93,18 +93,19 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Bits per byte of a text, and benchmarks."""
-    from memoryformer.texts import benchmarks, read_text, score_text
+    from memoryformer.texts import benchmarks, find_tasks, read_text, score_text
 
     names = [name for name in tasks.split(",") if name]
     if not names and text is None:
         raise MemoryFormerError("say what to measure: --text FILE, --tasks NAMES, or both")
     content = None if text is None else read_text(text)
+    manager = find_tasks(names) if names else None
     model, tokenizer = load_model(checkpoint)
     measured: dict[str, Any] = {}
     if content is not None:
         measured["text"] = asdict(score_text(model, tokenizer, content, context_length or _longest(model)))
     if names:
-        measured["tasks"] = benchmarks(model, tokenizer, names, limit)
+        measured["tasks"] = benchmarks(model, tokenizer, names, manager, limit)
     screen.show(measured, as_json, screen.evaluation)
 
 
@@ -193,8 +194,9 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Store a model's tables in 4 times (int8) or twice (bfloat16) less memory."""
-    from memoryformer.quantization import quantize_tables_
+    from memoryformer.quantization import check_dtype, quantize_tables_
 
+    check_dtype(dtype)
     _check_output(output, checkpoint)
     model, tokenizer = load_model(checkpoint)
     before = _table_bytes(model)

@@ -85,8 +85,7 @@ def quantize_tables_(model: nn.Module, dtype: str = "int8") -> nn.Module:
     model that is itself a `MemoryLayer` comes back as the new layer. Raises `MemoryFormerError` for another
     dtype, a model without Memory Layers, or tables with NaN or infinity (the layer is named).
     """
-    if dtype not in DTYPES:
-        raise MemoryFormerError(f"unknown dtype {dtype!r}; tables can be {' or '.join(map(repr, DTYPES))}")
+    check_dtype(dtype)
     layers: dict[MemoryLayer, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, MemoryLayer):
@@ -108,6 +107,12 @@ def quantize_tables_(model: nn.Module, dtype: str = "int8") -> nn.Module:
         for name in names:
             model.set_submodule(name, quantized)
     return model
+
+
+def check_dtype(dtype: str) -> None:
+    """See that tables can be stored so. Raises `MemoryFormerError`."""
+    if dtype not in DTYPES:
+        raise MemoryFormerError(f"unknown dtype {dtype!r}; tables can be {' or '.join(map(repr, DTYPES))}")
 
 
 def _rows_to_int8(tables: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,21 +92,28 @@ def _nats(model: nn.Module, batch: Tensor) -> float:
     return float(nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"))
 
 
-def benchmarks(
-    model: nn.Module, tokenizer: Any, tasks: list[str], limit: int | None = None
-) -> dict[str, Any]:
-    """Tasks of lm-evaluation-harness (extra `eval`), zero-shot: {task: {metric: value}}.
+def find_tasks(tasks: list[str]) -> Any:
+    """lm-evaluation-harness's own list of its tasks (extra `eval`), once all of `tasks` are seen to be in it.
 
-    Raises `MemoryFormerError` for a task that it does not have.
+    Needs no model, so that a wrong name need not wait for one. Raises `MemoryFormerError` for a task that it
+    does not have.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager()
     unknown = [task for task in tasks if not manager.match_tasks([task])]
     if unknown:
         raise MemoryFormerError(f"lm-eval has no task {', '.join(unknown)}; `lm-eval ls tasks` lists them")
+    return manager
+
+
+def benchmarks(
+    model: nn.Module, tokenizer: Any, tasks: list[str], manager: Any, limit: int | None = None
+) -> dict[str, Any]:
+    """Tasks of lm-evaluation-harness, zero-shot: {task: {metric: value}}; `manager` is from `find_tasks`."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
     found = simple_evaluate(
         HFLM(pretrained=model, tokenizer=tokenizer), tasks=tasks, limit=limit, task_manager=manager
     )
