@@ -145,6 +145,27 @@ def test_a_checkpoint_of_other_settings_is_refused_and_a_damaged_one_named(tmp_p
     assert train(settings(tmp_path), bandits(4, 16), resume=False).updates == 6
 
 
+def updates_logged(folder: Path) -> list[int]:
+    return [json.loads(line)["update"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
+    train(settings(tmp_path), bandits(4, 16))
+
+    def killed(progress: Progress) -> None:
+        if progress.update == 2:  # before any checkpoint of its own
+            raise MemoryError
+
+    other = settings(tmp_path, lr=0.1)
+    with pytest.raises(MemoryError):
+        train(other, bandits(4, 16), resume=False, on_update=killed)
+    assert updates_logged(tmp_path) == [1, 2]
+    assert TrainConfig.from_toml(tmp_path / "config.toml") == other
+    seen: list[int] = []  # a restart finds no checkpoint, that of the first run neither
+    train(other, bandits(4, 16), on_update=lambda progress: seen.append(progress.update))
+    assert seen == updates_logged(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
 def star() -> tuple[OmniRL, dict[str, Tensor]]:
     torch.manual_seed(0)
     model = OmniRL(OmniRLConfig(3, ARMS, 16, 2, 2, layout="star")).eval()

@@ -73,8 +73,9 @@ def train(
     and perhaps `targets` (B, T, A), arrays or tensors; longer ones than `config.length(update)` are cut. By
     default they come from `omnirl.data.TaskStream(**config.data)`. With `resume` the run goes on from `out`
     and ends with the same bits as one that was never stopped (on a CPU); the batches already used are passed
-    over, by `batches.seek(update)` where there is such a method. SIGINT and SIGTERM write a checkpoint, then
-    do what they do.
+    over, by `batches.seek(update)` where there is such a method. Without `resume`, or where `out` has no
+    checkpoint, the run begins anew and replaces the checkpoint and metrics in `out`. SIGINT and SIGTERM write
+    a checkpoint, then do what they do.
 
     Raises `OmniRLError` for a config that does not fit the checkpoint or the batches, `TrainingError` after
     `max_bad_updates` updates in a row that are not finite.
@@ -111,8 +112,8 @@ class _Run:
         """Update until done; returns the seconds that took."""
         config, progress = self.config, self.progress
         begin = saved = time.monotonic()
-        if not (self.folder / METRICS).exists():
-            self._write((self.folder / "config.toml").write_text, config.to_toml())
+        if not progress.update:
+            self._write(self._begin_anew)
         while progress.update < config.updates:
             batch = self._batch(next(batches, None))
             self._update(batch)
@@ -244,6 +245,12 @@ class _Run:
     def _append(self, line: str) -> None:
         with (self.folder / METRICS).open("a") as stream:
             stream.write(line)
+
+    def _begin_anew(self) -> None:
+        """Leave nothing of an earlier run: its metrics would mix, a restart go on from its checkpoint."""
+        for name in (METRICS, LAST):
+            (self.folder / name).unlink(missing_ok=True)
+        (self.folder / "config.toml").write_text(self.config.to_toml())
 
     def _cut_metrics(self) -> None:
         """Drop what was logged after the checkpoint: it will be logged again."""
