@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from lmlab.tokenizers import train_tokenizer
 from memoryformer import MemoryFormerConfig, MemoryFormerForCausalLM, QuantizedMemoryLayer, flops, screen
@@ -93,6 +100,16 @@ def llama(folder: Path, tokenizer: Any) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder / "llama")
     tokenizer.save_pretrained(folder / "llama")
     return folder / "llama"
+
+
+@pytest.fixture(scope="module")
+def gpt2(folder: Path, tokenizer: Any) -> Path:
+    """A saved dense model that knows 64 positions and no more."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
+    tokenizer.save_pretrained(folder / "gpt2")
+    return folder / "gpt2"
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -337,6 +354,19 @@ def test_probe_tells_which_layers_could_be_replaced(llama: Path, capsys: pytest.
     table = printed(capsys, "probe", llama, "text.txt", *options, "--match", "*.down_proj")
     assert "model.layers.1.mlp.down_proj" in table
     assert "A Memory Layer is a new non-linear layer" in table
+
+
+def test_probe_and_eval_of_a_text_keep_to_the_model_s_positions(
+    gpt2: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64 of them, fewer than the 512 tokens that `probe` would take."""
+    options = ("--tokens", "1024", "--columns", "8", "--match", "*.c_fc")
+    found = json.loads(printed(capsys, "probe", gpt2, "text.txt", *options, "--json"))
+    assert [layer["name"] for layer in found["layers"]] == ["transformer.h.0.mlp.c_fc"]
+    scored = ("eval", gpt2, "--text", "text.txt", "--context-length")
+    printed(capsys, *scored, "64")
+    told = refused(capsys, *scored, "65")
+    assert "--context-length 65 is more than the model has positions for (max_position_embeddings 64)" in told
 
 
 def test_bench_prints_a_table_and_writes_json(

@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Checkpoint = Annotated[str, typer.Argument(metavar="CKPT", help="A saved model's folder or hub id.")]
 TextFile = Annotated[Path, typer.Argument(metavar="TEXT", help="A text file, UTF-8.")]
 Tokens = Annotated[int, typer.Option(help="Tokens taken of the text.", min=1)]
-Length = Annotated[int, typer.Option(help="Tokens in a sequence.", min=1)]
+Length = Annotated[int, typer.Option(help="Tokens in a sequence; at most the model's positions.", min=1)]
 Assignments = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads it at run time
     typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
@@ -103,6 +103,7 @@ def evaluate(
     model, tokenizer = load_model(checkpoint)
     measured: dict[str, Any] = {}
     if content is not None:
+        _check_context(model, context_length)
         measured["text"] = asdict(score_text(model, tokenizer, content, context_length or _longest(model)))
     if names:
         measured["tasks"] = benchmarks(model, tokenizer, names, manager, limit)
@@ -246,7 +247,7 @@ def probe(
     from memoryformer.texts import token_sequences
 
     loaded, tokenizer = load_model(model)
-    ids = token_sequences(text, tokenizer, tokens, length)
+    ids = token_sequences(text, tokenizer, tokens, min(length, _longest(loaded)))
     with screen.progress("fitting") as on_progress:
         found = fit(
             loaded,
@@ -342,9 +343,18 @@ def _check_output(output: Path, source: str) -> None:
     check_new_folder(output, "OUT")
 
 
+def _check_context(model: Any, tokens: int) -> None:
+    limit = _positions(model)
+    if limit is not None and tokens > limit:
+        raise MemoryFormerError(
+            f"--context-length {tokens} is more than the model has positions for (max_position_embeddings "
+            f"{limit}): ask for {limit} at most"
+        )
+
+
 def _check_room(model: Any, prompt_tokens: int, new_tokens: int) -> None:
     """The last new token is not read again, so it needs no position."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = _positions(model)
     if limit is None or prompt_tokens + new_tokens - 1 <= limit:
         return
     room = limit + 1 - prompt_tokens
@@ -356,7 +366,11 @@ def _check_room(model: Any, prompt_tokens: int, new_tokens: int) -> None:
 
 
 def _longest(model: Any) -> int:
-    return int(getattr(model.config, "max_position_embeddings", 2048))  # models without positions take any
+    return _positions(model) or 2048  # models without positions take any
+
+
+def _positions(model: Any) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)
 
 
 def _table_bytes(model: Any) -> int:
