@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from implicit_prime.errors import PrimeError, PrimeWarning
+from implicit_prime.errors import NoPromptPassesError, PrimeError, PrimeWarning
 from implicit_prime.refill import PromptStream, refill
 
 
@@ -142,8 +142,26 @@ def test_the_partial_batch_at_the_end_of_the_data_is_dropped() -> None:
     stream = PromptStream(10)
     everything = dict.fromkeys(range(10), 0.5)
     assert refill(stream, 8, rolled(everything), middle) is not None
-    assert refill(stream, 8, rolled(everything), middle) is None
+    with pytest.warns(PrimeWarning, match=r"last 2 prompts make no step: 2 of 2 .* 8 are wanted.*0\.5: 2"):
+        assert refill(stream, 8, rolled(everything), middle) is None
     assert stream.take(1) == []
+
+
+def test_data_that_ends_with_a_full_step_is_not_warned_of() -> None:
+    stream, everything = PromptStream(8), dict.fromkeys(range(8), 0.5)
+    assert refill(stream, 8, rolled(everything), middle) is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert refill(stream, 8, rolled(everything), middle) is None
+
+
+def test_data_that_ends_before_the_first_step_is_an_error_with_a_histogram() -> None:
+    """Fewer rows than a step wants, and rows that are too hard in fewer rounds than are allowed."""
+    with pytest.raises(NoPromptPassesError, match=r"before the first step .* 2 of 2 .* 1 round, and 8"):
+        refill(PromptStream(2), 8, rolled({0: 0.5, 1: 0.5}), middle, first=True)
+    hard = dict.fromkeys(range(10), 0.0)
+    with pytest.raises(NoPromptPassesError, match=r"0 of 10 .* 2 rounds, and 8 .*0: 10.*too hard"):
+        refill(PromptStream(10), 8, rolled(hard), middle, first=True)
 
 
 def test_rounds_without_one_good_prompt_are_an_error_with_a_histogram() -> None:

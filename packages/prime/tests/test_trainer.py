@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedToken
 from implicit_prime import checkpoint
 from implicit_prime.config import PrimeConfig
 from implicit_prime.core import loss_weights
-from implicit_prime.errors import PrimeError, PrimeWarning
+from implicit_prime.errors import NoPromptPassesError, PrimeError, PrimeWarning
 from implicit_prime.responses import Responses
 from implicit_prime.trainer import PrimeTrainer
 from implicit_prime.verifiers import VerifierResult
@@ -286,6 +287,20 @@ def test_changed_settings_are_told_when_a_run_goes_on(start: Start, tmp_path: Pa
 def test_the_end_of_the_data_ends_the_run(start: Start, tmp_path: Path) -> None:
     state = start(tmp_path, max_steps=None, accuracy_range=None).train()
     assert state.step == 4  # 12 prompts, 3 a step
+
+
+def test_data_that_makes_no_step_is_an_error_and_leaves_no_model(start: Start, tmp_path: Path) -> None:
+    trainer = start(tmp_path, max_steps=None, prompts_per_step=24, mini_batch_size=96)  # of 12 rows
+    with pytest.raises(NoPromptPassesError, match=r"of 12 prompts .* 24 are wanted"):
+        trainer.train()
+    assert not (tmp_path / "final").exists()
+
+
+def test_a_run_that_has_more_steps_than_asked_for_ends(start: Start, tmp_path: Path) -> None:
+    start(tmp_path, max_steps=2).train()
+    shorter = start(tmp_path, max_steps=1).steps(resume_from_checkpoint=True)
+    assert not list(islice(shorter, 1))
+    assert log(tmp_path)[-1]["step"] == 2
 
 
 def test_an_implicit_prm_brings_its_own_reference(

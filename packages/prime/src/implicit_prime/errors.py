@@ -6,7 +6,7 @@ class PrimeError(ValueError):
 
 
 class NoPromptPassesError(PrimeError):
-    """In all rounds of a step no prompt passed the filter: there is nothing to learn from."""
+    """Too few prompts passed the filter to make a step: in all its rounds, or in all the data of a run."""
 
 
 class MissingExtraError(PrimeError, ImportError):

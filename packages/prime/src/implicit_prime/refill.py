@@ -124,6 +124,8 @@ def refill(
     keep: Callable[[Sequence[GroupT]], Sequence[bool]],
     max_rounds: int = 16,
     multiple_of: int = 1,
+    *,
+    first: bool = False,
 ) -> Refilled[GroupT] | None:
     """Draw prompts and roll them out until `prompts` of them pass the filter; None when the data is over.
 
@@ -131,13 +133,15 @@ def refill(
     keep         groups -> whether each passes the filter
     max_rounds   calls of `roll_out` at most
     multiple_of  a step cut short keeps a multiple of this: the number of processes
+    first        whether it is the run's first step, without which the end of the data is an error
 
     The first round draws `prompts`, later ones as many as the pass rate so far asks for. Prompts that passed
     but are too many go back to the stream: the next step draws new responses to them. When the data ends, the
-    partial batch is dropped. When only the rounds end, the step is made of what there is, with a
+    partial batch is dropped, and when only the rounds end, the step is made of what there is, both with a
     `PrimeWarning`.
 
-    Raises `NoPromptPassesError`, with a histogram of the accuracies, if `max_rounds` rounds make no step.
+    Raises `NoPromptPassesError`, with a histogram of the accuracies, if `max_rounds` rounds make no step, and
+    if the data ends before the first one is full.
     """
     passed: list[GroupT] = []
     failed: list[GroupT] = []
@@ -145,6 +149,7 @@ def refill(
     while len(passed) < prompts and rounds < max_rounds:
         drawn = stream.take(_to_draw(prompts, len(passed), len(failed)))
         if not drawn:
+            _report_end(prompts, passed, failed, rounds, first)
             return None
         groups = roll_out(drawn)
         for group, passes in zip(groups, keep(groups), strict=True):
@@ -171,20 +176,52 @@ def _to_draw(prompts: int, passed: int, failed: int) -> int:
 def _report_shortfall(
     wanted: int, passed: Sequence[Group], failed: Sequence[Group], rounds: int, size: int
 ) -> None:
-    drawn = len(passed) + len(failed)
-    found = f"{len(passed)} of {drawn} prompts passed the filter in {rounds} rounds, and {wanted} are wanted"
-    accuracies = _histogram([group.accuracy for group in (*passed, *failed)])
+    found, accuracies = _found(wanted, passed, failed, rounds)
     if not size:
         raise NoPromptPassesError(
-            f"{found}. Mean outcomes of the prompts drawn: {accuracies}. Mostly 0: the task is too hard for "
-            "the policy, or the verifier does not read its answers. Mostly 1: too easy. Change the data, "
+            f"{found}. {accuracies}. {_READ_IT}. Change the data, "
             "widen accuracy_range, or raise num_generations or max_refill_rounds"
         )
     warnings.warn(
-        f"{found}: the step has {size}. Mean outcomes of the prompts drawn: {accuracies}. "
-        "More rounds: max_refill_rounds",
+        f"{found}: the step has {size}. {accuracies}. More rounds: max_refill_rounds",
         PrimeWarning,
         stacklevel=3,
+    )
+
+
+def _report_end(
+    wanted: int, passed: Sequence[Group], failed: Sequence[Group], rounds: int, first: bool
+) -> None:
+    if not rounds:  # the data was over with the step before
+        return
+    found, accuracies = _found(wanted, passed, failed, rounds)
+    if first:
+        raise NoPromptPassesError(
+            f"the data ended before the first step was full: {found}. {accuracies}. {_READ_IT}. Give more "
+            "data or num_train_epochs, lower prompts_per_step, or widen accuracy_range"
+        )
+    warnings.warn(
+        f"the data ended, and its last {len(passed) + len(failed)} prompts make no step: {found}. "
+        f"{accuracies}",
+        PrimeWarning,
+        stacklevel=3,
+    )
+
+
+_READ_IT = (
+    "Mostly 0: the task is too hard for the policy, or the verifier does not read its answers. Mostly 1: too "
+    "easy"
+)
+
+
+def _found(wanted: int, passed: Sequence[Group], failed: Sequence[Group], rounds: int) -> tuple[str, str]:
+    """How many prompts passed, and the accuracies of all that were drawn."""
+    drawn = len(passed) + len(failed)
+    accuracies = _histogram([group.accuracy for group in (*passed, *failed)])
+    return (
+        f"{len(passed)} of {drawn} prompts passed the filter in {rounds} round{'s' if rounds > 1 else ''}, "
+        f"and {wanted} are wanted",
+        f"Mean outcomes of the prompts drawn: {accuracies}",
     )
 
 

@@ -129,9 +129,10 @@ class PrimeTrainer:
 
         resume_from_checkpoint  a checkpoint, or True for the newest one, if there is one
 
-        Policy and PRM are saved in `output_dir`/final. Raises `PrimeError` where no step can be made, numbers
-        are not finite, a checkpoint cannot be written, another run holds `output_dir`, and for a folder
-        with checkpoints that are not resumed.
+        Policy and PRM are saved in `output_dir`/final; a checkpoint that has `max_steps` steps or more is
+        trained no further. Raises `PrimeError` where no step can be made (`NoPromptPassesError` where too few
+        prompts pass the filter), numbers are not finite, a checkpoint cannot be written, another run holds
+        `output_dir`, and for a folder with checkpoints that are not resumed.
         """
         for _ in self.steps(resume_from_checkpoint):
             pass
@@ -145,7 +146,7 @@ class PrimeTrainer:
             self._resume(resume_from_checkpoint)
             saved = self.state.step
             stopped = False
-            while not stopped and self.state.step != args.max_steps:
+            while not stopped and (args.max_steps is None or self.state.step < args.max_steps):
                 metrics = self._step()
                 if metrics is None:
                     break
@@ -202,6 +203,7 @@ class PrimeTrainer:
             self.collector.keep,
             args.max_refill_rounds,
             self.accelerator.num_processes,
+            first=self.state.step == 0,
         )
         self.engine.rest()
         return filled
