@@ -253,6 +253,24 @@ def test_a_missing_kernel_package_is_told_once(monkeypatch: pytest.MonkeyPatch) 
         backends._automatic.cache_clear()
 
 
+@pytest.mark.skipif("cpu" not in CPU_BACKENDS, reason="needs memoryformer-cpu")
+def test_an_instruction_set_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from memoryformer_cpu import native
+
+    monkeypatch.setattr(native, "library", native.library.__wrapped__)  # as in a process that starts
+    monkeypatch.setenv("MEMORYFORMER_CPU_ISA", "avx521")
+    caches = (backends._automatic, backends._installed, backends._backend)
+    try:
+        for cache in caches:
+            cache.cache_clear()
+        message = "MEMORYFORMER_CPU_ISA=avx521: this processor has portable"
+        with pytest.raises(MemoryFormerError, match=message):
+            MemoryLayer(8, 4, 4)(torch.zeros(1, 8))
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
 def test_a_backend_can_be_named_and_a_wrong_name_is_an_error() -> None:
     with backends.use("torch"):
         assert backends.name_for("cpu") == backends.name_for("cuda") == "torch"

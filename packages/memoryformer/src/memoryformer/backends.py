@@ -85,7 +85,10 @@ def _installed(name: str) -> bool:
         return False
     if name == "cpu":  # the compiled library may be missing, where there was no compiler
         available = getattr(importlib.import_module(package), "available", None)
-        return available is not None and bool(available())
+        try:
+            return available is not None and bool(available())
+        except ValueError as error:  # MEMORYFORMER_CPU_ISA names kernels that are not on this machine
+            raise MemoryFormerError(str(error)) from error
     return importlib.util.find_spec(f"{package}.raw") is not None
 
 
