@@ -20,6 +20,7 @@ from implicit_prime.refill import Refilled
 from implicit_prime.responses import PromptGroup
 from implicit_prime.trainer import PrimeTrainer
 from implicit_prm.logprobs import causal_log_probs
+from implicit_prm.pretrained import load_model
 
 pytestmark = pytest.mark.slow
 trl = pytest.importorskip("trl")
@@ -216,6 +217,28 @@ def test_a_resumed_run_goes_on_with_the_saved_prm(in_trl: Callable[..., Any], tm
         in_trl(tmp_path / "third", prime=prime, **settings).train(
             resume_from_checkpoint=str(tmp_path / "checkpoint-1")
         )
+
+
+def test_a_prm_that_is_an_adapter_loads_from_where_it_is_saved(
+    in_trl: Callable[..., Any], tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    peft = pytest.importorskip("peft")
+    tiny_llama().save_pretrained(tmp_path / "base")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    adapter = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+    settings: dict[str, Any] = {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "prime": {"accuracy_range": "none"},
+    }
+    trainer = in_trl(tmp_path / "run", model=model, peft_config=adapter, max_steps=1, **settings)
+    trainer.train()
+    trainer.save_prm(tmp_path / "prm")
+    trained = {name: x for name, x in weights(trainer.prm.model).items() if ".prm." in name}
+    assert any(x.abs().max() > 0 for name, x in trained.items() if "lora_B" in name)
+    for folder in (tmp_path / "prm", tmp_path / "run" / "checkpoint-1" / "prm"):
+        loaded = weights(load_model(str(folder)))
+        assert all(torch.equal(loaded[name.replace(".prm.", ".default.")], x) for name, x in trained.items())
 
 
 @pytest.mark.xfail(

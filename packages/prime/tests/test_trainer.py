@@ -23,6 +23,7 @@ from implicit_prime.responses import Responses
 from implicit_prime.trainer import PrimeTrainer
 from implicit_prime.verifiers import VerifierResult
 from implicit_prm import ImplicitPRM, ImplicitPRMError
+from implicit_prm.pretrained import load_model
 
 ROWS = [{"prompt": f"w{a} w{b}", "answer": a} for a in range(6) for b in range(2)]
 Start = Callable[..., PrimeTrainer]
@@ -356,10 +357,13 @@ def test_policy_prm_and_reference_share_one_model_by_adapters(
 ) -> None:
     peft = pytest.importorskip("peft")
 
+    tiny_llama().save_pretrained(tmp_path / "base")
+
     def adapted() -> Any:
         torch.manual_seed(0)
         return peft.get_peft_model(
-            tiny_llama(), peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+            LlamaForCausalLM.from_pretrained(tmp_path / "base"),
+            peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"]),
         )
 
     def named(model: Any, what: str) -> dict[str, Tensor]:
@@ -382,6 +386,10 @@ def test_policy_prm_and_reference_share_one_model_by_adapters(
     resumed = start(tmp_path / "parts", model=adapted(), max_steps=2, **settings)
     resumed.train(resume_from_checkpoint=True)
     assert same(weights(whole.model), weights(resumed.model))
+    # Both are models of their own in the folders of `save_model`; PEFT calls an only adapter "default".
+    for name, trained in (("policy", policy), ("prm", prm)):
+        loaded = named(load_model(str(tmp_path / "whole" / "final" / name)), "lora_")
+        assert same(loaded, {key.replace(".prm.", ".default."): x for key, x in trained.items()}), name
     # Whoever scores with it meets the PRM's adapter, though the policy's is the active one.
     row = [{"prompt_ids": [5, 6], "completion_ids": [7, 1]}]
     rewards = whole.prm.score(row, steps="token")[0].token_rewards

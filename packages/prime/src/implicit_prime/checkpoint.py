@@ -78,8 +78,17 @@ def save_weights(learner: Learner, folder: Path) -> None:
             cast(Any, base_model(model)).save_pretrained(folder, state_dict=whole)
     elif main and learner.adapter is not None:
         model.save_pretrained(folder, selected_adapters=[learner.adapter])
+        if learner.adapter != "default":
+            _move_up(folder / learner.adapter)
     elif main:
         model.save_pretrained(folder)
+
+
+def _move_up(folder: Path) -> None:
+    """Out of the folder that PEFT makes of an adapter's name; `from_pretrained` does not look into it."""
+    for path in folder.iterdir():
+        path.replace(folder.parent / path.name)
+    folder.rmdir()
 
 
 def load_weights(learner: Learner, folder: Path) -> None:
@@ -87,10 +96,8 @@ def load_weights(learner: Learner, folder: Path) -> None:
     if learner.adapter is not None:
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        inside = folder if learner.adapter == "default" else folder / learner.adapter
-        set_peft_model_state_dict(
-            learner.model, load_peft_weights(str(inside), device="cpu"), learner.adapter
-        )
+        found = load_peft_weights(str(folder), device="cpu")
+        set_peft_model_state_dict(learner.model, found, learner.adapter)
         return
     whole = load_model(str(folder)).state_dict()
     if is_sharded(learner.accelerator):
