@@ -26,7 +26,21 @@ SHAPES = {
     "smollm3": {"pad_token_id": 0},
     "gpt_neox": {"num_key_value_heads": None, "rotary_pct": 0.5},
     "olmo2": {},
+    "cohere": {"logit_scale": 1.0, "pad_token_id": 0},
+    "cohere2": {
+        "logit_scale": 1.0,
+        "pad_token_id": 0,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "sliding_window": 64,
+    },
+    "glm": {"head_dim": 32, "partial_rotary_factor": 0.5, "pad_token_id": 0},
+    "qwen3_next": {
+        "head_dim": 32,
+        "layer_types": ["full_attention", "full_attention"],
+        "mlp_only_layers": [0, 1],
+    },
 }
+NORM_LAST = {"nanochat": {"pad_token_id": 0}, "hunyuan_v1_dense": {"head_dim": 32, "pad_token_id": 0}}
 COMMON = {
     "vocab_size": 97,
     "hidden_size": 128,
@@ -42,7 +56,9 @@ COMMON = {
 
 def fresh(family="llama", seed=0, **changes):
     settings = {
-        key: value for key, value in {**COMMON, **SHAPES[family], **changes}.items() if value is not None
+        key: value
+        for key, value in {**COMMON, **(SHAPES | NORM_LAST)[family], **changes}.items()
+        if value is not None
     }
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings)).eval()
@@ -98,6 +114,57 @@ def test_folding_keeps_the_function(family, zeta):
     assert torch.allclose(logits(model, ids), before, atol=1e-4)
     fope.hf.fold_zero_phase(model, zeta)
     assert torch.allclose(logits(model, ids), before, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("llama", (False, 1)), ("cohere", (True, 1)), ("glm", (True, 1)), ("nanochat", (False, -1))],
+)
+def test_pairs_of_channels_are_the_family_s(family, kind, tmp_path):
+    ids, model = tokens(), fresh(family)
+    before = logits(model, ids)
+    fope.hf.convert_to_fope(model, train_length=64, init_gain=0.0, clip=False)
+    assert torch.allclose(logits(model, ids), before, atol=2e-5)
+    config = read(model.config).config
+    assert (config.interleaved, config.direction) == kind
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(fope.hf.from_pretrained(tmp_path).eval(), ids), logits(model, ids))
+
+
+def test_another_way_to_rotate_is_refused(monkeypatch):
+    model, ids = fresh("qwen2"), tokens()
+    family = sys.modules[type(rotating_layers(model)[0]).__module__]
+
+    def apply_rotary_pos_emb(q, k, cos, sin):
+        return q * cos, k * cos
+
+    apply_rotary_pos_emb.__module__ = family.__name__
+    monkeypatch.setattr(family, "apply_rotary_pos_emb", apply_rotary_pos_emb)
+    with pytest.raises(FopeError, match="Qwen2ForCausalLM turns queries and keys in a way"):
+        fope.hf.convert_to_fope(model, train_length=64)
+    monkeypatch.undo()
+    assert torch.equal(logits(model, ids), logits(fresh("qwen2"), ids))
+
+
+def test_layers_that_do_not_rotate_get_nothing():
+    model = fope.hf.convert_to_fope(fresh("cohere2"), train_length=20, zero_sin=1.0)
+    plain = fresh("cohere2")
+    whole, windowed = (layer.self_attn for layer in model.model.layers)
+    assert not hasattr(whole, "fope")
+    assert torch.equal(whole.q_proj.weight, plain.model.layers[0].self_attn.q_proj.weight)
+    assert not torch.equal(windowed.q_proj.weight, plain.model.layers[1].self_attn.q_proj.weight)
+
+
+def test_a_norm_after_the_rotation_is_not_folded():
+    model, ids = fresh("nanochat"), tokens()
+    before = logits(model, ids)
+    with pytest.raises(FopeError, match=r"NanoChatRMSNorm multiplies by neither .* zero_sin=0"):
+        fope.hf.convert_to_fope(model, train_length=20, zero_sin=1.0)
+    assert torch.equal(logits(model, ids), before)
+    model = fresh("hunyuan_v1_dense")
+    with pytest.raises(FopeError, match="normalizes queries and keys by query_layernorm, key_layernorm"):
+        fope.hf.convert_to_fope(model, train_length=20, zero_sin=1.0)
+    assert read(model.config) is None
 
 
 def test_preserve_is_zero_sin_0_folded_and_raw_padding_is_not():
@@ -300,8 +367,12 @@ def test_linear_scaling_is_fope_at_compressed_positions():
     ],
 )
 def test_impossible_scalings(change, message):
+    model, ids = fresh(), tokens()
+    before = logits(model, ids)
     with pytest.raises(FopeError, match=message):
-        fope.hf.convert_to_fope(fresh(), train_length=64, scaling=change)
+        fope.hf.convert_to_fope(model, train_length=64, scaling=change)
+    assert torch.equal(logits(model, ids), before)  # and not half converted
+    assert read(model.config) is None
 
 
 def test_converting_twice_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from fope.config import FopeConfig
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
 from fope.hf.config import StoredFope, model_shape, own_config, read, require, store
-from fope.hf.folding import fold_zero_phase
+from fope.hf.folding import check_foldable, fold_zero_phase
+from fope.hf.pairing import family_pairing
 from fope.hf.rotation import ADVICE, give_tables, patch_family, rotating_layers
 
 
@@ -34,7 +36,8 @@ def convert_to_fope(
     The model gets a config of its own: the object that it was made from stays as it was.
     `train_length` is the length it will be trained or fine-tuned at: frequencies without a full period in it
     are clipped. θ, head dimension and key-value heads are the model's; `options` are other settings of
-    `FopeConfig` (`clip=False`, `oversample=4`, ...). `per_layer=False` gives all layers the same
+    `FopeConfig` (`clip=False`, `oversample=4`, ...). Which channels turn together is found by turning a
+    vector as the family does, if `options` do not say it. `per_layer=False` gives all layers the same
     coefficients. `scaling` rescales the frequencies, {"type": "yarn", "factor": 16.0, ...} or {"type":
     "linear", ...}.
 
@@ -43,7 +46,8 @@ def convert_to_fope(
     without it, as in the released code, a pre-trained model is badly hurt.
 
     Raises `FopeError` for a model that has FoPE already (see `extend`), has another kind of scaled or no
-    rotary embedding, or whose rotation is another library's.
+    rotary embedding, whose rotation is another library's or of no kind that `FopeConfig` has, and for one to
+    be preserved whose norms or projections fope.hf does not know. The model is then as it was.
     """
     if read(model.config) is not None:
         raise FopeError(
@@ -59,11 +63,17 @@ def convert_to_fope(
     if getattr(model, "use_kernels", False):
         raise FopeError(f"the model uses hub kernels, whose cos and sin are shared by all heads: {ADVICE}")
     options |= {"train_length": train_length, "init_gain": init_gain, "zero_sin": zero_sin}
-    if preserve:
-        options["zero_sin"] = 0.0
-    config = FopeConfig.from_dict(model_shape(model.config) | options)
+    shape = model_shape(model.config)
+    for layer in rotating_layers(model):
+        patch_family(layer)
+    config = FopeConfig.from_dict(shape | family_pairing(model) | options)
+    if preserve and zero_sin:  # what cannot be done is told before anything is changed
+        check_foldable(model)
+        config = dataclasses.replace(config, zero_sin=0.0)
+    stored = StoredFope(config, seed, per_layer, scaling or {})
+    stored.bank()
     own_config(model)
-    attach(model, StoredFope(config, seed, per_layer, scaling or {}))
+    attach(model, stored)
     return fold_zero_phase(model, zero_sin) if preserve else model
 
 

@@ -49,22 +49,41 @@ class Deferred:
         return q, k
 
 
-def rotating_layers(model: PreTrainedModel) -> list[Any]:
-    """The attention modules that rotate, in the order of the layers. Raises `FopeError` if there are none."""
+# Families that leave the rotation out of some layers, without an attribute `use_rope` that says so.
+ROTATES: dict[str, Callable[[Any], bool]] = {
+    "AfmoeAttention": lambda attention: attention.is_local_attention,
+    "Cohere2Attention": lambda attention: attention.sliding_window is not None,
+    "Cohere2MoeAttention": lambda attention: attention.sliding_window is not None or attention.force_rope,
+    "Exaone4Attention": lambda attention: attention.sliding_window is None or attention.is_sliding,
+    "ExaoneMoeAttention": lambda attention: attention.sliding_window is None or attention.is_sliding,
+}
+
+
+def attention_layers(model: PreTrainedModel) -> list[Any]:
+    """The attention modules, in the order of the layers; none for a model of another build."""
     layers = getattr(model.base_model, "layers", ())
-    found = [
+    return [
         getattr(layer, name)
         for layer in layers
         for name in ("self_attn", "attention")
         if hasattr(layer, name)
     ]
-    found = [attention for attention in found if getattr(attention, "use_rope", True)]
-    if not found or not hasattr(model.base_model, "rotary_emb"):
+
+
+def rotating_layers(model: PreTrainedModel) -> list[Any]:
+    """The attention modules that rotate, in the order of the layers. Raises `FopeError` if there are none."""
+    found = [attention for attention in attention_layers(model) if _rotates(attention)]
+    if not found or getattr(model.base_model, "rotary_emb", None) is None:
         raise FopeError(
             f"{type(model).__name__} has no rotary embedding that fope.hf knows; it converts Llama-like "
             "models: layers with attention, and one rotary_emb for all"
         )
     return found
+
+
+def _rotates(attention: nn.Module) -> bool:
+    known = ROTATES.get(type(attention).__name__)
+    return known(attention) if known else getattr(attention, "use_rope", True)
 
 
 def patch_family(attention: nn.Module) -> None:
@@ -115,6 +134,8 @@ def give_tables(
             f"{family.__name__}.{FUNCTION} has been replaced since this model was converted, by a function "
             f"whose cos and sin are shared by all heads: {ADVICE}"
         )
+    if "position_embeddings" in kwargs and kwargs["position_embeddings"] is None:
+        return args, kwargs  # how some models tell a layer not to rotate
     positions = kwargs.get("position_ids")
     if positions is None:
         raise FopeError(f"{type(attention).__name__} was called without position_ids; FoPE needs them")
