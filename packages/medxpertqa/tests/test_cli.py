@@ -115,7 +115,7 @@ def test_more_than_5_percent_errors_are_listed_and_end_with_1(run, tmp_path):
     with StubServer(fails) as server:
         assert run(*command, "--base-url", server.base_url, "--protocol", "official-ao") == 1
     assert "Text-3: BadRequestError (HTTP 400): no" in run.err
-    assert "is not complete: 0 questions are missing, 1 replies are errors" in run.out
+    assert "is not complete: 0 replies are missing, 1 are errors" in run.out
     assert run("score", tmp_path) == 1
     assert run("score", tmp_path, "--errors", "exclude") == 1
 

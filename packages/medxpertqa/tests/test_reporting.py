@@ -74,7 +74,7 @@ def test_an_incomplete_run_and_another_protocol_are_remarked():
     partial, other = run("m", 6, n_expected=13), run("n", 6)
     other = score_records(other.records, name="n", protocol="evalscope")
     _, remarks = report_tables([partial, other], [summarize(partial), summarize(other)])
-    assert "m is not complete: 1 questions are missing, 0 replies are errors." in remarks
+    assert "m is not complete: 1 replies are missing, 0 are errors." in remarks
     assert any("differ in their protocol" in remark for remark in remarks)
 
 

@@ -120,7 +120,7 @@ def eval_(
 ) -> None:
     """Let a model answer the questions by a protocol, and show how it did.
 
-    Exits with 1 if questions are missing, or more than 5 % of the replies are errors. On Ctrl-C, or when it
+    Exits with 1 if replies are missing, or more than 5 % of the replies are errors. On Ctrl-C, or when it
     was killed, nothing that was answered is lost: the same command goes on.
     """
     from medxpertqa.engine.run_settings import read_run_settings

@@ -116,7 +116,7 @@ class Results:
 
     `name` is the model's, `protocol` how it was asked ("" if another harness does not say), `dataset` what
     (with the digest of the questions if known), `source` the file or folder it came from, `n_expected` how
-    many questions the run was to have (None: not known).
+    many replies the run was to have, one a question, epoch and order (None: not known).
     """
 
     records: tuple[Record, ...]

@@ -70,7 +70,8 @@ class Summary(Cell):
 
     `position` is None where the questions differ in their number of options. `consistency` is the share of
     questions that were answered with the same option text in every order of the options (None: one order).
-    `cost` is None where the price of any reply is unknown.
+    `n_missing` counts replies that the run was to have, one an epoch and order, and has not. `cost` is None
+    where the price of any reply is unknown.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Summary(Cell):
 
     @property
     def complete(self) -> bool:
-        """Whether every question was asked and at most 5 % of the replies are errors."""
+        """Whether no reply is missing and at most 5 % of the replies are errors."""
         return not self.n_missing and self.n_errors <= 0.05 * self.n_records
 
 
@@ -149,7 +150,6 @@ def summarize(
     answers = [results.answers[parser][place] for place in kept]
     whole = scores.whole()
     costs = [record.cost for record in records]
-    asked = {record.id for record in results.records}
     return Summary(
         **vars(whole),
         name=results.name,
@@ -172,7 +172,7 @@ def summarize(
         n_truncated=sum(record.stop_reason == "max_tokens" for record in records),
         n_filtered=sum(record.stop_reason == "content_filter" for record in records),
         n_empty=sum(record.status == "ok" and not record.response.strip() for record in records),
-        n_missing=max((results.n_expected or 0) - len(asked), 0),
+        n_missing=max((results.n_expected or 0) - results.n, 0),
         input_tokens=sum(record.input_tokens for record in records),
         output_tokens=sum(record.output_tokens for record in records),
         cost=None if None in costs else sum(cost for cost in costs if cost is not None),

@@ -12,6 +12,9 @@ from medxpertqa.results import Record
 
 Ablation = Literal["images", "stem"]
 
+NOT_ASKED = "not asked: "
+"""How the error in a log begins of a question that a stopped run kept back: it has no record."""
+
 
 @dataclass(frozen=True)
 class Asked:

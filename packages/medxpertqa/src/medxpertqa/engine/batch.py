@@ -271,7 +271,7 @@ def _results(
         dataset=described.dataset,
         digest=described.digest,
         source=str(run.log_dir),
-        n_expected=described.n_expected,
+        n_expected=len(run.asked) * run.epochs,
     )
 
 

@@ -20,7 +20,7 @@ DESCRIBED = "medxpertqa"
 """Where the metadata of a log of `inspect eval` says what was asked and how."""
 
 SCHEMA = 1
-_GROWS = ("n_expected",)  # the same run with another --limit is the same run
+_GROWS = ("n_expected", "asked")  # the same run with another --limit is the same run
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class RunDescription:
 
     `digest` is of the whole set of questions before any limit. `altered` holds the parameters of the request
     that differ from the protocol's, such as {"max_tokens": 96}. `demonstrations` is the digest of those of
-    few-shot.
+    few-shot. `n_expected` counts questions; `asked` has the keys (see `Asked`) of what was asked for last,
+    and is empty in a folder that was written before it was kept.
     """
 
     model: str
@@ -44,6 +45,12 @@ class RunDescription:
     shard: str = ""
     demonstrations: str = ""
     altered: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    asked: tuple[str, ...] = ()
+
+    @property
+    def n_replies(self) -> int:
+        """How many replies its questions have when all are answered."""
+        return self.n_expected * self.epochs * self.permute
 
     @property
     def how(self) -> str:
@@ -68,7 +75,8 @@ class RunDescription:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("schema") != SCHEMA:
                 raise DataError(f"{path} is of another version of medxpertqa; use another log folder")
-            return cls(**values | {"ablate": tuple(values["ablate"])})
+            lists = {"ablate": tuple(values["ablate"]), "asked": tuple(values.get("asked", ()))}
+            return cls(**values | lists)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise

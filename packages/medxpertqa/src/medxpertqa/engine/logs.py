@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medxpertqa.engine.asking import NOT_ASKED
 from medxpertqa.engine.description import DESCRIBED, FILE, RunDescription
 from medxpertqa.engine.running import request_settings
 from medxpertqa.errors import DataError, MissingExtraError
 from medxpertqa.parsing import NO_ANSWER, ParsedAnswer, ParserName
 from medxpertqa.protocols import get_protocol
-from medxpertqa.results import Record, Results
+from medxpertqa.results import Record, Results, check_once
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
 
 Answers = dict[ParserName, ParsedAnswer]
+Place = tuple[str, int]
+"""Key of a question (see `Asked`) and epoch."""
 
 _WORST_FIRST = ("content_filter", "max_tokens", "reasoning_only")
 
@@ -35,17 +38,26 @@ def read_logs(path: str | os.PathLike[str]) -> Results:
     A folder may be of `inspect eval` with one of this package's tasks, too.
     A question that was asked again after an error counts once, with the reply. Letters are those that were
     read when the options were at hand; `score_records(results.records, questions=...)` reads them anew.
-    Raises `DataError` for a folder without a run or with several different ones, `MissingExtraError`.
+    What was to be asked and was not is missing, and so are the parts of a sharded run that are not there.
+    Raises `DataError` for a folder without a run or with several different ones, for shards that are not of
+    one division or have a reply twice, `MissingExtraError`.
     """
     folders = sorted(file.parent for file in Path(path).rglob(FILE)) or [Path(path)]
     descriptions = [_described(folder) for folder in folders]
     first = descriptions[0]
     for folder, other in zip(folders, descriptions, strict=True):
-        if replace(other, shard="", n_expected=0) != replace(first, shard="", n_expected=0):
+        one, two = (replace(described, shard="", n_expected=0, asked=()) for described in (first, other))
+        if one != two:
             raise DataError(f"{folders[0]} and {folder} hold different runs; load each by itself")
-    found = [pair for folder in folders for pair in _latest(folder).values()]
+    n_lacking = 0 if folders == [Path(path)] else _n_lacking(descriptions, path)
+    runs = [_answered(folder) for folder in folders]
+    found = [pair for run in runs for pair in run.values()]
     if not found:
         raise DataError(f"{path}: no question has been answered yet")
+    try:
+        check_once(record for record, _ in found)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     parsers: tuple[ParserName, ...] = (first.parser, "robust")
     return Results(
         records=tuple(record for record, _ in found),
@@ -56,15 +68,39 @@ def read_logs(path: str | os.PathLike[str]) -> Results:
         dataset=first.dataset,
         digest=first.digest,
         source=str(path),
-        n_expected=sum(description.n_expected for description in descriptions),
+        n_expected=n_lacking + sum(map(_n_expected, descriptions, runs)),
     )
+
+
+def _n_expected(description: RunDescription, answered: Mapping[Place, object]) -> int:
+    """How many replies a folder is to have: those to what was asked for last, and others that are there."""
+    if not description.asked:
+        return max(description.n_replies, len(answered))
+    epochs = range(1, description.epochs + 1)
+    return len({(key, epoch) for key in description.asked for epoch in epochs} | answered.keys())
+
+
+def _n_lacking(descriptions: Sequence[RunDescription], path: str | os.PathLike[str]) -> int:
+    """How many replies the parts have whose folders are not there.
+
+    Each counts as the smallest that is there: the parts of a run differ by one question at most.
+    """
+    parts = {description.shard for description in descriptions}
+    if parts == {""}:
+        return 0
+    divisions = {shard.partition("/")[2] for shard in parts}
+    if len(divisions) > 1:
+        found = ", ".join(sorted(shard or "a whole run" for shard in parts))
+        raise DataError(f"{path} holds {found}, which are not the shards of one run; load each by itself")
+    n_here = len({int(shard.partition("/")[0]) for shard in parts})
+    return (int(divisions.pop()) - n_here) * min(description.n_replies for description in descriptions)
 
 
 @dataclass(frozen=True)
 class Progress:
     """The (key, epoch) of what a folder has replies for, and the US dollars they cost, as far as known."""
 
-    finished: frozenset[tuple[str, int]]
+    finished: frozenset[Place]
     spent: float
 
 
@@ -94,15 +130,25 @@ def _described_by_inspect(folder: Path) -> Iterator[RunDescription]:
             official = request_settings(get_protocol(about["protocol"]))
             asked = log.plan.config.model_dump(include=set(official), exclude_none=True)
             altered = {key: value for key, value in asked.items() if official[key] != value}
-            ablate = tuple(about["ablate"])
-            yield RunDescription(
-                **about | {"model": log.eval.model, "ablate": ablate, "altered": about["altered"] | altered}
-            )
+            told = {
+                "model": log.eval.model,
+                "epochs": log.eval.config.epochs or 1,
+                "ablate": tuple(about["ablate"]),
+                "altered": about["altered"] | altered,
+                "asked": tuple(about.get("asked", ())),
+            }
+            yield RunDescription(**about | told)
 
 
-def _latest(folder: Path) -> dict[tuple[str, int], tuple[Record, Answers]]:
+def _answered(folder: Path) -> dict[Place, tuple[Record, Answers]]:
+    """What has a record: not what a stopped run kept back."""
+    found = _latest(folder)
+    return {place: pair for place, pair in found.items() if not pair[0].error.startswith(NOT_ASKED)}
+
+
+def _latest(folder: Path) -> dict[Place, tuple[Record, Answers]]:
     """By (key, epoch) what was recorded last, a reply before an error."""
-    found: dict[tuple[str, int], tuple[Record, Answers]] = {}
+    found: dict[Place, tuple[Record, Answers]] = {}
     for sample in _samples(folder):
         place = (str(sample.id), sample.epoch)
         record = _record(sample)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,7 +15,7 @@ from medxpertqa.engine.asking import Ablation, Asked, asked_questions, shard_of
 from medxpertqa.engine.description import BATCH_FILE, RunDescription, sole_user
 from medxpertqa.engine.messages import Images
 from medxpertqa.engine.sources import check_images, image_source, shared_images
-from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError
+from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, MissingExtraError
 from medxpertqa.hub import question_digest
 from medxpertqa.protocols import Protocol, get_protocol
 from medxpertqa.questions import Question, check_questions
@@ -138,6 +139,7 @@ class EvalRun:
             shard=self.shard,
             demonstrations=question_digest(self.demonstrations) if self.demonstrations else "",
             altered=dict(sorted(changed.items())),
+            asked=tuple(self.asked),
         )
 
     def estimate(self) -> Estimate:
@@ -183,9 +185,12 @@ class EvalRun:
             description.write(folder)  # not earlier: a check that failed leaves the folder free
             if missing:
                 brake = Brake(self.cost_limit, before.spent)
-                self._ask(model, self.exam(brake))
+                self._ask(model, self.exam(brake, begun={key for key, _ in before.finished}))
                 if brake.reason and not logs.progress(folder).finished:
                     raise MedXpertQAError(f"no question was answered: {brake.reason}")
+                if brake.reason:
+                    message = f"{brake.reason}: after that nothing more was asked"
+                    warnings.warn(message, MedXpertQAWarning, stacklevel=2)
             return logs.read_logs(folder)
 
     def _wanted(self) -> list[tuple[str, int]]:
@@ -196,13 +201,20 @@ class EvalRun:
         """Raise `DataError` for an image that is missing, is none, or is too large for the provider."""
         check_images((asked.question for asked in self.asked.values()), self.image_source, self.model)
 
-    def exam(self, brake: Brake) -> Exam:
-        """What inspect-ai's solver and scorer are told."""
+    def exam(self, brake: Brake, begun: Set[str] = frozenset()) -> Exam:
+        """What inspect-ai's solver and scorer are told.
+
+        `begun` has the keys of what the folder has replies to. inspect-ai knows what it has by its number
+        alone and keeps of it what the task names: without them other questions would pass for answered ones,
+        or replace them.
+        """
         from medxpertqa.engine.solving import Exam
 
+        every = asked_questions(self.all_questions, self.permute, self.ablate) if begun else []
+        asked = self.asked | {question.key: question for question in every if question.key in begun}
         clusters = shared_images(self.all_questions, self.image_source)
         images = self.image_source or no_images
-        return Exam(self.rules, self.asked, images, brake, self.log_text, self.cache, clusters, self._at_once)
+        return Exam(self.rules, asked, images, brake, self.log_text, self.cache, clusters, self._at_once)
 
     def _open_model(self) -> Model:
         try:
@@ -291,9 +303,9 @@ def evaluate(
     name; `limit`, `sample_ids` and `shard` ("i/n") choose among the questions, `epochs` repeats each one,
     `permute` asks each with its options in that many cyclic orders, `ablate` takes away images or stem.
     `price` is US dollars for a million input and output tokens where inspect-ai does not know it; after
-    `cost_limit` US dollars nothing more is asked. `log_text` keeps the text of the questions in the logs.
-    `settings` are inspect-ai's (max_tokens, temperature, max_connections, ...); one that changes what the
-    protocol says is told in the results.
+    `cost_limit` US dollars nothing more is asked, which a warning tells; what was not asked has no record.
+    `log_text` keeps the text of the questions in the logs. `settings` are inspect-ai's (max_tokens,
+    temperature, max_connections, ...); one that changes what the protocol says is told in the results.
 
     Raises `MedXpertQAError` for settings, a model, a key or an endpoint that cannot work, and for a log
     folder with another run in it or in use; `DataError` for the questions and for images that are missing or

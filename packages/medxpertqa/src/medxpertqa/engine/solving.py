@@ -18,7 +18,7 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accurac
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import concurrency
 
-from medxpertqa.engine.asking import Asked
+from medxpertqa.engine.asking import NOT_ASKED, Asked
 from medxpertqa.engine.messages import Images, chat_messages
 from medxpertqa.errors import DataError
 from medxpertqa.parsing import ParserName, parse_answer
@@ -52,7 +52,7 @@ class Brake:
         if self.cost_limit is not None and self.spent >= self.cost_limit:
             self.reason = self.reason or f"the cost limit of ${self.cost_limit:g} is reached"
         if self.reason:
-            raise CallError(f"not asked: {self.reason}")
+            raise CallError(f"{NOT_ASKED}{self.reason}")
 
 
 @dataclass(frozen=True)

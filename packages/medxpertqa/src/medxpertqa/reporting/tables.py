@@ -308,7 +308,7 @@ def _remarks(summaries: Sequence[Summary]) -> list[str]:
     remarks = []
     for name, summary in zip(labels(summaries), summaries, strict=True):
         if not summary.complete:
-            problem = f"{summary.n_missing} questions are missing, {summary.n_errors} replies are errors"
+            problem = f"{summary.n_missing} replies are missing, {summary.n_errors} are errors"
             remarks.append(f"{name} is not complete: {problem}.")
         if summary.n_truncated:
             remarks.append(
