@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import memoryformer_triton as mt
-from memoryformer_triton import backend, gather, ops, reference
+from memoryformer_triton import backend, gather, hashing, ops, reference
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -140,7 +142,7 @@ def test_nan_makes_its_own_token_nan(tokens: int) -> None:
     tables=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
     bias=st.booleans(),
     score=st.sampled_from(["scaled", "softmax"]),
-    temperature=st.sampled_from([0.5, 1.0, 4.0]),
+    temperature=st.sampled_from([0.5, 0.7, 1.0, 4.0]),
     strided=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -162,7 +164,7 @@ def test_the_look_up_is_the_definition(**shape: Any) -> None:
     tables=st.sampled_from([torch.bfloat16, torch.float32]),
     bias=st.booleans(),
     score=st.sampled_from(["scaled", "softmax"]),
-    temperature=st.sampled_from([0.5, 1.0]),
+    temperature=st.sampled_from([0.5, 0.7, 1.0]),
     strided=st.booleans(),
     deterministic=st.booleans(),
     seed=st.integers(0, 1000),
@@ -177,6 +179,38 @@ def test_gradients_are_the_definition_s(deterministic: bool, **shape: Any) -> No
     for x, a, b in zip(leaves(given_), got, wanted, strict=True):
         assert a.dtype == x.dtype
         assert_close(a, b, 2 * max(TOLERANCE[x.dtype], TOLERANCE[shape["dtype"]]))
+
+
+class AsCompiled:
+    """A kernel whose numbers of Python's become float32, as in a compiled one; the interpreter keeps them."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*given_: Any, **known: Any) -> None:
+            rounded = [float(np.float32(x)) if isinstance(x, float) else x for x in given_]
+            self.kernel[grid](*rounded, **known)
+
+        return launch
+
+
+@pytest.mark.parametrize("score", ["scaled", "softmax"])
+@pytest.mark.parametrize("tokens", [5, gather.FEW_TOKENS + 1])
+def test_float64_is_divided_by_the_temperature_in_float64(
+    tokens: int, score: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((hashing, "hash_chunks"), (hashing, "input_grad"), (gather, "hash_lookup")):
+        monkeypatch.setattr(module, name, AsCompiled(getattr(module, name)))
+    given_ = learning(arguments(tokens=tokens, dtype=torch.float64, score=score, temperature=0.7))
+    y, wanted = mt.memory_lookup(**given_), expected(given_)
+    assert_close(y.detach(), wanted.detach(), 1e-13)
+    g = torch.randn_like(y)
+    pairs = zip(*(torch.autograd.grad(x, leaves(given_), g) for x in (y, wanted)), strict=True)
+    for a, b in pairs:
+        assert_close(a, b, 1e-13)
+    _, weights = mt.hash(given_["z"], score=score, temperature=0.7)
+    assert_close(weights, reference.hash_chunks(given_["z"], score, 0.7)[1], 1e-13)
 
 
 def test_embedding_bag_gives_the_same() -> None:

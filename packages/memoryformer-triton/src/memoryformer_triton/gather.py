@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from memoryformer_triton.backend import code_dtype, on_device, precision
-from memoryformer_triton.hashing import code_and_weight, launch_hash, log_of
+from memoryformer_triton.hashing import code_and_weight, divided, launch_hash, log_of
 from memoryformer_triton.tiles import lookup_tile, small_lookup_tile
 
 FEW_TOKENS = 64  # up to here one block a token; estimated, not measured
@@ -114,9 +114,10 @@ def launch(
     weights = z.new_empty((tokens, chunks), dtype=dtype)
     tile = small_lookup_tile(width)
     if tokens:
+        z, inverse = divided(z, temperature)
         with on_device(z):
             hash_lookup[(tokens, triton.cdiv(width, tile.columns))](
-                z, tables, *values, y, codes, weights, chunks, 1.0 / temperature, *steps,
+                z, tables, *values, y, codes, weights, chunks, inverse, *steps,
                 LOG=log_of(tau), SCALED=score == "scaled", **known,
                 BLOCK_K=tile.things, BLOCK_H=tile.columns, **tile.options,
             )  # fmt: skip

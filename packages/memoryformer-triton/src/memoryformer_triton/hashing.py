@@ -103,6 +103,15 @@ def log_of(tau: int) -> int:
     return max(1, (tau - 1).bit_length())
 
 
+def divided(z: Tensor, temperature: float) -> tuple[Tensor, float]:
+    """Return what a kernel is given for z/t: z, and the number that it multiplies by.
+
+    Triton compiles a number of Python's as float32, too coarse for float64, which is divided here.
+    """
+    inverse = 1.0 / temperature
+    return (z * inverse, 1.0) if z.dtype == torch.float64 and inverse != 1.0 else (z, inverse)
+
+
 def launch_hash(z: Tensor, score: str, temperature: float) -> tuple[Tensor, Tensor]:
     """Return codes [N, K], uint8 or int32, and weights [N, K], float32 or float64, of z [N, K, tau]."""
     dtype, acc = precision(z)
@@ -110,9 +119,10 @@ def launch_hash(z: Tensor, score: str, temperature: float) -> tuple[Tensor, Tens
     codes = z.new_empty(z.shape[:-1], dtype=code_dtype(tau))
     weights = z.new_empty(z.shape[:-1], dtype=dtype)
     if codes.numel():
+        z, inverse = divided(z, temperature)
         with on_device(z):
             hash_chunks[(triton.cdiv(codes.numel(), CHUNKS.things),)](
-                z.contiguous(), codes, weights, codes.numel(), 1.0 / temperature,
+                z.contiguous(), codes, weights, codes.numel(), inverse,
                 TAU=tau, LOG=log_of(tau), SCALED=score == "scaled", ACC=acc,
                 BLOCK=CHUNKS.things, **CHUNKS.options,
             )  # fmt: skip
@@ -124,10 +134,13 @@ def launch_input_grad(z: Tensor, q: Tensor, score: str, temperature: float) -> T
     dz = torch.empty_like(z, memory_format=torch.contiguous_format)
     if dz.numel():
         count, tau = q[0].numel(), z.shape[-1]
+        z, inverse = divided(z, temperature)
         with on_device(z):
             input_grad[(triton.cdiv(count, CHUNKS.things),)](
-                z.contiguous(), q, dz, count, 1.0 / temperature,
+                z.contiguous(), q, dz, count, inverse,
                 TAU=tau, LOG=log_of(tau), SCALED=score == "scaled",
                 ACC=precision(z)[1], PARTS=len(q), BLOCK=CHUNKS.things, **CHUNKS.options,
             )  # fmt: skip
+        if inverse != 1.0 / temperature:  # the kernel gave the slopes at z/t: the chain rule's factor is left
+            dz *= 1.0 / temperature
     return dz
