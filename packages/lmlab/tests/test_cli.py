@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,8 @@ def test_eval_of_a_saved_model(trained: Path, small_corpus: str, capsys: pytest.
     ("arguments", "message"),
     [
         (["corpus", "stats", "dox"], "there is no corpus 'dox'"),
+        (["corpus", "stats", "docs", "--vocab-size", "100"], "vocab_size 100 is below 257"),
+        (["corpus", "stats", "--vocab-size", "100"], "vocab_size 100 is below 257"),
         (["corpus", "stats", "file:none.txt"], "there is no file"),
         (["eval", "nowhere"], "nowhere holds no model: there is no nowhere/config.json"),
         (["eval", "nowhere", "--import", "no_such_module"], "--import no_such_module"),
@@ -150,6 +153,19 @@ def test_a_damaged_model_and_a_length_that_is_too_long(
     model = trained / "out" / "model"
     assert lmlab("eval", model, "--corpus", small_corpus, "--length", "999999") == 2
     assert "length 999999 is not between 2 and" in capsys.readouterr().err
+
+
+def test_a_tokenizer_without_an_end_of_text_cannot_pack(
+    trained: Path, small_corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(trained / "out" / "model", tmp_path / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["eos_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert lmlab("eval", model, "--corpus", small_corpus) == 2
+    captured = capsys.readouterr()
+    assert "lmlab: the tokenizer has no eos_token" in captured.err
+    assert "Traceback" not in captured.err
 
 
 def test_only_the_first_process_speaks(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from lmlab import CorpusError, TokenBlocks, documents, pack
+from lmlab.errors import SettingsError
 from lmlab.tokenizers import END_OF_TEXT, tokenizer_for
 
 
@@ -152,13 +153,15 @@ def test_text_shorter_than_a_block_is_an_error_with_both_numbers(
 
 
 def test_impossible_requests(small_corpus: str, tokenizer: PreTrainedTokenizerFast):
-    with pytest.raises(ValueError, match="context_length is 1"):
+    with pytest.raises(SettingsError, match="context_length is 1"):
         pack(small_corpus, "train", tokenizer, 1)
     with pytest.raises(CorpusError, match=r"no split 'heldout'; it has train, valid"):
         pack(small_corpus, "heldout", tokenizer, 32)
     without = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
-    with pytest.raises(ValueError, match="no eos_token"):
+    with pytest.raises(SettingsError, match="no eos_token"):
         pack(small_corpus, "train", without, 32)
+    with pytest.raises(SettingsError, match="ByT5Tokenizer is not a fast tokenizer"):
+        pack(small_corpus, "train", ByT5Tokenizer(), 32)
 
 
 def test_blank_documents_are_left_out(tmp_path: Path, empty_cache: Path, tokenizer: PreTrainedTokenizerFast):

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lmlab import tokenizers as laboratory
+from lmlab.errors import SettingsError
 from lmlab.tokenizers import (
     END_OF_TEXT,
     encode,
@@ -66,7 +67,7 @@ def test_one_special_token_begins_ends_and_pads(tokenizer: PreTrainedTokenizerFa
 def test_the_vocabulary_has_the_size_asked_for_or_what_the_text_gives(tokenizer: PreTrainedTokenizerFast):
     assert len(tokenizer) == 280
     assert len(train_tokenizer(["ab ab"], 300)) == 257 + 2  # "ab" and " ab" are all that repeats
-    with pytest.raises(ValueError, match=r"vocab_size 256 is below 257"):
+    with pytest.raises(SettingsError, match=r"vocab_size 256 is below 257"):
         train_tokenizer(TEXTS, 256)
 
 

@@ -85,6 +85,7 @@ def corpus_statistics(
     The tokenizer is trained on the corpus's own training text, or on docs where there is none.
     """
     from lmlab.corpora import CORPORA, find_corpus, stats
+    from lmlab.errors import SettingsError
     from lmlab.tokenizers import tokenizer_for
 
     rows = []
@@ -93,7 +94,7 @@ def corpus_statistics(
             trained_on = name if "train" in find_corpus(name).splits else "docs"
             found = stats(name, tokenizer_for(trained_on, vocab_size))
         except TenfoldError as error:
-            if names:
+            if names or isinstance(error, SettingsError):
                 raise
             _tell(f"{name}: {error}")
             continue

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmlab.cache import built_once, fingerprint
 from lmlab.corpora import Corpus, CorpusError, check_split, find_corpus
+from lmlab.errors import SettingsError
 from lmlab.tokenizers import encode, token_bytes, tokenizer_fingerprint
 
 _DOCUMENTS_A_BATCH = 1000
@@ -90,13 +91,13 @@ def pack(corpus: str, split: str, tokenizer: PreTrainedTokenizerBase, context_le
 
     Blank documents and the last, partial block are left out. The tokens are kept in the cache, one row for
     all context lengths.
-    Raises `CorpusError` if the text is shorter than a block, `ValueError` for a tokenizer without an end of
-    text.
+    Raises `CorpusError` if the text is shorter than a block, `SettingsError` for a tokenizer that has no end
+    of text or is not a fast one.
     """
     if context_length < 2:
-        raise ValueError(f"context_length is {context_length}; a block needs 2 tokens to predict anything")
+        raise SettingsError(f"context_length is {context_length}; a block needs 2 tokens to predict anything")
     if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no eos_token to end documents with; set tokenizer.eos_token")
+        raise SettingsError("the tokenizer has no eos_token to end documents with; set tokenizer.eos_token")
     found = find_corpus(corpus)
     check_split(found, split)
     key = fingerprint(found.key(), split, tokenizer_fingerprint(tokenizer), _FORMAT)

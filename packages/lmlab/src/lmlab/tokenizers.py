@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lmlab.cache import built_once, file_fingerprint, fingerprint
 from lmlab.corpora import check_split, find_corpus
+from lmlab.errors import SettingsError
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the 256 bytes and the end of text
@@ -30,12 +31,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """Train a byte-level BPE tokenizer with at most `vocab_size` entries, the same for the same texts.
 
     `<|endoftext|>` (id 0) begins and ends texts and pads. Texts in which fewer pairs repeat give a smaller
-    vocabulary: `len(tokenizer)` is its size. Raises `ValueError` for a `vocab_size` below 257.
+    vocabulary: `len(tokenizer)` is its size. Raises `SettingsError` for a `vocab_size` below 257.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise ValueError(
-            f"vocab_size {vocab_size} is below {SMALLEST_VOCABULARY}: the 256 bytes and {END_OF_TEXT}"
-        )
+    _check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -52,8 +50,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def tokenizer_for(corpus: str, vocab_size: int) -> PreTrainedTokenizerFast:
     """The tokenizer trained on a corpus's `train` split, kept in the cache.
 
-    At most `TRAINING_BYTES` of the text are used, taken evenly from all of it.
+    At most `TRAINING_BYTES` of the text are used, taken evenly from all of it. Raises `SettingsError` for a
+    `vocab_size` below 257, before anything is read.
     """
+    _check_vocab_size(vocab_size)
     found = find_corpus(corpus)
     check_split(found, "train")
     key = fingerprint(found.key(), vocab_size, tokenizers.__version__, file_fingerprint(Path(__file__)))
@@ -64,6 +64,13 @@ def tokenizer_for(corpus: str, vocab_size: int) -> PreTrainedTokenizerFast:
 
     folder = built_once("tokenizers", f"{corpus}-{vocab_size}", key, build)
     return _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+
+def _check_vocab_size(vocab_size: int) -> None:
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise SettingsError(
+            f"vocab_size {vocab_size} is below {SMALLEST_VOCABULARY}: the 256 bytes and {END_OF_TEXT}"
+        )
 
 
 def even_sample(texts: Iterable[str], most: int) -> Iterator[str]:
@@ -131,7 +138,7 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ValueError(
+        raise SettingsError(
             f"{type(tokenizer).__name__} is not a fast tokenizer; "
             "load one with AutoTokenizer.from_pretrained(..., use_fast=True)"
         )
