@@ -450,6 +450,10 @@ def test_flops_counts_what_reward_models_cost(
     assert costs["math-shepherd"]["ratio"] == costs["math-shepherd"]["total"] / costs["ce"]["total"] > 1
     labelled = write(tmp_path / "labelled.jsonl", [{**row, "label": n % 2} for n, row in enumerate(ROWS)])
     assert "dpo" in run(capsys, "flops", labelled, *flags)[0]
+    # One response a prompt, right and wrong ones among them: there are no pairs to train DPO on.
+    alone = [{**row, "prompt": f"{n} + 1 =", "label": n % 2} for n, row in enumerate(ROWS)]
+    found = json.loads(run(capsys, "flops", write(tmp_path / "alone.jsonl", alone), *flags, "--json")[0])
+    assert set(found) == {"ce", "math-shepherd"}
 
 
 def test_reproduce_runs_the_experiment_and_shows_its_claims(

@@ -122,4 +122,8 @@ def test_what_math_shepherd_is_expected_to_cost_is_what_such_completions_cost(mo
     # the only pair is of the first prompt
     assert costs["dpo"].training == 7 * measure_flops(model, reading_counts(lengths[:2]))
     assert costs["ce"].total == costs["ce"].collection + costs["ce"].training
-    assert set(compare_costs(model, encoded, [[0]] * 3)) == {"ce", "math-shepherd"}
+    for labels in (
+        None,
+        [1, 1, 0],
+    ):  # of the first prompt both are right, of the second its only one is wrong
+        assert set(compare_costs(model, encoded, [[0]] * 3, labels)) == {"ce", "math-shepherd"}

@@ -150,7 +150,7 @@ def flops(
 
     CE, DPO and Math-Shepherd, as in the paper's Figure 2. Tokens are counted, nothing is run. A completion of
     Math-Shepherd's is taken to be as long as the rest of its response; the reference reads the data once. DPO
-    needs labels, and trains on one-to-one pairs.
+    needs labels and trains on one-to-one pairs: it is left out where no prompt has right and wrong responses.
     """
     from implicit_prm.encoding import encode_rows
     from implicit_prm.flops import compare_costs
@@ -168,12 +168,11 @@ def flops(
         for row, one in zip(rows, encoded, strict=True)
     ]
     labels = [row.get("label") for row in rows]
-    has_both = None not in labels and len(set(labels)) > 1
     costs = compare_costs(
         without_weights(model),
         encoded,
         ends,
-        [float(label) for label in labels if label is not None] if has_both else None,
+        None if None in labels else [float(label) for label in labels if label is not None],
         completions=completions,
         epochs=epochs,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from implicit_prm.errors import ImplicitPRMError
-from implicit_prm.pairing import pair_indices
+from implicit_prm.pairing import has_contrast, pair_indices, right_responses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,15 +121,15 @@ def compare_costs(
     """What reward models cost on the same responses of a model: "ce", "dpo" and "math-shepherd" (Figure 2).
 
     step_ends    inclusive index of the last token of each response's steps
-    labels       whether the responses are right; without them there is no "dpo", which is trained on
-                 one-to-one pairs only
+    labels       whether the responses are right; without them, and where no prompt has both right and
+                 wrong responses, there is no "dpo", which is trained on one-to-one pairs only
 
     The responses have been written by the model itself, a prompt read once for all of its own. The implicit
     models' reference reads what they are trained on once. Math-Shepherd completes every step but the last
     `completions` times; a completion is taken to be as long as what the response itself goes on with.
     `annotate_steps` counts what it really takes.
 
-    Raises `ImplicitPRMError` where no prompt has both right and wrong responses, and as `measure_flops`.
+    Raises `ImplicitPRMError` for labels outside [0, 1], and as `measure_flops`.
     """
     prompts: dict[tuple[int, ...], list[int]] = defaultdict(list)
     completed, read = TokenCounts(), []
@@ -152,6 +152,7 @@ def compare_costs(
     if labels is not None:
         numbers = {ids: number for number, ids in enumerate(prompts)}
         groups = [numbers[response.prompt_ids] for response in responses]
-        costs["dpo"] = implicit([read[row] for row in pair_indices(labels, groups).ravel().tolist()])
+        if has_contrast(right_responses(labels), groups):
+            costs["dpo"] = implicit([read[row] for row in pair_indices(labels, groups).ravel().tolist()])
     costs["math-shepherd"] = Cost(collection + measure_flops(model, completed), trained(read))
     return costs

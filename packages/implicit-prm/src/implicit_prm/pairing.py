@@ -96,6 +96,11 @@ def members_by_group(groups: npt.ArrayLike, size: int) -> list[Integers]:
     return [parts[at].astype(np.int64) for at in np.argsort(first)] if size else []
 
 
+def has_contrast(right: npt.NDArray[np.bool_], groups: npt.ArrayLike) -> bool:
+    """Whether some prompt has both right and wrong responses; `right` and `groups` are [N]."""
+    return any(len(set(right[members])) == 2 for members in members_by_group(groups, len(right)))
+
+
 def no_contrast(right: npt.NDArray[np.bool_], groups: npt.ArrayLike, made: str) -> str:
     """What to say where no prompt has both kinds of response, with the counts."""
     prompts = members_by_group(groups, len(right))
