@@ -188,6 +188,15 @@ def test_match_comes_as_near_to_the_dense_count_as_units_allow(what, field, unit
         assert distance <= abs(parameters(neighbour, 32) - goal)
 
 
+def test_match_by_the_width_leaves_heads_of_a_width_of_their_own():
+    settings = MATCHED.to_diff_dict() | {"num_key_value_heads": 4}
+    settings.pop("model_type")
+    own = lpa.match(tf.Qwen3Config(**settings | {"head_dim": 64}), 32, what="width")
+    assert (own.hidden_size > 128, own.head_dim) == (True, 64)
+    shared = lpa.match(tf.Qwen3Config(**settings | {"head_dim": 32}), 32, what="width")
+    assert (shared.hidden_size > 128, shared.head_dim) == (True, shared.hidden_size // 4)
+
+
 def test_match_by_the_wider_ffn_is_within_a_thousandth():
     assert parameters(lpa.match(MATCHED, 32), 32) == pytest.approx(parameters(MATCHED, None), rel=1e-3)
 

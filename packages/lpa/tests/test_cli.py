@@ -1,11 +1,19 @@
 """The `lpa` command as a user meets it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 import lpa
 from lpa.cli import main
@@ -157,6 +165,8 @@ def test_train_eval_and_sweep(run_file: Path, tmp_path: Path, capsys: pytest.Cap
     ("arguments", "message"),
     [
         (("estimate", "nowhere/at/all"), "neither a preset"),
+        (("estimate", "T5"), "no causal language model for T5Config"),
+        (("estimate", "T5", "--rank", "8"), "no causal language model for T5Config"),
         (("estimate", "setting2-130m", "--rank", "half"), "neither a whole number nor a fraction"),
         (("estimate", "setting2-130m", "--rank", "700"), "saves nothing"),
         (("estimate", "setting2-130m", "--rank", "0"), "positive whole number"),
@@ -177,9 +187,76 @@ def test_mistakes_are_told_without_a_traceback(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"DENSE": str(saved), "OUT": str(tmp_path / "out")}
+    T5Config(num_layers=1).save_pretrained(tmp_path / "t5")
+    places = {"DENSE": str(saved), "OUT": str(tmp_path / "out"), "T5": str(tmp_path / "t5")}
     assert message in refused(capsys, *(places.get(word, word) for word in arguments))
     assert not (tmp_path / "out").exists()
+
+
+def without(saved: Path, *files: str) -> Path:
+    """The saved model without some of its files."""
+    for file in files:
+        (saved / file).unlink()
+    return saved
+
+
+def test_a_model_without_a_tokenizer_is_converted_and_merged_and_that_is_told(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense, low, merged = (
+        without(saved, "tokenizer.json", "tokenizer_config.json"),
+        tmp_path / "low",
+        tmp_path / "m",
+    )
+    for arguments in (
+        ("factorize", str(dense), "--rank", "8", "-o", str(low)),
+        ("merge", str(low), "-o", str(merged)),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code in (0, None)
+        assert "has no tokenizer, for the model's cannot be read" in capsys.readouterr().err
+    assert (merged / "model.safetensors").exists()
+    assert not (merged / "tokenizer.json").exists()
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 200)
+    told = refused(
+        capsys, "factorize", str(dense), "--rank", "8", "-o", str(tmp_path / "w"), "--calibration", str(text)
+    )
+    assert f"--calibration needs the tokenizer of {dense}" in told
+
+
+def test_merge_takes_the_tokenizer_of_a_hub_model_along(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed(capsys, "factorize", str(saved), "-o", str(tmp_path / "low"), "--rank", "8")
+    for auto in (AutoModelForCausalLM, AutoTokenizer):
+        read = auto.from_pretrained
+        monkeypatch.setattr(
+            auto, "from_pretrained", lambda name, read=read: read({"some/model": tmp_path / "low"}[name])
+        )
+    printed(capsys, "merge", "some/model", "-o", str(tmp_path / "merged"))
+    assert (tmp_path / "merged" / "tokenizer.json").read_text() == (saved / "tokenizer.json").read_text()
+
+
+def test_benchmarks_without_the_harness_say_what_to_install(
+    saved: Path, run_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    text = f"file:{run_file.with_name('text.txt')}"
+    command = ("eval", str(saved), "--corpus", text, "--context-length", "16", "--max-blocks", "1")
+    told = refused(capsys, *command, "--tasks", "arc_easy")
+    assert told.endswith("lpa: this needs lm_eval, which is not installed: pip install 'lpa[eval]'\n")
+
+
+def test_eval_with_a_tokenizer_without_an_end_of_text(
+    saved: Path, run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = json.loads((saved / "tokenizer_config.json").read_text())
+    del settings["eos_token"]
+    (saved / "tokenizer_config.json").write_text(json.dumps(settings))
+    told = refused(capsys, "eval", str(saved), "--corpus", f"file:{run_file.with_name('text.txt')}")
+    assert "lpa: the tokenizer has no eos_token" in told
 
 
 def test_ctrl_c_says_how_to_go_on(

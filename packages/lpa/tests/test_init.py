@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lpa import LowRankLinear
+from lpa import LowRankLinear, LPAError
 from lpa.init import initialize_factors
 
 N_IN, N_OUT, RANK, TOKENS = 512, 384, 128, 2048
@@ -62,6 +62,11 @@ def test_spectral_is_the_truncated_svd_of_the_dense_start():
 def test_spectral_without_a_dense_matrix_is_refused():
     with pytest.raises(ValueError, match="needs the dense matrix"):
         initialize_factors(torch.empty(2, 4), torch.empty(4, 2), "spectral")
+
+
+def test_an_unknown_init_is_named():
+    with pytest.raises(LPAError, match="init is 'xavier'; it may be 'torch'"):
+        LowRankLinear(4, 4, 2).reset_parameters("xavier")
 
 
 @pytest.mark.parametrize("init", ["torch", "matched", "hf"])

@@ -96,6 +96,14 @@ def test_an_impossible_rank_is_refused(rank):
         LowRankLinear(16, 8, rank)
 
 
+@pytest.mark.parametrize("init", ["xavier", "spectral"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_init_that_a_new_layer_cannot_have_is_refused(init, device):
+    message = rf"init is '{init}'; .* 'torch', 'hf' or 'matched' \('spectral' .*from_linear\)"
+    with pytest.raises(LPAError, match=message):
+        LowRankLinear(16, 8, 4, init=init, device=device)
+
+
 def test_a_layer_with_a_bottleneck_has_no_dense_form():
     layer = LowRankLinear(8, 8, 2, bottleneck="silu")
     x = torch.randn(3, 8)

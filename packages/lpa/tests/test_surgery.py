@@ -239,6 +239,8 @@ def test_share_down_gives_q_k_v_one_a(tiny_llama, token_ids):
     model = lpa.apply_lpa(tiny_llama(), LPAConfig(8, share_down=True))
     attention = model.model.layers[0].self_attn
     assert attention.q_proj.down is attention.k_proj.down is attention.v_proj.down
+    pattern = {r"o_proj": 4, r"layers\.1\.self_attn\.[qkv]_proj": 6}  # o, and other layers, may differ
+    model = lpa.apply_lpa(tiny_llama(), LPAConfig(8, rank_pattern=pattern, share_down=True))
     assert torch.isfinite(logits(model, token_ids)).all()
 
 
@@ -360,6 +362,40 @@ def test_a_model_without_attention_is_shown_what_it_has():
 def test_a_layer_that_does_not_exist_is_named(tiny_llama):
     with pytest.raises(LPAError, match=r"no matrix for the targets .* in the layers 7"):
         lpa.apply_lpa(tiny_llama(), LPAConfig(8, layers=(7,)))
+    with pytest.raises(LPAError, match=r"no matrix for the targets k, o, q, v in the layers 99\."):
+        lpa.apply_lpa(tiny_llama(), LPAConfig(8, layers=(0, 99)))
+
+
+def test_an_expression_that_finds_nothing_is_named_beside_targets_that_are_there(tiny_llama):
+    with pytest.raises(LPAError, match=r"no matrix for the targets self_atn\. Its matrices are: model\.l"):
+        lpa.apply_lpa(tiny_llama(), LPAConfig(8, targets=("q", r"mlp\.up_proj$", "self_atn")))
+
+
+def test_a_rank_pattern_that_finds_nothing_is_named(tiny_llama):
+    pattern = {r"\.0\..*q_proj": 12, "o_prj": 4, r"mlp\.up_proj": 4}
+    message = (
+        r"rank_pattern has 'o_prj', 'mlp.*up_proj', found in .* as \*: model\.layers\.\*\.self_attn\.q_proj, "
+    )
+    with pytest.raises(LPAError, match=message):
+        lpa.apply_lpa(tiny_llama(), LPAConfig(8, rank_pattern=pattern))
+    # One that stands behind another that is found first is not mistyped.
+    lpa.apply_lpa(tiny_llama(), LPAConfig(8, rank_pattern={"q_proj": 12, r"0\.self_attn\.q_proj": 4}))
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", {"rank": 0.25}),  # 8 of 32 for q, 4 of 16 for k and v
+        ("phi3", {"rank": 0.25}),
+        ("llama", {"rank": 8, "rank_pattern": {"v_proj": 4}}),
+        ("gpt2", {"rank": 8, "rank_pattern": {r"c_attn\.v$": 4}}),
+    ],
+)
+def test_one_a_for_q_k_v_cannot_have_several_ranks(family, config):
+    model = build(family)
+    with pytest.raises(RankError, match=r"share_down gives q, k and v one A.* has rank 8 and .* rank 4\."):
+        lpa.apply_lpa(model, LPAConfig(**config, share_down=True))
+    assert not lpa.is_lpa(model)
 
 
 def test_a_low_rank_model_is_not_changed_again(tiny_llama):

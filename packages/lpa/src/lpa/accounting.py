@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from lpa.architectures import dense_bias, matrix_shape, sites
 from lpa.config import ATTENTION_ROLES
@@ -53,8 +54,8 @@ class Cost:
 def estimate(model_or_config: nn.Module | PreTrainedConfig, seq_len: int) -> Cost:
     """Count the cost of a model (dense or low-rank, also on the meta device) or of a config.
 
-    Raises `LPAError` for a mixture of experts, whose arithmetic depends on the routing, and `ValueError` for
-    a `seq_len` below 1.
+    Raises `LPAError` for a mixture of experts, whose arithmetic depends on the routing, and for a config of
+    no causal language model; `ValueError` for a `seq_len` below 1.
     """
     if seq_len < 1:
         raise ValueError(f"seq_len is {seq_len}; it must be at least 1")
@@ -82,8 +83,18 @@ def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
         {key: value for key, value in config.to_dict().items() if key != "quantization_config"}
     )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(plain)
+        model = model_from_config(plain)
         return model if lpa is None else apply_lpa(model, lpa)
+
+
+def model_from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    """A new causal language model of that config. Raises `LPAError` if its family has none."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise LPAError(
+            f"transformers has no causal language model for {type(config).__name__}; LPA is a method for "
+            "decoders"
+        )
+    return AutoModelForCausalLM.from_config(config)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ need the model's config to say how.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +183,11 @@ def head_dim(model: nn.Module) -> int | None:
 
 def module_names(model: nn.Module) -> list[str]:
     """The different matrices of a model, layer numbers written as `*`, for messages."""
-    names = (name for name, module in model.named_modules() if is_matrix(module))
+    return without_layers(name for name, module in model.named_modules() if is_matrix(module))
+
+
+def without_layers(names: Iterable[str]) -> list[str]:
+    """The different names, layer numbers written as `*`."""
     return list(dict.fromkeys(_LAYER.sub(".*.", name) for name in names))
 
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from lpa import tables
 from lpa.errors import LPAError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ Assignments = Annotated[
 ]
 
 ATTENTION = "q,k,v,o"
+EXTRA_OF = dict.fromkeys(("lmlab", "tenfold", "matplotlib"), "reproduce") | {"lm_eval": "eval"}
 
 
 @app.command()
@@ -68,8 +69,8 @@ def estimate(
 def _described(model: str, rank: str | None, targets: str) -> Any:
     """A config, or a model on the meta device."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from lpa.accounting import model_from_config
     from lpa.recipes import presets
     from lpa.surgery import apply_lpa
 
@@ -79,7 +80,7 @@ def _described(model: str, rank: str | None, targets: str) -> Any:
         if rank is None:
             return presets[model].build()
         config = presets[model].config if model in presets else _read_config(model)
-        return apply_lpa(AutoModelForCausalLM.from_config(config), _lpa_config(rank, targets))
+        return apply_lpa(model_from_config(config), _lpa_config(rank, targets))
 
 
 @app.command()
@@ -102,7 +103,7 @@ def train(
     changes = [*(assignments or ()), *(() if rank is None else (f"apply.options.rank={_rank(rank)}",))]
     with _progress_bar("training") as on_progress:
         metrics = train_file(config, output, changes, resume=resume, on_progress=on_progress)
-    _show(metrics, as_json, _training_table)
+    _show(metrics, as_json, tables.training)
 
 
 @app.command()
@@ -119,7 +120,7 @@ def sweep(
     wanted = [_rank(rank) for rank in ranks.split(",")]
     with _progress_bar("training") as on_progress:
         rows = sweep_ranks(config, output, wanted, assignments or (), on_progress=on_progress)
-    _show(rows, as_json, _sweep_table)
+    _show(rows, as_json, tables.sweep)
     if not as_json:
         _console().print(f"Figure: {output / 'pareto.png'}", soft_wrap=True)
 
@@ -151,8 +152,6 @@ def factorize(
     as_json: AsJson = False,
 ) -> None:
     """Convert a trained dense model: the nearest factors by SVD, whitened where calibration text is given."""
-    from transformers import AutoTokenizer
-
     from lpa.calibration import text_batches
     from lpa.checkpoints import save_pretrained
     from lpa.config import LPAConfig
@@ -162,13 +161,15 @@ def factorize(
     if sum(choice is not None for choice in (rank, energy, budget)) != 1:
         _fail("give one of --rank, --energy and --budget")
     dense = _load(model, gguf_file)
+    tokenizer, missing = _tokenizer(model, gguf_file)
+    if calibration is not None and tokenizer is None:
+        _fail(f"--calibration needs the tokenizer of {model}: {missing}")
     names = tuple(targets.split(","))
     pattern = None
     if energy is not None:
         pattern = ranks_by_energy(dense, energy, names)
     elif budget is not None:
         pattern = ranks_by_budget(dense, budget, names)
-    tokenizer = AutoTokenizer.from_pretrained(model, **({"gguf_file": gguf_file} if gguf_file else {}))
     config = LPAConfig(
         rank=_rank(rank) if rank is not None else 1,
         targets=names,
@@ -181,7 +182,7 @@ def factorize(
         batches = text_batches(calibration, tokenizer, calibration_tokens)
         low = convert(dense, config, method="whitened", calibration=batches)
     save_pretrained(low, output)
-    tokenizer.save_pretrained(output)
+    _save_tokenizer(tokenizer, missing, output)
     _report_saved(low, output, as_json)
 
 
@@ -197,7 +198,6 @@ def merge(
 ) -> None:
     """Multiply the factors out: a plain model that loads without lpa (vLLM, llama.cpp)."""
     import torch
-    from transformers import AutoTokenizer
 
     from lpa.checkpoints import save_pretrained
     from lpa.surgery import merge as multiply
@@ -207,8 +207,7 @@ def merge(
         _fail(f"--dtype {dtype}: it may be float32, bfloat16 or float16")
     dense = multiply(_load(model), dtypes[dtype])
     save_pretrained(dense, output)
-    if (Path(model) / "tokenizer_config.json").exists():
-        AutoTokenizer.from_pretrained(model).save_pretrained(output)
+    _save_tokenizer(*_tokenizer(model), output)
     _report_saved(dense, output, as_json)
 
 
@@ -229,7 +228,7 @@ def evaluate(
 
     names = [task for task in tasks.split(",") if task]
     measured = evaluate_folder(model, corpus, context_length, max_blocks=max_blocks, tasks=names, limit=limit)
-    _show(measured, as_json, _evaluation_table)
+    _show(measured, as_json, tables.evaluation)
 
 
 @app.command()
@@ -256,6 +255,24 @@ def _load(model: str, gguf_file: str | None = None) -> Any:
         if isinstance(error, LPAError):
             raise
         raise LPAError(f"the model {model} cannot be loaded: {error}") from error
+
+
+def _tokenizer(model: str, gguf_file: str | None = None) -> tuple[Any, str]:
+    """The model's tokenizer, or None and why there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(model, **({"gguf_file": gguf_file} if gguf_file else {}))
+    except (OSError, ValueError) as error:
+        return None, str(error)
+    return found, ""
+
+
+def _save_tokenizer(tokenizer: Any, missing: str, output: Path) -> None:
+    if tokenizer is None:
+        _tell(f"lpa: {output} has no tokenizer, for the model's cannot be read: {missing}")
+    else:
+        tokenizer.save_pretrained(output)
 
 
 def _read_config(model: str) -> Any:
@@ -294,35 +311,6 @@ def _report_saved(model: Any, output: Path, as_json: bool) -> None:
     cost = count(model, 1)
     saved = {"output": str(output), "params": cost.params, "dense_params": cost.dense_params}
     _show(saved, as_json, lambda _: f"{output}: {cost.params:,} parameters (dense: {cost.dense_params:,})")
-
-
-def _training_table(metrics: Any) -> Table:
-    table = Table("training", "")
-    table.add_row("parameters", f"{metrics['parameters']:,}")
-    table.add_row("tokens a second", f"{metrics['tokens_per_second']:,.0f}")
-    for split, score in metrics["splits"].items():
-        table.add_row(f"perplexity, {split}", f"{score['ppl']:.2f}")
-    return table
-
-
-def _sweep_table(rows: Any) -> Table:
-    table = Table("rank", "parameters outside embeddings", "validation perplexity", "tokens a second")
-    for row in rows:
-        numbers = (f"{row['parameters_without_embeddings']:,}", f"{row['ppl']:.2f}")
-        table.add_row(str(row["rank"] or "dense"), *numbers, f"{row['tokens_per_second']:,.0f}")
-    return table
-
-
-def _evaluation_table(measured: Any) -> Table:
-    table = Table("measure", "value")
-    for split, score in measured["splits"].items():
-        table.add_row(f"perplexity, {split}", f"{score['ppl']:.2f}")
-        if score["bits_per_byte"] is not None:
-            table.add_row(f"bits per byte, {split}", f"{score['bits_per_byte']:.3f}")
-    for task, metrics in measured["tasks"].items():
-        for metric, value in metrics.items():
-            table.add_row(f"{task}, {metric}", f"{value:.4f}")
-    return table
 
 
 def _show(value: Any, as_json: bool, text: Callable[[Any], Any]) -> None:
@@ -380,11 +368,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LPAError as error:
         _tell(f"lpa: {error}")
         sys.exit(2)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("lmlab", "tenfold", "lm_eval", "matplotlib"):
+    except ImportError as error:
+        # lmlab's own error about lm-eval names lmlab's extra; its cause names the module, as others do.
+        cause = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
+        name = (cause.name or "").partition(".")[0]
+        if not isinstance(cause, ModuleNotFoundError) or name not in EXTRA_OF:
             raise
-        extra = "eval" if error.name == "lm_eval" else "reproduce"
-        _tell(f"lpa: this needs {error.name}, which is not installed: pip install 'lpa[{extra}]'")
+        _tell(f"lpa: this needs {name}, which is not installed: pip install 'lpa[{EXTRA_OF[name]}]'")
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"lpa: {error}")

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lpa.config import Init
+from lpa.errors import LPAError
 from lpa.svd import svd_factors
 
 HF_STD = 0.02  # transformers' `initializer_range`
@@ -37,7 +38,7 @@ def initialize_factors(
 
     `std` is that of the dense layer for "matched" (default: PyTorch's, 1/sqrt(3 n_in)) and of the factors for
     "hf" (default 0.02); `dense` (n_out, n_in) is the dense start, which "spectral" needs.
-    Raises `ValueError` for "spectral" without `dense`.
+    Raises `LPAError` for an `init` that there is not, and for "spectral" without `dense`.
     """
     rank, n_in = down.shape
     n_out = up.shape[0]
@@ -51,9 +52,11 @@ def initialize_factors(
         variance = std**2 if std is not None else 1 / (3 * n_in)
         nn.init.normal_(down, std=(variance * n_out / (rank * n_in)) ** 0.25, generator=generator)
         nn.init.normal_(up, std=(variance * n_in / (rank * n_out)) ** 0.25, generator=generator)
+    elif init != "spectral":
+        raise LPAError(f"init is {init!r}; it may be 'torch', 'hf', 'matched' or 'spectral'")
     else:
         if dense is None:
-            raise ValueError("init 'spectral' needs the dense matrix that it decomposes")
+            raise LPAError("init 'spectral' needs the dense matrix that it decomposes")
         for factor, value in zip((down, up), svd_factors(dense, rank), strict=True):
             factor.copy_(value)
 

@@ -25,9 +25,11 @@ class LowRankLinear(nn.Module):
     """y = B (A x + a) + b, with nothing between A and B (section 2; `bottleneck="silu"` is not LPA).
 
     x is (..., in_features), y (..., out_features). `down` holds A (rank, in_features) and a, `up` holds
-    B (out_features, rank) and b, both `nn.Linear`. W = B A is never formed in `forward`.
+    B (out_features, rank) and b, both `nn.Linear`. W = B A is never formed in `forward`. With `init=None` no
+    parameter has values yet: whoever makes the layer gives them.
 
-    Raises `RankError` for a rank that is not a whole number in 1..min(in_features, out_features).
+    Raises `RankError` for a rank that is not a whole number in 1..min(in_features, out_features), `LPAError`
+    for an `init` that there is not, and for "spectral", which starts from a dense layer: see `from_linear`.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class LowRankLinear(nn.Module):
         bias_down: bool = False,
         bias_up: bool = False,
         *,
-        init: Init = "torch",
+        init: Init | None = "torch",
         bottleneck: Literal["silu"] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -52,6 +54,11 @@ class LowRankLinear(nn.Module):
             )
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
         self.bottleneck = bottleneck
+        if init not in (None, "torch", "hf", "matched"):
+            raise LPAError(
+                f"init is {init!r}; a new layer's may be 'torch', 'hf' or 'matched' ('spectral' decomposes a "
+                "dense layer: LowRankLinear.from_linear)"
+            )
         device = device or torch.get_default_device()
         self.down = nn.utils.skip_init(
             nn.Linear, in_features, rank, bias=bias_down, device=device, dtype=dtype
@@ -61,7 +68,7 @@ class LowRankLinear(nn.Module):
         """Set where neighbours compute their A's together."""
         self.was_conv1d = False
         """Whether it stands for a transposed matrix (GPT-2); `merge` asks."""
-        if init != "spectral":  # which needs a dense matrix: `from_linear`
+        if init is not None:
             self.reset_parameters(init)
 
     def reset_parameters(
@@ -152,7 +159,7 @@ class LowRankLinear(nn.Module):
             linear.out_features,
             rank,
             bias_up=linear.bias is not None,
-            init="spectral",
+            init=None,
             device=linear.weight.device,
             dtype=linear.weight.dtype,
         )

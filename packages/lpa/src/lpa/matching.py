@@ -20,7 +20,8 @@ def match(
 
     What the attention saves at `rank` goes into a wider feed-forward layer ("ffn"), more layers ("layers"),
     or a larger hidden size with the same number of heads ("width"); as near to the dense count as whole units
-    allow. Raises `LPAError` for another `what`.
+    allow. Heads grow with the hidden size where they are hidden_size / num_attention_heads wide, and keep
+    a width of their own (Qwen3). Raises `LPAError` for another `what`.
     """
     if what not in ("ffn", "layers", "width"):
         raise LPAError(f"what is {what!r}; it may be 'ffn', 'layers' or 'width'")
@@ -48,8 +49,10 @@ def match(
 def _changed(config: PreTrainedConfig, field: str, value: int) -> PreTrainedConfig:
     changed = copy.deepcopy(config)
     setattr(changed, field, value)
-    if field == "hidden_size" and getattr(changed, "head_dim", None):
-        changed.head_dim = value // changed.num_attention_heads
+    if field == "hidden_size":
+        heads = config.num_attention_heads
+        if getattr(config, "head_dim", None) == config.hidden_size // heads:
+            changed.head_dim = value // heads
     if field == "num_hidden_layers" and getattr(changed, "layer_types", None):
         kinds = list(config.layer_types)
         changed.layer_types = [kinds[layer % len(kinds)] for layer in range(value)]

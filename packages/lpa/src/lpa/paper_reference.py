@@ -1,7 +1,8 @@
 """The paper's numbers, each with where it is from.
 
-None has been compared with the paper's tables yet: the full text was not at hand. Who has it at hand corrects
-them here and sets `verified`; documentation prints no number that is not.
+The abstract was read, and all of these stand in it; the claims take theirs from here. The full text was not at
+hand: no number of its tables is here, and none of these has been compared with them. Who has the tables
+corrects them here and sets `verified`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _ABSTRACT = "abstract of arXiv 2411.02063"
 
 @dataclass(frozen=True)
 class PaperNumber:
-    """A number of the paper; `verified` once somebody has found it in the paper's own text or tables."""
+    """A number of the paper; `verified` once somebody has compared it with the paper's tables."""
 
     statement: str
     value: float

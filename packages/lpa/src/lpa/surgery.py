@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
@@ -20,6 +21,7 @@ from lpa.architectures import (
     module_names,
     replace_module,
     sites,
+    without_layers,
 )
 from lpa.config import LPAConfig
 from lpa.errors import LPAError, LPAWarning, RankError
@@ -42,8 +44,9 @@ def apply_lpa(model: Model, config: LPAConfig, *, generator: torch.Generator | N
     layer stays, on B. Run it after `from_config`, whose initialisation is not run again on the new factors.
 
     Raises `RankError` for a rank that is impossible or, without `allow_expand`, at or above the break-even
-    rank n_in n_out / (n_in + n_out); `LPAError` for a model that is low-rank already or quantised, an
-    encoder-decoder model, or one in which a target is not found. Warns (`LPAWarning`) where the rank is below
+    rank n_in n_out / (n_in + n_out), or with `share_down` not the same for q, k and v; `LPAError` for a model
+    that is low-rank already or quantised, an encoder-decoder model, or one in which a target, a layer or
+    what a pattern means is not found. Warns (`LPAWarning`) where the rank is below
     the width of a head.
     """
     std = getattr(getattr(model, "config", None), "initializer_range", None)
@@ -65,6 +68,8 @@ def install(model: Model, config: LPAConfig, fill: Fill) -> Model:
     check_can_be_changed(model)
     targets = targeted_parts(model, config)
     ranks = {site.name: resolve_ranks(site, parts, config) for site, parts in targets.items()}
+    if config.share_down:
+        _check_equal_ranks(targets, ranks)
     _check_not_tied(model, targets)
     _warn_of_narrow_ranks(model, targets, ranks)
     for site in targets:
@@ -83,25 +88,43 @@ def install(model: Model, config: LPAConfig, fill: Fill) -> Model:
 def targeted_parts(model: nn.Module, config: LPAConfig) -> dict[Site, list[str]]:
     """The sites that `config` changes, each with the names of its parts that become low-rank.
 
-    Raises `LPAError` if nothing, or one of the roles or expressions, is not found.
+    Raises `LPAError` if one of the roles, expressions and layers is not found, or a pattern of
+    `rank_pattern` fits none of these parts.
     """
     found: dict[Site, list[str]] = {}
-    roles: set[str] = set()
     for site in sites(model):
         parts = [part for part, _ in site.parts if site.is_targeted(part, config)]
         if parts:
             found[site] = parts
-            roles |= {site.role_of(part) for part in parts}
-    missing = sorted(config.roles - roles)
-    if missing or not found:
-        wanted = ", ".join(missing or config.targets)
-        layers = f" in the layers {', '.join(map(str, config.layers))}" if config.layers is not None else ""
+    _check_all_found(model, config, found)
+    return found
+
+
+def _check_all_found(model: nn.Module, config: LPAConfig, found: Mapping[Site, list[str]]) -> None:
+    roles = {site.role_of(part) for site, parts in found.items() for part in parts}
+    names = [site.full_name(part) for site, parts in found.items() for part in parts]
+    missing = sorted(config.roles - roles) + _matching_none(config.expressions, names)
+    absent = set(config.layers or ()) - {site.layer for site in found} if config.roles else set()
+    if missing or absent:
+        wanted = ", ".join(missing or sorted(config.roles))
+        layers = config.layers if missing else sorted(absent)
+        where = f" in the layers {', '.join(map(str, layers))}" if layers else ""
         raise LPAError(
-            f"{type(model).__name__} has no matrix for the targets {wanted}{layers}. Its matrices are: "
+            f"{type(model).__name__} has no matrix for the targets {wanted}{where}. Its matrices are: "
             f"{', '.join(module_names(model))}. Name those you mean by a regular expression: "
             'LPAConfig(rank=..., targets=(r"attention\\.query$",))'
         )
-    return found
+    unused = _matching_none(config.rank_pattern or (), names)
+    if unused:
+        raise LPAError(
+            f"rank_pattern has {', '.join(map(repr, unused))}, found in the name of no matrix that is to be "
+            f"low-rank. These are, layer numbers as *: {', '.join(without_layers(names))}"
+        )
+
+
+def _matching_none(expressions: Iterable[str], names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return [one for one in expressions if not any(re.search(one, name) for name in names)]
 
 
 def resolve_ranks(site: Site, parts: list[str], config: LPAConfig) -> dict[str, int]:
@@ -122,6 +145,25 @@ def resolve_ranks(site: Site, parts: list[str], config: LPAConfig) -> dict[str, 
             )
         ranks[part] = rank
     return ranks
+
+
+def _check_equal_ranks(targets: Mapping[Site, list[str]], ranks: Mapping[str, Mapping[str, int]]) -> None:
+    """With `share_down` q, k and v of an attention have one A, so one rank."""
+    first: dict[str, tuple[str, int]] = {}
+    for site, parts in targets.items():
+        parent, _, own_name = site.name.rpartition(".")
+        attention = site.name if site.layout else parent
+        for part in parts:
+            if (part or own_name.removesuffix("_proj")) not in ("q", "k", "v"):
+                continue
+            name, rank = site.full_name(part), ranks[site.name][part]
+            other, shared = first.setdefault(attention, (name, rank))
+            if rank != shared:
+                raise RankError(
+                    f"share_down gives q, k and v one A, and so one rank; {other} has rank {shared} and "
+                    f"{name} rank {rank}. Give rank as a whole number (a fraction is one of each matrix's "
+                    "smaller side) and none of the three another by rank_pattern"
+                )
 
 
 def _low_rank(
@@ -156,7 +198,7 @@ def _layer(
         weight.shape[0],
         rank,
         bias_up=bias is not None,
-        init="spectral",  # no values yet: `fill` gives them
+        init=None,  # no values yet: `fill` gives them
         bottleneck=config.bottleneck,
         device=weight.device,
         dtype=weight.dtype,

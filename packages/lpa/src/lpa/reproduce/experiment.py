@@ -17,7 +17,7 @@ from lmlab import PreparedCorpus, TokenBlocks, prepare
 from lmlab.accounting import count_parameters
 from lmlab.evaluation import perplexity
 from lmlab.packing import pack
-from lmlab.training import TrainingConfig, train
+from lmlab.training import NonFiniteLossError, TrainingConfig, train
 from lpa.layers import LowRankLinear
 from lpa.reproduce.arms import ARMS, ATTENTION
 from lpa.reproduce.claims import CLAIMS
@@ -79,7 +79,10 @@ def _trial(config: ExperimentConfig, run: Run, arm: str, seed: int, learning_rat
 
 
 def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """Train one arm with one seed and learning rate; runs in a process of its own."""
+    """Train one arm with one seed and learning rate; runs in a process of its own.
+
+    Where training diverges the losses are infinite, so that no sweep chooses that rate, and the step is told.
+    """
     settings = trial.settings
     corpus = prepare(settings["corpus"], settings["vocab_size"], settings["context_length"])
     choice, test = halves(corpus.valid, settings["choice_blocks"], settings["test_blocks"])
@@ -90,21 +93,27 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
         **settings["training"]
         | {"learning_rate": settings["learning_rate"], "seed": trial.seed, "data_seed": trial.seed}
     )
-    outcome = train(
-        model,
-        corpus.train,
-        training,
-        valid_data=choice,
-        directory=context.checkpoint_dir,
-        on_evaluate=lambda step, entry: context.log(int(entry.pop("step")), **entry),
-        on_progress=context.progress,
-    )
-    late = [row["valid_loss"] for row in outcome.curve if row["step"] > training.max_steps / 2]
-    return {
-        "choice_loss": outcome.curve[-1]["valid_loss"],
-        "late_loss": float(np.mean(late)),
+    sizes = {
         "parameters": count_parameters(model),
         "block_parameters": count_parameters(model, embedding=False),
+    }
+    try:
+        outcome = train(
+            model,
+            corpus.train,
+            training,
+            valid_data=choice,
+            directory=context.checkpoint_dir,
+            on_evaluate=lambda step, entry: context.log(int(entry.pop("step")), **entry),
+            on_progress=context.progress,
+        )
+    except NonFiniteLossError as error:
+        lost = dict.fromkeys(("choice_loss", "late_loss", "test_ppl"), math.inf)
+        return sizes | lost | {"diverged_at_step": error.step}
+    late = [row["valid_loss"] for row in outcome.curve if row["step"] > training.max_steps / 2]
+    return sizes | {
+        "choice_loss": outcome.curve[-1]["valid_loss"],
+        "late_loss": float(np.mean(late)),
         "spectrum": attention_spectrum(model),
         "tokens_per_second": outcome.tokens_per_second,
         **final_perplexities(model, corpus, test, books=settings["books"]),
@@ -170,16 +179,20 @@ def quality_metrics(results: Mapping[str, list[dict[str, Any]]]) -> dict[str, Es
         if arm in results and other in results:
             pairs = list(zip(results[arm], results[other], strict=True))
             name = f"ratio_{_name(arm)}_to_{_name(other)}"
-            metrics[name] = Estimate.of([a["test_ppl"] / b["test_ppl"] for a, b in pairs])
-            metrics[f"late_{name}"] = Estimate.of(
-                [math.exp(a["late_loss"] - b["late_loss"]) for a, b in pairs]
-            )
+            metrics[name] = Estimate.of([_over(a["test_ppl"], b["test_ppl"]) for a, b in pairs])
+            late = [(math.exp(a["late_loss"]), math.exp(b["late_loss"])) for a, b in pairs]
+            metrics[f"late_{name}"] = Estimate.of([_over(a, b) for a, b in late])
             if all("books_ppl" in result for pair in pairs for result in pair):
                 metrics[f"books_{name}"] = Estimate.of([a["books_ppl"] / b["books_ppl"] for a, b in pairs])
     dense, lpa = metrics["block_parameters_dense"], metrics["block_parameters_lpa"]
     metrics["parameters_removed"] = 1 - float(lpa) / float(dense)  # type: ignore[arg-type]
     metrics |= initialisation_share(metrics)
     return metrics
+
+
+def _over(ppl: float, other: float) -> float:
+    """Their ratio; not a number, on which no claim is judged, where the other training diverged."""
+    return ppl / other if math.isfinite(other) else math.nan
 
 
 PAIRS = (
@@ -196,10 +209,11 @@ PAIRS = (
 def initialisation_share(metrics: Mapping[str, Estimate | float]) -> dict[str, float]:
     """How much of LPA's gain a smaller start alone gives: (dense - dense-scaled) / (dense - LPA) of mean PPL.
 
-    Empty where LPA does not gain, since there is then nothing to share out.
+    Empty where LPA does not gain, since there is then nothing to share out, or where one of them diverged.
     """
     dense, scaled, lpa = (metrics[f"test_ppl_{arm}"].mean for arm in ("dense", "dense_scaled", "lpa"))  # type: ignore[union-attr]
-    return {"initialisation_share": (dense - scaled) / (dense - lpa)} if lpa < dense else {}
+    shared = lpa < dense < math.inf and math.isfinite(scaled)
+    return {"initialisation_share": (dense - scaled) / (dense - lpa)} if shared else {}
 
 
 def time_metrics(timing: TimingConfig, run: Run) -> dict[str, Estimate | float]:

@@ -1,4 +1,7 @@
-"""The figures of the report: curves, perplexity against size, the sweep, step times, spectra."""
+"""The figures of the report: curves, perplexity against size, the sweep, step times, spectra.
+
+A training that diverged is in none of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from lpa.reproduce.arms import ARMS, ATTENTION
-from tenfold import Estimate, Figure, Records
+from tenfold import Estimate, Figure, Records, Trial
 from tenfold.figures import PALETTE, save, style
 
 if TYPE_CHECKING:
@@ -37,18 +40,22 @@ def curves(config: ExperimentConfig, rates: Mapping[str, float], records: Record
     canvas = Canvas(figsize=(9, 3.6), layout="constrained")
     by_tokens, by_seconds = canvas.subplots(1, 2, sharey=True)
     for arm in config.arms:
-        seeds = records.curves(arm, stage=stage(rates[arm]))
-        loss = np.array([curve["valid_loss"] for curve in seeds.values()])
-        tokens = next(iter(seeds.values()))["tokens"]
-        seconds = np.mean([curve["seconds"] for curve in seeds.values()], axis=0)
+        trained = {trial.seed for trial, _ in trained_at(rates[arm], arm, records)}
+        curves = records.curves(arm, stage=stage(rates[arm]))
+        seeds = [curve for seed, curve in curves.items() if seed in trained]
+        if not seeds:
+            continue
+        loss = np.array([curve["valid_loss"] for curve in seeds])
+        tokens = seeds[0]["tokens"]
+        seconds = np.mean([curve["seconds"] for curve in seeds], axis=0)
         for axes, x in ((by_tokens, tokens), (by_seconds, seconds)):
             axes.plot(x, loss.mean(0), color=COLOURS[arm], label=arm)
             axes.fill_between(x, loss.min(0), loss.max(0), color=COLOURS[arm], alpha=0.15, linewidth=0)
     by_tokens.set(xlabel="tokens", ylabel="validation loss (nats per token)")
     by_seconds.set(xlabel="training seconds, one core")
     by_seconds.legend()
-    lowest = min(line.get_ydata()[-1] for line in by_tokens.lines)
-    by_tokens.set_ylim(lowest - 0.1, lowest + 2.0)
+    if lasts := [line.get_ydata()[-1] for line in by_tokens.lines]:
+        by_tokens.set_ylim(min(lasts) - 0.1, min(lasts) + 2.0)
     caption = (
         "Validation loss of each arm at its best learning rate; line: mean over seeds, band: their range."
     )
@@ -60,7 +67,9 @@ def quality(config: ExperimentConfig, rates: Mapping[str, float], records: Recor
     canvas = Canvas(figsize=(7, 3.8), layout="constrained")
     axes = canvas.subplots()
     for arm in config.arms:
-        results = [r for t, r in records.results().items() if t.arm == arm and t.stage == stage(rates[arm])]
+        results = [result for _, result in trained_at(rates[arm], arm, records)]
+        if not results:
+            continue
         size = results[0]["block_parameters"] / 1e3
         ppl = [result["test_ppl"] for result in results]
         axes.plot([size] * len(ppl), ppl, "o", color=COLOURS[arm], alpha=0.45, markersize=5)
@@ -79,10 +88,13 @@ def sweep(config: ExperimentConfig, rates: Mapping[str, float], records: Records
     axes = canvas.subplots()
     for arm in config.arms:
         losses = {
-            t.settings["learning_rate"]: r["choice_loss"]
-            for t, r in records.results().items()
-            if t.arm == arm and t.seed == config.seeds[0]
+            rate: result["choice_loss"]
+            for rate in config.learning_rates
+            for trial, result in trained_at(rate, arm, records)
+            if trial.seed == config.seeds[0]
         }
+        if not losses:
+            continue
         points = sorted(losses.items())
         axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[arm], label=arm, markersize=4)
         axes.plot([rates[arm]], [losses[rates[arm]]], "o", color=COLOURS[arm], markersize=9, fillstyle="none")
@@ -127,11 +139,10 @@ def spectra(config: ExperimentConfig, rates: Mapping[str, float], records: Recor
     canvas = Canvas(figsize=(9, 2.8), layout="constrained")
     panels: list[Axes] = list(canvas.subplots(1, len(ATTENTION), sharey=True))
     for arm in ("dense", "dense-scaled", "lpa"):
-        spectrum = next(
-            r["spectrum"]
-            for t, r in records.results().items()
-            if (t.arm, t.seed, t.stage) == (arm, config.seeds[0], stage(rates[arm]))
-        )
+        trained = {trial.seed: result for trial, result in trained_at(rates[arm], arm, records)}
+        if config.seeds[0] not in trained:
+            continue
+        spectrum = trained[config.seeds[0]]["spectrum"]
         for axes, name in zip(panels, ATTENTION, strict=True):
             axes.plot(np.arange(1, len(spectrum[name]) + 1), spectrum[name], color=COLOURS[arm], label=arm)
             axes.set(title=name, yscale="log", ylim=(1e-3, 1.2), xlabel="index")
@@ -141,6 +152,15 @@ def spectra(config: ExperimentConfig, rates: Mapping[str, float], records: Recor
         "Singular values of the trained attention matrices (B A for LPA), averaged over layers, first seed."
     )
     return Figure(save(canvas, folder, "spectra"), caption)
+
+
+def trained_at(rate: float, arm: str, records: Records) -> list[tuple[Trial, dict[str, Any]]]:
+    """The trials of an arm at a rate, with their results; not those that diverged."""
+    return [
+        (trial, result)
+        for trial, result in records.results().items()
+        if (trial.arm, trial.stage) == (arm, stage(rate)) and "diverged_at_step" not in result
+    ]
 
 
 def stage(rate: float) -> str:
