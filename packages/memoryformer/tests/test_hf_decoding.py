@@ -128,6 +128,21 @@ def test_left_padding_and_an_end_token_are_those_of_generate(monkeypatch: pytest
     assert torch.equal(usual[0, :12], free[0, :12])
 
 
+@pytest.mark.parametrize("padding", [0, 4])
+def test_positions_of_the_caller_s_own_are_kept(padding: int) -> None:
+    """Spread by 3: a model with rotary positions then sees other distances."""
+    model, ids = build(), tokens(2, 9)
+    mask = torch.ones_like(ids)
+    mask[0, :padding] = 0
+    settings = {"attention_mask": mask, "max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    spread = 3 * torch.arange(9).expand(2, -1)
+    usual, lean = (
+        model.compile_decode(lean).generate(ids, **settings, position_ids=spread) for lean in (False, True)
+    )
+    assert torch.equal(usual, lean)
+    assert not torch.equal(usual, model.generate(ids, **settings))  # they do matter
+
+
 def test_changed_weights_are_seen_by_the_next_call() -> None:
     model, ids = build().compile_decode(), tokens(1, 9)
     before = model.generate(ids, max_new_tokens=20, do_sample=False)
@@ -163,6 +178,8 @@ def test_what_the_step_does_not_offer_goes_the_usual_way(monkeypatch: pytest.Mon
     own = DynamicCache()
     model.generate(ids, **common, past_key_values=own)
     assert own.get_seq_length() == 11  # the last token was not fed back
+    own_positions = torch.arange(9).expand(2, -1) + 30
+    assert model.generate(ids, **common, position_ids=own_positions).shape == (2, 12)
     model.set_attn_implementation("eager")
     assert model.generate(ids, **common).shape == (2, 12)
     model.set_attn_implementation("sdpa")

@@ -33,12 +33,14 @@ _HOMES = (
 )
 
 
-def is_possible(model: MemoryFormerForCausalLM, generation_config: Any, **call: Any) -> bool:
+def is_possible(
+    model: MemoryFormerForCausalLM, input_ids: Tensor, generation_config: Any, **call: Any
+) -> bool:
     """Whether the lean step gives what the modules would give for this `call` of `generate`.
 
     Not where more than tokens is asked for, where a cache is brought along, for an attention other than
-    "sdpa", or where the model has other modules or parameters than its own (adapters, shards), or hooks
-    (accelerate, statistics).
+    "sdpa", where the caller counts positions otherwise, or where the model has other modules or parameters
+    than its own (adapters, shards), or hooks (accelerate, statistics).
     """
     cache = call.get(caches.NAME)
     config = model.config
@@ -49,6 +51,7 @@ def is_possible(model: MemoryFormerForCausalLM, generation_config: Any, **call: 
         and generation_config.max_length is not None
         and call.get("use_cache", False)
         and call.get("inputs_embeds") is None
+        and _counts_tokens(call.get("position_ids"), call.get("attention_mask"), input_ids.shape[1])
         and type(cache) is DynamicCache
         and not getattr(cache, "_is_user_defined", False)
         and config._attn_implementation == "sdpa"
@@ -59,6 +62,18 @@ def is_possible(model: MemoryFormerForCausalLM, generation_config: Any, **call: 
         and all(type(values) in (Tensor, nn.Parameter) for values in model.parameters())
         and len({values.device for values in model.parameters()}) == 1
     )
+
+
+def _counts_tokens(positions: Tensor | None, mask: Tensor | None, length: int) -> bool:
+    """Whether the position of the next token is the number of tokens so far, less at most the padding."""
+    if positions is None:
+        return True
+    last = positions[:, -1]
+    return bool((last == length - 1).all() if _is_whole(mask) else (last < length).all())
+
+
+def _is_whole(mask: Tensor | None) -> bool:
+    return mask is None or bool(mask.all())
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -245,7 +260,7 @@ def _padding(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The mask (batch, 1, 1, max_length) and the next positions (batch,) of padded sequences, else None."""
     positions = model_kwargs.get("position_ids")
-    if mask is None or bool(mask.all()):
+    if mask is None or _is_whole(mask):
         return None, None
     whole = mask.new_ones(mask.shape[0], max_length, dtype=torch.bool)
     whole[:, : mask.shape[1]] = mask.bool()

@@ -282,16 +282,16 @@ class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
 
         The same tokens, several times faster for a small model on a CPU: what is saved is the overhead of
         Python and of the dispatcher. Greedy decoding and sampling, any batch, with left padding. Where the
-        step does not apply (beam search, `return_dict_in_generate`, a cache brought along, attention other
-        than "sdpa", hooks in the modules), `generate` does as ever. Nothing is compiled or kept, so the
-        weights may change between calls. `enabled=False` ends it.
+        step does not apply (beam search, `return_dict_in_generate`, a cache brought along, positions of one's
+        own, attention other than "sdpa", hooks in the modules), `generate` does as ever. Nothing is compiled
+        or kept, so the weights may change between calls. `enabled=False` ends it.
         """
         self._lean = enabled
         return self
 
     def _sample(self, input_ids: Any, synced_gpus: bool = False, **call: Any) -> Any:  # type: ignore[override]
         """What `generate` calls for greedy decoding and sampling."""
-        if self._lean and not synced_gpus and decoding.is_possible(self, **call):
+        if self._lean and not synced_gpus and decoding.is_possible(self, input_ids, **call):
             return decoding.sample(self, input_ids, **call)
         usual: Any = super()
         return usual._sample(input_ids, synced_gpus=synced_gpus, **call)
