@@ -40,8 +40,14 @@ def test_evalscope_reviews_become_records(tmp_path):
     assert [record.attributes["body_system"] for record in results.records] == [
         q.body_system for q in QUESTIONS
     ]
+    separated = review(QUESTIONS[0], "One line\u2028and another.\u0085 ANSWER: A")
+    file.write_text(json.dumps(separated, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_evalscope(file).records[0].response.startswith("One line\u2028and")
     file.write_text(json.dumps(rows[0]) + "\n{}\n")
     with pytest.raises(DataError, match="line 2"):
+        read_evalscope(file)
+    file.write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="cannot be read as JSON lines"):
         read_evalscope(file)
     with pytest.raises(DataError, match="no reviews"):
         read_evalscope(tmp_path / "elsewhere")

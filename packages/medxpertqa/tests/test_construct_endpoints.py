@@ -62,6 +62,11 @@ def test_a_failure_is_told_with_the_endpoint_and_without_the_key(reply, problem)
     assert KEY not in str(raised.value)
 
 
+def test_what_a_filter_left_of_a_reply_is_no_reply():
+    with StubServer(lambda payload: Reply("I cannot help with A.", finish_reason="content_filter")) as server:
+        assert model(server)(ASKED) == ""
+
+
 def test_a_remote_endpoint_needs_a_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(MedXpertQAError, match="set OPENAI_API_KEY"):

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 from pathlib import Path
@@ -83,6 +84,33 @@ def test_other_thresholds_cost_no_call(tmp_path):
         bank(), settings(ai={"basic": [LOCAL], "mixed": "keep"}, edit={"threshold": 0.99}), tmp_path, Says
     )
     assert (Says.calls, kept.new_calls) == (asked, 0)
+
+
+class Rewriter(Says):
+    """Says who it is, in a stem that passes the check."""
+
+    def __call__(self, messages, **parameters):
+        super().__call__(messages, **parameters)
+        stem = messages[0]["content"].partition("<data>\n")[2].partition("\n</data>")[0]
+        asked = stem.rpartition(". ")[2]
+        return f"{asked} As {self.name} tells it: {stem.removesuffix(asked)}"
+
+
+def test_other_thresholds_leave_every_question_its_rewriter(tmp_path):
+    def build(**stages):
+        models = [LOCAL | {"model": name} for name in ("anna", "berta")]
+        chosen = BuildSettings.model_validate({"rewrite": {"models": models}} | stages)
+        return run_pipeline(bank(), chosen, tmp_path, Rewriter)
+
+    whole = build()
+    assert whole.new_calls >= 8
+    texts = {q.id: q.stem for q in whole.questions}
+    assert [name for name in texts if "As berta tells" in texts[name]] == ["s-1", "s-3", "s-5", "s-7"]
+    thinned = build(human={"top_percent": {"hard": 100, "medium": 100, "easy": 10}})
+    assert 0 < len(thinned.questions) < 9
+    assert thinned.questions[0].id != "s-0"
+    assert thinned.new_calls == 0
+    assert all(texts[q.id] == q.stem for q in thinned.questions)
 
 
 def test_a_run_that_was_stopped_goes_on_and_asks_nothing_twice(tmp_path):
@@ -201,3 +229,50 @@ def test_the_command_builds_and_tells(tmp_path):
     assert "of 9 texts; threshold 0.8: 2\n" in told  # a text and its copy
     assert "too like another" in CliRunner().invoke(app, ["status", *out]).output
     assert "open 8" in CliRunner().invoke(app, ["review", *out, str(sheet)]).output
+
+
+def filled(path, decisions, without=None):
+    """The sheet that is there as a reviewer sends it back, in a file of its own."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["id"] != without]
+    made = path.with_name(f"{path.stem}-{len(list(path.parent.iterdir()))}.csv")
+    with made.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(row | decisions.get(row["id"], {}) for row in rows)
+    return str(made)
+
+
+def test_a_second_round_settles_what_the_first_left_open_and_keeps_what_it_settled(tmp_path):
+    out, sheet, again = tmp_path / "run", tmp_path / "sheet.csv", tmp_path / "open.csv"
+    lines = [json.dumps(i.question.to_record()) for i in bank()[:4]]
+    (tmp_path / "bank.jsonl").write_text("\n".join(lines))
+    (tmp_path / "c.toml").write_text("[rewrite]\n")  # its rule finds no second sentence: notes for people
+
+    def command(*arguments):
+        return CliRunner().invoke(app, [*map(str, arguments), "--out", str(out)])
+
+    command("run", tmp_path / "bank.jsonl", "--config", tmp_path / "c.toml", "--sheet", sheet)
+    accept, delete = {"decision": "accept"}, {"decision": "delete", "question errors": "formatting"}
+    fix = {"decision": "fix", "new stem": "Better?", "option errors": "unreasonable"}
+    first = filled(sheet, {"s-0": fix, "s-1": delete, "s-2": accept, "s-3": accept})
+    second = filled(sheet, {"s-0": fix, "s-1": delete, "s-2": delete})
+    told = command("review", first, second, "--open-sheet", again).output
+    assert "kept 1, deleted 1, open 2" in told
+    assert "question, formatting: 2\noption, unreasonable: 1\n" in told
+    with again.open(newline="", encoding="utf-8") as file:
+        shown = {row["id"]: row["to check"] for row in csv.DictReader(file)}
+    assert shown == {"s-2": "it is hardly rewritten", "s-3": "it is hardly rewritten"}
+
+    third, fourth = (filled(again, {"s-2": accept, "s-3": last}) for last in (delete, accept))
+    told = command("review", first, second, "+", third, fourth).output
+    assert "round 2: kappa" in told
+    assert "kept 2, deleted 1, open 1" in told
+    kept = [question.question for question in read_bank(out / "reviewed.jsonl")]
+    assert [(q.id, q.stem) for q in kept] == [("s-0", "Better?"), ("s-2", bank()[2].question.stem)]
+    third_round = [filled(again, {"s-3": accept}, without="s-2") for _ in range(2)]
+    told = command("review", first, second, "+", third, fourth, "+", *third_round).output
+    assert "kept 3, deleted 1, open 0" in told
+    settled = command("review", first, second, "+", first, second)
+    assert "s-0: column id: not among the questions under review" in str(settled.exception)
+    assert "a round has none" in str(command("review", first, "+").exception)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medxpertqa.cli_options import interruptible, tell
+from medxpertqa.errors import MedXpertQAError
 
 app = typer.Typer(help="Build a benchmark from a bank of your own.", no_args_is_help=True)
 _Bank = Annotated[Path, typer.Argument(help="JSON lines, a question each; see the README.")]
@@ -92,21 +92,47 @@ def status(out: _Folder) -> None:
 @app.command()
 def review(
     out: _Folder,
-    sheets: Annotated[list[Path], typer.Argument(help="Filled sheets, one a reviewer.")],
+    sheets: Annotated[
+        list[Path],
+        typer.Argument(help="Filled sheets, one a reviewer; a plus before those of the next round."),
+    ],
     open_sheet: Annotated[Path | None, typer.Option(help="Write what is open as a new sheet.")] = None,
 ) -> None:
-    """Apply what the reviewers agree on; writes reviewed.jsonl."""
-    from medxpertqa.construct.pipeline import read_bank
+    """Apply what the reviewers agree on, round by round; writes reviewed.jsonl.
+
+    A round is about what those before it left open: `review first.csv second.csv + third.csv fourth.csv`.
+    """
+    from medxpertqa.construct.pipeline import read_bank, read_notes
     from medxpertqa.construct.review import check_sheet_name, export_review, import_review
+    from medxpertqa.json_lines import write_json_lines
 
     if open_sheet:
         check_sheet_name(open_sheet)
+    rounds = _rounds(sheets)
+    notes = read_notes(out)
     questions = [item.question for item in read_bank(out / "questions.jsonl")]
-    decided = import_review(questions, {str(sheet): sheet for sheet in sheets})
-    lines = "".join(json.dumps(question.to_record()) + "\n" for question in decided.kept)
-    (out / "reviewed.jsonl").write_text(lines, encoding="utf-8")
+    decided = None
+    for number, some in enumerate(rounds, 1):
+        decided = import_review(questions, {str(sheet): sheet for sheet in some}, earlier=decided)
+        if found := decided.agreement:
+            typer.echo(f"round {number}: kappa {found.kappa:.3f}, alpha {found.alpha:.3f}")
+    assert decided is not None  # there is one round at least
+    write_json_lines(out / "reviewed.jsonl", [question.to_record() for question in decided.kept])
     typer.echo(f"kept {len(decided.kept)}, deleted {len(decided.deleted)}, open {len(decided.open)}")
-    if decided.agreement:
-        typer.echo(f"kappa {decided.agreement.kappa:.3f}, alpha {decided.agreement.alpha:.3f}")
+    for (place, kind), count in decided.errors.most_common():
+        typer.echo(f"{place}, {kind}: {count}")
     if open_sheet:
-        export_review([q for q in questions if q.id in decided.open], open_sheet)
+        export_review([q for q in questions if q.id in decided.open], open_sheet, notes)
+
+
+def _rounds(sheets: list[Path]) -> list[list[Path]]:
+    """The sheets between the pluses."""
+    rounds: list[list[Path]] = [[]]
+    for sheet in sheets:
+        if str(sheet) == "+":
+            rounds.append([])
+        else:
+            rounds[-1].append(sheet)
+    if not all(rounds):
+        raise MedXpertQAError("a plus stands between the sheets of two rounds; a round has none")
+    return rounds

@@ -1,8 +1,11 @@
-"""JSON lines of outside files; what is wrong in one is told with the number of its line."""
+"""JSON lines: read with what is wrong told by the number of its line, and written all or nothing."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from medxpertqa.errors import DataError
@@ -24,3 +27,10 @@ def read_json_lines(text: str) -> list[dict[str, Any]]:
             raise DataError(f"line {number} is no object")
         rows.append(row)
     return rows
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write an object a line; a file that is there stays whole until the new one is."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    os.replace(partial, path)

@@ -44,7 +44,13 @@ def read_evalscope(path: str | os.PathLike[str]) -> Results:
 
 
 def _records(file: Path) -> Iterator[Record]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")  # a reply may have what splitlines splits at
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as JSON lines: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             review: dict[str, Any] = json.loads(line)
             sample = review["sample_score"]

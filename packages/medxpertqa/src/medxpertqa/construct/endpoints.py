@@ -54,7 +54,9 @@ class EndpointModel:
             raise MedXpertQAError(
                 f"{problem}; what was answered is kept, and the same again goes on"
             ) from None
-        return str(reply.choices[0].message.content or "") if reply.choices else ""
+        if not reply.choices or reply.choices[0].finish_reason == "content_filter":
+            return ""  # what a filter leaves is no reply
+        return str(reply.choices[0].message.content or "")
 
 
 def _no_images(name: str) -> tuple[str, bytes]:

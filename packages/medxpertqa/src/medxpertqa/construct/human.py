@@ -137,12 +137,18 @@ def answer_shares(counts: Mapping[str, float], letters: str, min_responses: int 
     """Return the shares in the order of `letters`, or None with fewer than `min_responses` answers.
 
     Raises:
-        DataError: an answer to a letter that the question does not have, or a count below 0 or not finite.
+        DataError: an answer to a letter that the question does not have, a count below 0 or not finite, or
+            a sum between 0 and 1 that rounding shares to two decimals does not explain.
     """
     wrong = [x for x, count in counts.items() if x not in letters or not 0 <= count < math.inf]
     if wrong:
         raise DataError(f"answers {dict(counts)}: {wrong[0]!r} is no option, or its count is no count")
     total = sum(counts.values())
-    if total < max(min_responses, 1e-12):
+    rounding = 0.005 * len(letters)
+    if 0 < total < 1 - rounding:
+        raise DataError(
+            f"answers {dict(counts)}: their sum is {total:g}; give counts, or shares of all answers"
+        )
+    if total < max(min_responses - rounding, 1e-12):
         return None
     return [counts.get(letter, 0) / total for letter in letters]

@@ -6,8 +6,6 @@ Every stage decides anew on every run, which costs nothing: only a call that the
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from medxpertqa.construct.voting import Votes, ai_expert_filter
 from medxpertqa.errors import DataError
 from medxpertqa.field_types import check_types
 from medxpertqa.images import ImageStore
-from medxpertqa.json_lines import read_json_lines
+from medxpertqa.json_lines import read_json_lines, write_json_lines
 from medxpertqa.parsing import ParsedAnswer, parse_answer
 from medxpertqa.protocols import get_protocol
 from medxpertqa.questions import Question, check_questions
@@ -62,6 +60,20 @@ def read_decisions(folder: str | Path) -> list[Decision]:
         return [Decision(**row) for row in read_json_lines(file.read_text(encoding="utf-8"))]
     except (DataError, TypeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} has no decisions of a run ({error}); run `build run` again") from None
+
+
+def read_notes(folder: str | Path) -> dict[str, list[str]]:
+    """Read the notes for reviewers of the last finished run in a folder, by id; none if it kept none.
+
+    Raises `DataError` for a damaged file.
+    """
+    file = Path(folder) / "notes.jsonl"
+    if not file.exists():
+        return {}
+    try:
+        return {row["id"]: list(row["problems"]) for row in read_json_lines(file.read_text(encoding="utf-8"))}
+    except (DataError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} has no notes of a run ({error}); run `build run` again") from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def run_pipeline(
     open_model: Callable[[ModelSettings], ChatModel],
     images: ImageStore | None = None,
 ) -> Build:
-    """Run the stages that the settings have, and write questions.jsonl and decisions.jsonl into `folder`.
+    """Run the stages of the settings; write questions.jsonl, decisions.jsonl and notes.jsonl into `folder`.
 
     Stages that ask models have as many questions under way as their models take together. The ledger is
     calls.jsonl in the folder. `open_model` makes a model of its settings, for example
@@ -149,8 +161,10 @@ def run_pipeline(
             run.retention,
             run.edit_fences,
         )
-        _write(Path(folder) / "questions.jsonl", [q.to_record() for q in build.questions])
-        _write(Path(folder) / "decisions.jsonl", [vars(decision) for decision in build.decisions])
+        write_json_lines(Path(folder) / "questions.jsonl", [q.to_record() for q in build.questions])
+        write_json_lines(Path(folder) / "decisions.jsonl", [vars(decision) for decision in build.decisions])
+        notes = [{"id": name, "problems": problems} for name, problems in build.notes.items()]
+        write_json_lines(Path(folder) / "notes.jsonl", notes)
     return build
 
 
@@ -165,12 +179,6 @@ def _check_images(questions: Sequence[Question], images: ImageStore | None) -> N
         )
 
 
-def _write(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    os.replace(partial, path)
-
-
 class _Run:
     def __init__(
         self,
@@ -181,6 +189,8 @@ class _Run:
         images: ImageStore | None,
     ) -> None:
         self.items, self.settings, self.ledger, self.open_model = items, settings, ledger, open_model
+        # By the place in the bank, not among those left: other thresholds leave each its rewriter.
+        self.turns = {item.question.id: turn for turn, item in enumerate(items)}
         self.images = images
         self.funnel = [("collected", len(items))]
         self.decisions: list[Decision] = []
@@ -214,9 +224,8 @@ class _Run:
         if settings.rewrite:
             used = settings.rewrite.models
             models = [self.open_model(model) for model in used]
-            turns = {item.question.id: turn for turn, item in enumerate(self.items)}
             if models:
-                self._change("rewrite", lambda q: rewrite(q, models, ask, turns[q.id]), used)
+                self._change("rewrite", lambda q: rewrite(q, models, ask, self.turns[q.id]), used)
             else:
                 self._change("rewrite", rewrite_by_rule)
         if settings.expand:

@@ -94,45 +94,59 @@ class Decided:
 class Review:
     """What the sheets decide: questions that stay (with their fixes), ids deleted, ids still open.
 
-    `errors` counts what was found, by ("question" or "option", type), a question once a type. `agreement` is
-    None where no question has two decisions.
+    `findings` has the id, "question" or "option", and the type of each error that was found. `agreement` is
+    of this round's sheets, None where no question has two decisions.
     """
 
     kept: list[Question]
     deleted: list[str]
     open: list[str]
-    errors: Counter[tuple[str, str]]
+    findings: frozenset[tuple[str, str, str]]
     agreement: Agreement | None
 
+    @property
+    def errors(self) -> Counter[tuple[str, str]]:
+        """How many questions have an error, by ("question" or "option", type)."""
+        return Counter((place, kind) for _, place, kind in self.findings)
 
-def import_review(questions: Sequence[Question], sheets: Mapping[str, str | Path], needed: int = 2) -> Review:
-    """Read filled sheets, one a reviewer, and apply what at least `needed` of them agree on.
+
+def import_review(
+    questions: Sequence[Question],
+    sheets: Mapping[str, str | Path],
+    needed: int = 2,
+    earlier: Review | None = None,
+) -> Review:
+    """Read the filled sheets of one round, one a reviewer, and apply what at least `needed` of them agree on.
 
     A question is settled when `needed` reviewers decided and all decided the same (fixes: to the same text);
-    everything else stays open, for another round on a sheet of its own.
+    everything else stays open, for another round on a sheet of its own. `earlier` is the review of the rounds
+    before: what they settled stays so, and the sheets are about what they left open.
 
     Raises:
-        DataError: naming file, question and column, for an unknown id, decision or error type, an id twice,
-            a fix that changes nothing or makes no question.
+        DataError: naming file, question and column, for an unknown or settled id, an unknown decision or
+            error type, an id or a letter twice, a fix that changes nothing or makes no question.
     """
-    by_id = {question.id: question for question in questions}
-    read = {name: read_sheet(path, by_id) for name, path in sheets.items()}
-    kept, deleted, still_open = [], [], []
-    errors: Counter[tuple[str, str]] = Counter()
-    for name, question in by_id.items():
+    under_review = {q.id: q for q in questions if earlier is None or q.id in earlier.open}
+    read = {name: read_sheet(path, under_review) for name, path in sheets.items()}
+    settled = {question.id: question for question in earlier.kept} if earlier else {}
+    deleted = list(earlier.deleted) if earlier else []
+    still_open = []
+    findings = set(earlier.findings) if earlier else set()
+    for name, question in under_review.items():
         decided = [sheet[name] for sheet in read.values() if name in sheet]
-        errors.update({error for one in decided for error in one.errors})
+        findings |= {(name, *error) for one in decided for error in one.errors}
         same = all(one.decision == decided[0].decision and one.fixed == decided[0].fixed for one in decided)
         if len(decided) < needed or not same:
             still_open.append(name)
         elif decided[0].decision == "delete":
             deleted.append(name)
         else:
-            kept.append(decided[0].fixed or question)
+            settled[name] = decided[0].fixed or question
     decisions = {name: {q: one.decision for q, one in sheet.items()} for name, sheet in read.items()}
     pairs = Counter(name for sheet in read.values() for name in sheet)
     both = agreement(decisions) if any(count > 1 for count in pairs.values()) else None
-    return Review(kept, deleted, still_open, errors, both)
+    kept = [settled[question.id] for question in questions if question.id in settled]
+    return Review(kept, deleted, still_open, frozenset(findings), both)
 
 
 def read_sheet(path: str | Path, by_id: Mapping[str, Question]) -> dict[str, Decided]:
@@ -184,6 +198,8 @@ def _fixed(question: Question, cells: Mapping[str, str], where: str) -> Question
         if not all(texts):
             raise DataError(f"{where}: column new options: needed: all options, a line each, as 'A. text'")
         options = {match[1]: match[2] for match in texts if match}
+        if len(options) < len(texts):
+            raise DataError(f"{where}: column new options: a letter comes twice")
     try:
         fixed = replace(
             question,

@@ -125,7 +125,7 @@ def rewrite(
 ) -> Made:
     """Let a model rewrite the stem, accepted only by `validate_rewrite`; `turn` picks the model in rotation.
 
-    The paper uses two models and does not say which rewrote what: give each question its position as `turn`.
+    The paper uses two models and does not say which rewrote what: give each question its place in the bank.
     """
     model = models[turn % len(models)]
     message = {"role": "user", "content": _REWRITE.format(stem=question.stem)}
