@@ -10,6 +10,7 @@ import pytest
 
 from medxpertqa.cli import main
 from medxpertqa.errors import DataError
+from medxpertqa.leakage import edit_similarity, rouge_l
 from medxpertqa.memory import CausalMemory, audit_questions
 from medxpertqa.questions import Question
 
@@ -89,6 +90,8 @@ def test_a_text_beyond_the_context_and_one_of_one_token_are_refused(memory):
         memory.log_probabilities("a" * 100)
     with pytest.raises(DataError, match="1 tokens"):
         memory.log_probabilities("a")
+    with pytest.raises(DataError, match="tokens with 80 of a reply is longer than the model's context of 90"):
+        memory.audit_output(QUESTIONS[0], max_tokens=80)
 
 
 QUESTIONS = [
@@ -133,6 +136,11 @@ def test_an_audit_that_was_stopped_goes_on_and_does_nothing_twice(memory, tmp_pa
         audit_questions(rest, QUESTIONS, out, max_tokens=5)
     with pytest.raises(DataError, match="is an audit with stemmed False, not True; use another file"):
         audit_questions(rest, QUESTIONS, out, max_tokens=4, stemmed=True)
+    for changed in ({"stem": "Another case."}, {"explanation": "Another one."}):
+        other = [*QUESTIONS[:3], replace(QUESTIONS[3], **changed)]
+        with pytest.raises(DataError, match=r"is an audit of another text of s-3 \(original\); use another"):
+            audit_questions(rest, other, out, max_tokens=4)
+    assert rest.asked == 2
     out.write_text(out.read_text().replace('"model": ""', '"model": "another"'))
     with pytest.raises(DataError, match="is an audit with model 'another', not ''; use another file"):
         audit_questions(rest, QUESTIONS, out, max_tokens=4)
@@ -148,6 +156,24 @@ def test_rewritten_questions_are_paired_by_id(memory, tmp_path):
     after = [memory.audit_text(question.to_prompt_string()).perplexity for question in rewritten]
     assert change.after == pytest.approx(np.mean(after))
     assert change.n == 4
+    assert [name for name, found in audit.changes.items() if found.n == 4] == list(audit.changes)
+    measures = {
+        "perplexity of its own answer": lambda question, found: found.perplexity,
+        "ROUGE-L to the explanation": lambda question, found: rouge_l(found.output, question.explanation),
+        "edit similarity to the explanation": lambda question, found: edit_similarity(
+            found.output, question.explanation
+        ),
+    }
+    for name, measure in measures.items():
+        for asked, mean in ((QUESTIONS, audit.changes[name].before), (rewritten, audit.changes[name].after)):
+            values = [measure(question, memory.audit_output(question, max_tokens=4)) for question in asked]
+            assert mean == pytest.approx(np.mean(values)), name
+    plain = [replace(question, explanation="") for question in QUESTIONS]
+    unexplained = audit_questions(memory, plain, tmp_path / "c", rewritten=rewritten, max_tokens=4)
+    assert "perplexity of its own answer" in unexplained.changes
+    assert "ROUGE-L to the explanation" not in unexplained.changes
+    with pytest.raises(DataError, match=r"another text of s-0 \(rewritten\)"):
+        audit_questions(memory, QUESTIONS, tmp_path / "a", rewritten=QUESTIONS, max_tokens=4)
     with pytest.raises(DataError, match="s-0 is not among the rewritten"):
         audit_questions(memory, QUESTIONS, tmp_path / "b", rewritten=rewritten[1:])
 

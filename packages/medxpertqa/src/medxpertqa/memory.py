@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -113,8 +114,11 @@ class CausalMemory:
         )
 
     def audit_output(self, question: Question, max_tokens: int = 256) -> OutputAudit:
-        """Let the model go on after "question + Answer:" and measure its certainty (the paper's table 6)."""
-        ids = self._ids(question.to_prompt_string() + "\nAnswer:")
+        """Let the model go on after "question + Answer:" and measure its certainty (the paper's table 6).
+
+        Raises `DataError` if question and answer may be longer than the model's context.
+        """
+        ids = self._ids(question.to_prompt_string() + "\nAnswer:", max_tokens)
         written, log_probabilities = self._greedy(ids, max_tokens)
         return OutputAudit(
             self.tokenizer.decode(written, skip_special_tokens=True),
@@ -122,11 +126,13 @@ class CausalMemory:
             log10_inverse_probability(log_probabilities),
         )
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str, reply: int = 0) -> list[int]:
+        """The tokens of a text, behind which a reply of so many is to fit into the context."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        if limit and len(ids) > limit:
-            raise DataError(f"a text of {len(ids)} tokens is longer than the model's context of {limit}")
+        if limit and len(ids) + reply > limit:
+            what = f"a text of {len(ids)} tokens" + (f" with {reply} of a reply" if reply else "")
+            raise DataError(f"{what} is longer than the model's context of {limit}")
         return ids
 
     def _greedy(self, ids: Sequence[int], n: int) -> tuple[list[int], list[float]]:
@@ -182,11 +188,12 @@ def audit_questions(
 ) -> LeakageAudit:
     """Audit every question, and its rewritten form if there is one; a line of `out` (JSON lines) a question.
 
-    A number that is not finite is null there. What `out` has is not done again. `rewritten` must have the
-    same ids. `stemmed` takes ROUGE-L of stems (see `rouge_l`).
+    A number that is not finite is null there. What `out` has is not done again; each line has the SHA-256 of
+    what was audited. `rewritten` must have the same ids. `stemmed` takes ROUGE-L of stems (see `rouge_l`).
 
-    Raises `DataError` for ids that are not there, for a text longer than the model's context, and if `out` is
-    of another model or was made in another way; `MissingExtraError`.
+    Raises `DataError` for ids that are not there, for a text (with `max_tokens` of the model's own) longer
+    than the model's context, and if `out` is of another model or other texts, or was made in another way;
+    `MissingExtraError`.
     """
     other = {question.id: question for question in rewritten or ()}
     lacking = [question.id for question in questions if rewritten is not None and question.id not in other]
@@ -194,16 +201,17 @@ def audit_questions(
         raise DataError(f"{lacking[0]} is not among the rewritten questions")
     path = Path(out)
     how = {"model": memory.name, "max_tokens": max_tokens, "stemmed": stemmed}
-    done = _audited(path, how)
+    asked = {("original", q.id): q for q in questions}
+    asked |= {("rewritten", q.id): other[q.id] for q in questions if other}
+    done = _audited(path, how, {place: _sha256(question) for place, question in asked.items()})
     with path.open("a", encoding="utf-8") as file:
-        for kind, question in [("original", q) for q in questions] + [
-            ("rewritten", other[q.id]) for q in questions if other
-        ]:
-            if (kind, question.id) in done:
+        for (kind, name), question in asked.items():
+            if (kind, name) in done:
                 continue
             row = _audit(memory, question, max_tokens, stemmed)
-            done[kind, question.id] = row
-            file.write(json.dumps({"kind": kind, **how, **_plain(asdict(row))}, allow_nan=False) + "\n")
+            done[kind, name] = row
+            about = {"kind": kind, **how, "sha256": _sha256(question)}
+            file.write(json.dumps({**about, **_plain(asdict(row))}, allow_nan=False) + "\n")
             file.flush()
     rows = [done["original", question.id] for question in questions]
     again = [done["rewritten", question.id] for question in questions if other]
@@ -212,7 +220,10 @@ def audit_questions(
         measures: dict[str, Callable[[QuestionAudit], float]] = {
             "perplexity of the question": lambda row: row.text.perplexity,
             "n-grams continued exactly": lambda row: row.text.ngram_accuracy,
+            "perplexity of its own answer": lambda row: row.output.perplexity,
             "log10 of 1/P(own answer)": lambda row: row.output.log10_inverse_probability,
+            "ROUGE-L to the explanation": lambda row: _number(row.rouge_l),
+            "edit similarity to the explanation": lambda row: _number(row.edit_similarity),
         }
         for name, measure in measures.items():
             pairs = [(measure(a), measure(b)) for a, b in zip(rows, again, strict=True)]
@@ -220,6 +231,16 @@ def audit_questions(
             if len(whole) > 1:
                 changes[name] = paired_change([a for a, _ in whole], [b for _, b in whole])
     return LeakageAudit(rows, changes)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _sha256(question: Question) -> str:
+    """Of what the measures depend on: the question's text and its explanation."""
+    text = json.dumps([question.to_prompt_string(), question.explanation])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _audit(memory: CausalMemory, question: Question, max_tokens: int, stemmed: bool) -> QuestionAudit:
@@ -238,8 +259,13 @@ def _audit(memory: CausalMemory, question: Question, max_tokens: int, stemmed: b
     )
 
 
-def _audited(path: Path, how: Mapping[str, Any]) -> dict[tuple[str, str], QuestionAudit]:
-    """What an earlier call wrote in the same way; the half line of a killed one is cut off."""
+def _audited(
+    path: Path, how: Mapping[str, Any], hashes: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str], QuestionAudit]:
+    """What an earlier call wrote in the same way of the same texts; the half line of a killed one is cut off.
+
+    `hashes` has the SHA-256 of what is to be audited by kind and id.
+    """
     if not path.exists():
         return {}
     data = path.read_bytes()
@@ -252,9 +278,8 @@ def _audited(path: Path, how: Mapping[str, Any]) -> dict[tuple[str, str], Questi
             row = json.loads(line)
             other = [key for key, value in how.items() if row[key] != value]
             text, output = TextAudit(**_numbers(row["text"])), OutputAudit(**_numbers(row["output"]))
-            found[row["kind"], row["id"]] = QuestionAudit(
-                row["id"], text, output, row["rouge_l"], row["edit_similarity"]
-            )
+            place, sha256 = (row["kind"], row["id"]), row["sha256"]
+            found[place] = QuestionAudit(row["id"], text, output, row["rouge_l"], row["edit_similarity"])
         except (ValueError, KeyError, TypeError):
             raise DataError(
                 f"{path}, line {number} is no line of a leakage audit; use another file"
@@ -262,6 +287,10 @@ def _audited(path: Path, how: Mapping[str, Any]) -> dict[tuple[str, str], Questi
         if other:
             key = other[0]
             raise DataError(f"{path} is an audit with {key} {row[key]!r}, not {how[key]!r}; use another file")
+        if hashes.get(place, sha256) != sha256:
+            raise DataError(
+                f"{path} is an audit of another text of {place[1]} ({place[0]}); use another file"
+            )
     return found
 
 
