@@ -74,6 +74,19 @@ def test_an_image_that_is_missing_or_none_stops_the_run_before_anything_is_asked
     assert not any(sent_images(payload) for payload in requests)
 
 
+def test_demonstrations_show_their_images_or_lose_them_with_the_questions(run, tmp_path):
+    few = {"protocol": "few-shot", "demonstrations": QUESTIONS[5:7], "limit": 1}
+    with pytest.raises(DataError, match=r"MM-5: there is no image MM-5-a\.png"):
+        run(images=packed(tmp_path / "a.zip", {"MM-0-a.jpeg": IMAGES["MM-0-a.jpeg"]}), **few)
+    results, requests = run(images=packed(tmp_path / "b.zip", IMAGES), **few)
+    assert [record.status for record in results.records] == ["ok"]
+    names = [name for question in (*QUESTIONS[5:7], QUESTIONS[0]) for name in question.images]
+    assert [data for _, data in sent_images(requests[-1])] == [IMAGES[name] for name in names]
+    results, requests = run(ablate=["images"], log_dir=tmp_path / "blind", **few)
+    assert [record.status for record in results.records] == ["ok"]
+    assert not sent_images(requests[-1])
+
+
 def test_a_provider_that_takes_smaller_images_is_not_asked(run):
     large = ImageStore({"MM-0-a.jpeg": b"\xff\xd8\xff" + bytes(6 * 2**20)})
     with pytest.raises(DataError, match="6,291,459 bytes; the limit is 5,242,880"):

@@ -14,7 +14,7 @@ import pytest
 from medxpertqa import load_results, summarize
 from medxpertqa.engine.running import evaluate
 from medxpertqa.engine.stub_server import Reply, StubServer, prompt_text
-from medxpertqa.errors import MedXpertQAError
+from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
 from medxpertqa.questions import Question
 from medxpertqa.reporting.document import report
 from medxpertqa.reporting.tables import report_tables
@@ -62,6 +62,21 @@ def test_a_context_too_small_is_found_before_anything_is_asked(ask):
             ask(server)
         assert not server.requests
         assert ask(server, max_tokens=64).n == 3
+
+
+def test_the_context_is_that_of_the_model_that_is_asked(ask, tmp_path):
+    with StubServer(context={"small": 100, "m": 9000}) as server:
+        assert ask(server).n == 3
+    with StubServer(context={"large": 9000, "m": 100}) as server:
+        with pytest.raises(MedXpertQAError, match="context of 100 tokens"):
+            ask(server, log_dir=tmp_path / "other")
+        assert not server.requests
+
+
+def test_two_turns_that_might_not_fit_together_are_warned_of(ask):
+    said = "may fail in its second turn if its first reply comes near 2048"
+    with StubServer(context=3000) as server, pytest.warns(MedXpertQAWarning, match=said):
+        assert ask(server, protocol="official-cot").n == 3
 
 
 def test_replies_cut_off_refused_or_without_an_answer_are_counted_and_shown(ask, tmp_path):

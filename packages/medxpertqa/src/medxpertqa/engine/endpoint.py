@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from medxpertqa.engine.solving import told
-from medxpertqa.errors import MedXpertQAError
+from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
 
 if TYPE_CHECKING:
     from inspect_ai.model import Model
@@ -57,11 +58,12 @@ def price_of(model: Model) -> tuple[float, float] | None:
     return (known.cost.input, known.cost.output) if known and known.cost else None
 
 
-def check_endpoint(model: Model, longest: int, max_tokens: int) -> None:
+def check_endpoint(model: Model, longest: int, max_tokens: int, turns: int = 1) -> None:
     """Raise `MedXpertQAError` if an OpenAI-compatible endpoint is not there, refuses the key or is too small.
 
-    `longest` is the number of characters of the longest request, `max_tokens` what its reply may have. Other
-    providers are not looked at; an endpoint that does not tell its context is taken to be large enough.
+    `longest` is the number of characters of the longest request, `max_tokens` what its reply may have. Warns
+    if the replies of all `turns` might not fit together, each as long as allowed. Other providers are not
+    looked at; an endpoint that does not tell the context of the model is taken to be large enough.
     """
     from openai import APIConnectionError, APIStatusError, OpenAI
 
@@ -77,14 +79,27 @@ def check_endpoint(model: Model, longest: int, max_tokens: int) -> None:
         if error.status_code in (401, 403):
             raise MedXpertQAError(f"{base_url} refuses the key: {told(error, key)}") from None
         return  # not every endpoint lists its models
-    limits = [getattr(entry, "max_model_len", None) for entry in served]
-    limit = min((limit for limit in limits if limit), default=None)
-    if limit is not None and longest / CHARACTERS_PER_TOKEN + max_tokens > limit:
+    limit = _context(served, getattr(model.api, "service_model_name", lambda: model.name)())
+    if limit is None:
+        return
+    if longest / CHARACTERS_PER_TOKEN + max_tokens > limit:
         raise MedXpertQAError(
             f"{base_url} has a context of {limit} tokens, but the longest question needs about "
             f"{longest // 4} and its reply may have {max_tokens}; start the server with a longer context, "
             "or lower --max-tokens"
         )
+    if longest / CHARACTERS_PER_TOKEN + max_tokens * turns > limit:
+        message = (
+            f"{base_url} has a context of {limit} tokens: a question may fail in its second turn if its "
+            f"first reply comes near {max_tokens}"
+        )
+        warnings.warn(message, MedXpertQAWarning, stacklevel=3)
+
+
+def _context(served: Sequence[Any], name: str) -> int | None:
+    """The context of a served model, None if it is not told; one that is alone may go by another name."""
+    named = [entry for entry in served if entry.id == name] or (served if len(served) == 1 else [])
+    return getattr(named[0], "max_model_len", None) if named else None
 
 
 def _plain(message: object) -> str:

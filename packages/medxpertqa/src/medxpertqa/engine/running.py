@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -91,7 +91,7 @@ class EvalRun:
     @cached_property
     def image_source(self) -> Images | None:
         """What gives the images; not looked for where nothing that is asked has any."""
-        if self.images is None and not any(asked.question.images for asked in self.asked.values()):
+        if self.images is None and not any(question.images for question in self._shown):
             return None
         return image_source(self.images, self.dataset, self.data)
 
@@ -118,8 +118,14 @@ class EvalRun:
 
     @cached_property
     def rules(self) -> Protocol:
-        """The protocol."""
-        return get_protocol(self.protocol, self.demonstrations)
+        """The protocol; where images are taken away, those of its demonstrations too."""
+        shown = [replace(q, images=()) if "images" in self.ablate else q for q in self.demonstrations]
+        return get_protocol(self.protocol, shown)
+
+    @property
+    def _shown(self) -> list[Question]:
+        """What a request may show: the questions and the demonstrations."""
+        return [*(asked.question for asked in self.asked.values()), *self.rules.demonstrations]
 
     @property
     def description(self) -> RunDescription:
@@ -181,7 +187,8 @@ class EvalRun:
             if missing:
                 self.check_images()
                 longest = max(_length(self.rules, asked.question) for asked in self.asked.values())
-                check_endpoint(model, longest, request_settings(self.rules, self.altered)["max_tokens"])
+                max_tokens = request_settings(self.rules, self.altered)["max_tokens"]
+                check_endpoint(model, longest, max_tokens, self.rules.n_turns)
             description.write(folder)  # not earlier: a check that failed leaves the folder free
             if missing:
                 brake = Brake(self.cost_limit, before.spent)
@@ -199,7 +206,7 @@ class EvalRun:
 
     def check_images(self) -> None:
         """Raise `DataError` for an image that is missing, is none, or is too large for the provider."""
-        check_images((asked.question for asked in self.asked.values()), self.image_source, self.model)
+        check_images(self._shown, self.image_source, self.model)
 
     def exam(self, brake: Brake, begun: Set[str] = frozenset()) -> Exam:
         """What inspect-ai's solver and scorer are told.

@@ -56,17 +56,23 @@ class StubServer:
 
     `requests` keeps the payloads in the order in which they came, `keys` the Authorization headers. The
     server runs in a thread of its own on a free port of 127.0.0.1; `base_url` ends in /v1. `context` is what
-    it says its model can read, in vLLM's words.
+    it says its models can read, in vLLM's words, by name; a number is its only model's.
     """
 
     def __init__(
-        self, answer: Answer | None = None, *, delay: float = 0.0, port: int = 0, context: int | None = None
+        self,
+        answer: Answer | None = None,
+        *,
+        delay: float = 0.0,
+        port: int = 0,
+        context: int | dict[str, int] | None = None,
     ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.most_at_once = 0
         self._answer: Answer = answer or (lambda payload: "The answer is (A).")
-        self._delay, self._port, self._context = delay, port, context
+        self._delay, self._port = delay, port
+        self._contexts = context if isinstance(context, dict) else {"stub": context}
         self._at_once, self._numbers = 0, itertools.count()
         self._loop = asyncio.new_event_loop()
         self._connections: set[asyncio.Task[Any]] = set()
@@ -116,8 +122,11 @@ class StubServer:
         headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if not first.split()[1].endswith("/chat/completions"):
-            served = {"id": "stub", "object": "model", "max_model_len": self._context}
-            return await _send(writer, 200, {"object": "list", "data": [served]})
+            served = [
+                {"id": name, "object": "model", "max_model_len": limit}
+                for name, limit in self._contexts.items()
+            ]
+            return await _send(writer, 200, {"object": "list", "data": served})
         payload = json.loads(body)
         self.requests.append(payload)
         self.keys.append(headers.get("authorization", ""))
