@@ -99,6 +99,56 @@ def test_verify_judges_a_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found == [(1, "ok", 1), (0, "ok", 1), (0, "unparsed", 1), (1, "ok", 1)]
 
 
+def test_responses_of_several_verifiers_are_judged_anew_by_their_ability(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = [
+        {"prompt": f"w{n} w1", "answer": "w2" if n % 2 else "4", "ability": "exact" if n % 2 else "math"}
+        for n in range(6)
+    ]
+    mixed, out = write(tmp_path / "mixed.jsonl", tasks), tmp_path / "responses.jsonl"
+    settings = ("--set", "verifier.math.extract=gsm8k", "--set", f"data.eval.words={mixed}")
+    run(capsys, "eval", config, *settings, "--n", 2, "--temperature", 1, "--out", out)
+    rows = lines(out)
+    assert [(row["ability"], row["answer"]) for row in rows] == [
+        (task["ability"], task["answer"]) for task in tasks for _ in range(2)
+    ]
+    # The model writes words only; one of each kind is made right, so that both verifiers have to be asked.
+    right = {"exact": "w2", "math": "#### 4"}
+    rows = [{**row, "completion": right[row["ability"]], "score": 1.0} for row in rows[:3]] + rows[3:]
+    write(out, rows)
+    both = ("--verifier", "exact", "--verifier", "math")
+    found = run(capsys, "verify", out, *both, "--option", "math.extract=gsm8k", "--json")[0]
+    summary = json.loads(found)
+    assert summary["changed"] == 0
+    assert summary["mean_score"] == sum(row["score"] for row in rows) / 12 >= 3 / 12
+    assert "error" not in summary["statuses"]
+
+    for arguments, part in (
+        (
+            ("--verifier", "exact"),
+            "rows of the ability math, which is for a verifier of that name: give --verifier",
+        ),
+        ((*both, "--option", "extract=gsm8k"), "write whose it is, such as exact.extract"),
+    ):
+        assert part in run(capsys, "verify", out, *arguments, code=2)[1]
+    write(out, [*rows, {"completion": "w2", "answer": "w2"}])
+    assert "row 13 has the columns ['answer', 'completion']" in run(capsys, "verify", out, *both, code=2)[1]
+
+
+def test_what_cannot_be_judged_is_no_part_of_the_mean_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = ("4", "eighteen", "5", "4")  # a reference that is no number cannot be compared with
+    source = write(tmp_path / "in.jsonl", [{"completion": "#### 4", "answer": answer} for answer in answers])
+    out, how = tmp_path / "out.jsonl", ("--option", "extract=gsm8k", "--json")
+    summary = json.loads(run(capsys, "verify", source, *how, "--out", out)[0])
+    assert summary == {"responses": 4, "mean_score": 2 / 3, "statuses": {"ok": 3, "error": 1}}
+    assert [row["score"] for row in lines(out)] == [1, None, 0, 1]
+    write(source, [{"completion": "#### 4", "answer": "eighteen"}])
+    assert json.loads(run(capsys, "verify", source, *how)[0])["mean_score"] is None
+
+
 def test_advantages_shows_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     batch = {
         "mask": torch.ones(2, 2, dtype=torch.bool),

@@ -125,29 +125,43 @@ def verify(
     source: Annotated[
         Path, typer.Argument(metavar="FILE", help="JSON lines with completion and answer, as eval --out has.")
     ],
-    verifier: Annotated[str, typer.Option(help="math, code or exact.")] = "math",
+    verifiers: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--verifier",
+            help="math (the default), code or exact; repeatable: each judges the rows of its ability.",
+        ),
+    ] = None,
     options: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            "--option", help="Of the verifier: extract=gsm8k, timeout_s=10, sandbox=remote ...; repeatable."
+            "--option",
+            help="Of the verifier: extract=gsm8k, timeout_s=10, sandbox=remote ...; of several by name: "
+            "math.extract=gsm8k; repeatable.",
         ),
     ] = None,
     out: Out = None,
     as_json: cli_options.AsJson = False,
 ) -> None:
-    """Judge the responses of a file anew."""
-    from implicit_prime.rescoring import disagreements, rescore
+    """Judge the responses of a file anew. The mean score is that of the responses that could be judged."""
+    from implicit_prime.rescoring import disagreements, mean_score, rescore
     from implicit_prime.tasks import read_lines
     from implicit_prime.verifiers.named import named_verifier
 
     given = list(read_lines(source))
-    judge = named_verifier({verifier: cli_options.assignments("--option", options)})
+    names = verifiers or ["math"]
+    judge = named_verifier(_verifier_settings(names, cli_options.assignments("--option", options)))
+    if others := sorted({str(row["ability"]) for row in given if row.get("ability")} - set(names)):
+        raise PrimeError(
+            f"{source} has rows of the ability {', '.join(others)}, which is for a verifier of that name: "
+            f"give {' '.join(f'--verifier {name}' for name in (*names, *others))}, or take those rows out"
+        )
     rows = rescore(given, judge)
     if out is not None:
         _write(out, rows)
     summary: dict[str, Any] = {
         "responses": len(rows),
-        "mean_score": sum(row["score"] for row in rows) / len(rows) if rows else None,
+        "mean_score": mean_score(rows),
         "statuses": dict(Counter(row["status"] for row in rows)),
     }
     if any("score_before" in row for row in rows):
@@ -209,7 +223,7 @@ def advantages(
 @app.command()
 def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
+    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour).")] = "quick",
     settings: cli_options.Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
@@ -273,6 +287,21 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
     write_rows(path, rows)
     screen.tell(f"implicit-prime: {len(rows)} responses are in {path}")
+
+
+def _verifier_settings(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each verifier's options; of several they are given as "name.option"."""
+    if len(set(names)) == 1:
+        return {names[0]: options}
+    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        name, _, option = key.partition(".")
+        if name not in settings or not option:
+            raise PrimeError(
+                f"--option {key}: of several verifiers write whose it is, such as {names[0]}.{option or key}"
+            )
+        settings[name][option] = value
+    return settings
 
 
 def _counts(statuses: dict[str, int]) -> str:

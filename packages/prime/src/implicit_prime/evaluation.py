@@ -17,6 +17,7 @@ from implicit_prime.data import read_prompts
 from implicit_prime.responses import PromptGroup
 from implicit_prime.rollout import engine_for
 from implicit_prime.verifiers.base import Verifier
+from implicit_prime.verifiers.named import AbilityVerifier
 from implicit_prm.sampling import response_texts
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def evaluate(
 ) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
     """Measure a policy on each set; by the engine, the lengths and the seed of `args`.
 
-    Temperature 0 is greedy. With every set come its responses, rows with set, task, prompt, answer,
-    completion, score (None without a verdict) and truncated. The standard error is over tasks, NaN for one.
+    Temperature 0 is greedy. With every set come its responses, rows with set, task, prompt, answer (and
+    ability, where there are several verifiers), completion, score (None without a verdict) and truncated.
+    The standard error is over tasks, NaN for one.
 
     Raises `PrimeError` and `implicit_prm.ImplicitPRMError` for data, models and settings that do not fit.
     """
@@ -84,18 +86,29 @@ def evaluate(
             truncated=float(np.mean([group.truncated for group in groups])),
             statuses=dict(collector.statuses),
         )
-        yield measured, _rows(name, groups, [row.answer for row in rows], tokenizer)
+        references = [_reference(row.answer, verifier) for row in rows]
+        yield measured, _rows(name, groups, references, tokenizer)
     engine.rest()
 
 
+def _reference(answer: Any, verifier: Verifier) -> dict[str, Any]:
+    if not isinstance(verifier, AbilityVerifier):
+        return {"answer": answer}
+    ability, reference = answer
+    return {"ability": ability, "answer": reference}
+
+
 def _rows(
-    name: str, groups: Sequence[PromptGroup], answers: Sequence[Any], tokenizer: PreTrainedTokenizerBase
+    name: str,
+    groups: Sequence[PromptGroup],
+    references: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[dict[str, Any]]:
     rows = []
-    for group, answer in zip(groups, answers, strict=True):
+    for group, reference in zip(groups, references, strict=True):
         (prompt,) = response_texts([group.prompt_ids], tokenizer)
         texts = response_texts(group.ids, tokenizer)
         for text, score, cut in zip(texts, group.outcomes.tolist(), group.truncated, strict=True):
-            row = {"set": name, "task": group.prompt, "prompt": prompt, "completion": text, "answer": answer}
+            row = {"set": name, "task": group.prompt, "prompt": prompt, "completion": text, **reference}
             rows.append(row | {"score": None if math.isnan(score) else score, "truncated": cut})
     return rows

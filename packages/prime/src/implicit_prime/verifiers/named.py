@@ -59,7 +59,10 @@ def named_verifier(settings: Mapping[str, Mapping[str, Any]]) -> Verifier:
 
 
 class AbilityVerifier:
-    """Asks for each response the verifier of its task's ability; references are (ability, reference)."""
+    """Asks for each response the verifier of its task's ability; references are (ability, reference).
+
+    Rows of files have the two apart, as "ability" and "answer".
+    """
 
     def __init__(self, verifiers: Mapping[str, Verifier]) -> None:
         self.verifiers = dict(verifiers)
