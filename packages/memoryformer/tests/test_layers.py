@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from memoryformer import MemoryBlock, MemoryFormerError, MemoryLayer
+from memoryformer import MemoryBlock, MemoryFormerError, MemoryLayer, machine
 from memoryformer import functional as MF
 
 
@@ -128,6 +129,32 @@ def test_state_goes_round_and_copies_are_independent() -> None:
     assert torch.equal(other(x), layer(x))
     torch.nn.init.zeros_(layer.tables)
     assert torch.equal(copied(x), other(x))
+
+
+def test_tables_beyond_the_free_memory_are_refused_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4 tables of 256 rows of 64 numbers: 262,144 bytes in float32, half in bfloat16, none on meta."""
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 200_000 if device.type == "cpu" else None)
+    message = (
+        r"4 tables of 256 rows of 64 numbers need 0\.0 GB in float32, and cpu has 0\.0 GB free: choose a sma"
+    )
+    with pytest.raises(MemoryFormerError, match=message):
+        MemoryLayer(32, 64, 8)
+    with pytest.raises(MemoryFormerError, match="of 1,024 rows of 32 numbers"):
+        MemoryBlock(32, 8, dtype=torch.bfloat16)
+    assert MemoryLayer(32, 64, 8, dtype=torch.bfloat16).tables.shape == (4, 256, 64)
+    with torch.device("meta"):
+        assert MemoryLayer(4096, 4096, 16).tables.nbytes == 274_877_906_944
+    with FakeTensorMode():
+        assert MemoryLayer(32, 64, 8).tables.shape == (4, 256, 64)
+
+
+def test_what_torch_has_reserved_on_a_gpu_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 5000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2500)
+    assert machine.free_bytes(torch.device("cuda:0")) == 1500
 
 
 def test_a_layer_on_meta_becomes_real_by_to_empty_and_reset() -> None:

@@ -13,7 +13,7 @@ from memoryformer import ops
 from memoryformer.errors import MemoryFormerError
 from memoryformer.functional import hash_codes, hash_weights, memory_lookup
 from memoryformer.hashing import check_score, check_tau
-from memoryformer.machine import empty_tables
+from memoryformer.machine import check_tables_fit, empty_tables
 
 BIAS_STD = 0.001
 
@@ -66,7 +66,8 @@ class MemoryLayer(LookupLayer):
     `tables` [K, 2^tau, out_features] and `bias` [out_features] are parameters: float32, bfloat16 or float16
     (or float64), drawn from N(0, init_std²) and N(0, 0.001²). [..., in_features] -> [..., out_features] in
     the dtype of the input, summed in float32. `load_state_dict` takes the authors' [K·2^tau, out_features]
-    too. Raises `MemoryFormerError` for widths, tau, score or temperature that are impossible.
+    too. Raises `MemoryFormerError` for widths, tau, score or temperature that are impossible, and for tables
+    that the free memory does not hold.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class MemoryLayer(LookupLayer):
     ) -> None:
         super().__init__(in_features, out_features, tau, score, temperature)
         self.init_std = init_std
-        self.tables = nn.Parameter(empty_tables((self.num_chunks, 2**tau, out_features), dtype, device))
+        shape = (self.num_chunks, 2**tau, out_features)
+        check_tables_fit(shape, dtype, device)
+        self.tables = nn.Parameter(empty_tables(shape, dtype, device))
         self.register_parameter(
             "bias", nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
         )

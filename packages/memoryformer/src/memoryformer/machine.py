@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from memoryformer.errors import MemoryFormerError
 
 _HUGE_PAGE = 1 << 21
 _MEMINFO = Path("/proc/meminfo")
@@ -34,13 +37,34 @@ def empty_tables(
     return tables
 
 
+def check_tables_fit(
+    shape: Sequence[int], dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> None:
+    """Raise `MemoryFormerError` if tables of this shape need more memory than is free; none are made."""
+    nothing = torch.empty(0, dtype=dtype, device=device)  # on the device and of the dtype that `None` means
+    if type(nothing) is not Tensor:  # under a mode whose tensors have no memory
+        return
+    needed, free = math.prod(shape) * nothing.itemsize, free_bytes(nothing.device)
+    if free is None or needed <= free:
+        return
+    tables, rows, width = shape
+    raise MemoryFormerError(
+        f"{tables:,} tables of {rows:,} rows of {width:,} numbers need {needed / 1e9:.1f} GB in "
+        f"{str(nothing.dtype).removeprefix('torch.')}, and {nothing.device} has {free / 1e9:.1f} GB free: "
+        "choose a smaller tau (a table has 2^tau rows) or smaller widths, give dtype=torch.bfloat16, or "
+        "build the layer under torch.device('meta')"
+    )
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that a new tensor can still have on `device`; None where that cannot be told.
 
-    On the CPU what Linux calls available, or what is left of the container's limit if that is less.
+    On the CPU what Linux calls available, or what is left of the container's limit if that is less. On a GPU
+    also what torch has reserved there and does not use.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu" or not _MEMINFO.exists():
         return None
     lines = _MEMINFO.read_text(encoding="ascii").splitlines()
