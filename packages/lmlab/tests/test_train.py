@@ -188,6 +188,31 @@ def test_mistakes_are_named_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+FAMILY = """
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "family_of_the_function"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+
+AutoConfig.register(OwnConfig.model_type, OwnConfig)
+AutoModelForCausalLM.register(OwnConfig, OwnModel)
+
+def keep(model):
+    return model
+"""
+
+
+def test_the_function_s_module_may_bring_the_model_s_family(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "own_family.py").write_text(FAMILY)
+    changes = ["model.model_type=family_of_the_function", "training.max_steps=1"]
+    run_file(file, tmp_path / "out", apply="own_family:keep", assignments=changes)
+    saved = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert saved["architectures"] == ["OwnModel"]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no config file .*none\.toml"):
         run_file(tmp_path / "none.toml", tmp_path / "out")

@@ -52,7 +52,10 @@ class CorpusConfig(_Table):
 
 
 class ApplyConfig(_Table):
-    """A change to the model: `function` ("module:name") is called with the model and `options`."""
+    """A change to the model: `function` ("module:name") is called with the model and `options`.
+
+    Its module is imported before the model is built, so it may bring a `model_type` of its own.
+    """
 
     function: str = Field(pattern=r"^[\w.]+:\w+$")
     options: dict[str, Any] = {}
@@ -155,10 +158,10 @@ def _model(config: RunConfig, tokens: int) -> PreTrainedModel:
     settings = {"vocab_size": tokens} | config.model
     if settings["vocab_size"] < tokens:
         raise SettingsError(f"model.vocab_size {settings['vocab_size']} is below the tokenizer's {tokens}")
-    model = build_model(settings, config.seed)
     if config.apply is None:
-        return model
-    function = _function(config.apply.function)
+        return build_model(settings, config.seed)
+    function = _function(config.apply.function)  # first: its module may bring the model's family
+    model = build_model(settings, config.seed)
     try:
         inspect.signature(function).bind(model, **config.apply.options)
     except TypeError as error:
