@@ -10,14 +10,16 @@ import torch
 from transformers import PreTrainedModel
 
 import lpa
+from lmlab.accounting import Ratio
 from lmlab.training import NonFiniteLossError, TrainingConfig, train
 from lpa.layers import LowRankLinear
 from lpa.reproduce.arms import ARMS, ATTENTION, matched_ffn_rank
 from lpa.reproduce.experiment import EXPERIMENT, initialisation_share
-from lpa.reproduce.timing import predicted_block_ratio
-from tenfold import Estimate, Run, Verdict, run_experiment
+from lpa.reproduce.timing import predicted_block_ratio, step_time_minus_prediction, training_time_saved
+from tenfold import Estimate, Run, Trial, Verdict, run_experiment
 from tenfold.configs import load_config
 from tenfold.execution import Outcome
+from tenfold.pool import TrialFunction
 from tenfold.records import load_records
 from tenfold.testing import run_here
 
@@ -145,9 +147,9 @@ def run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     sentence = "Chapter {0}. The rank of a matrix is at most {0}; its rows span a space of dimension {0}."
     text.write_text("\n\n".join(sentence.format(n) * 40 for n in range(100)))
 
-    def run(*changes: str) -> Outcome:
+    def run(*changes: str, scale: str = "quick") -> Outcome:
         assignments = [f"corpus='file:{text}'", *SMALL, *changes]
-        return run_experiment(EXPERIMENT, "quick", assignments=assignments, results=tmp_path / "results")
+        return run_experiment(EXPERIMENT, scale, assignments=assignments, results=tmp_path / "results")
 
     return run
 
@@ -166,6 +168,78 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(run_small: Callable
         (arm, "lr 1e+30") for arm in ("dense", "lpa", "dense-scaled")
     ]
     assert {file.name for file in outcome.folder.figures.glob("*.svg")} == FIGURES
+
+
+def test_at_the_paper_s_scale_one_training_has_the_machine(
+    run_small: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int | None]] = []
+
+    def recorded(run: Run, function: TrialFunction, trials: Any, **limits: Any) -> Any:
+        asked.append((function.__name__, limits.get("jobs")))
+        return run_here(run, function, trials, **limits)
+
+    monkeypatch.setattr(Run, "map", recorded)
+    small = ("learning_rates=[1e-3]", "training.batch_size=16", "timing.other_ranks=[]")
+    outcome = run_small(*small, scale="paper")
+    assert [jobs for name, jobs in asked if name == "train_arm"] == [1, 1]
+    assert {claim.id: claim for claim in outcome.claims.claims}["C4b"].ours is not None
+
+
+@pytest.mark.parametrize("measure", [step_time_minus_prediction, training_time_saved])
+def test_steps_are_timed_in_bfloat16_where_there_is_an_accelerator(
+    measure: Callable[[Trial, Any], dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the CPU in its place, which has an autocast of its own."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cpu"))
+    assert {torch.bfloat16} == set(timed_types(measure, monkeypatch))
+
+
+def test_steps_are_timed_in_float32_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert {torch.float32} == set(timed_types(step_time_minus_prediction, monkeypatch))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("measure", [step_time_minus_prediction, training_time_saved])
+def test_steps_are_timed_on_the_accelerator(
+    measure: Callable[[Trial, Any], dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: (
+            devices.append(next(module.parameters()).device.type)
+            if isinstance(module, torch.nn.Linear)
+            else None
+        )
+    )
+    with hook:
+        timed_types(measure, monkeypatch)
+    assert set(devices) == {"cuda"}
+
+
+def timed_types(
+    measure: Callable[[Trial, Any], dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> list[torch.dtype]:
+    """The types that linear layers gave in the steps that `measure` times, each done once."""
+    types: list[torch.dtype] = []
+
+    def once(ours: Callable[[], None], base: Callable[[], None], repeats: int) -> Ratio:
+        ours(), base()
+        return Ratio(1.0, 1.0, 1.0)
+
+    monkeypatch.setattr("lpa.reproduce.timing.interleaved_ratio", once)
+    settings = {"shape": SHAPE, "rank": 32, "block_layers": 1, "batch_size": 2, "length": 8, "repeats": 6}
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: (
+            types.append(output.dtype) if isinstance(module, torch.nn.Linear) else None
+        )
+    )
+    with hook:
+        measure(Trial("rank-32", 0, settings), None)
+    return types
 
 
 def test_no_claim_rests_on_a_training_that_diverged(

@@ -1,7 +1,7 @@
 """The paper's numbers, each with where it is from.
 
-The abstract was read, and all of these stand in it; the claims take theirs from here. The full text was not at
-hand: no number of its tables is here, and none of these has been compared with them. Who has the tables
+The abstract was read, and all of these stand in it; the claims take theirs from here. The full text was not
+at hand: no number of its tables is here, and none of these has been compared with them. Who has the tables
 corrects them here and sets `verified`.
 """
 

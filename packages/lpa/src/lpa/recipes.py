@@ -80,16 +80,26 @@ class Preset:
                 "ffn_rank": self.ffn_rank if low_ffn else None,
             }
             return AutoModelForCausalLM.from_config(ClassicConfig(**self.config.to_diff_dict() | ranks))
-        model = AutoModelForCausalLM.from_config(self.config)
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.reset_parameters()
+        lpa = None
         if low_attention or low_ffn:
             targets = (*(ATTENTION_ROLES if low_attention else ()), *(("ffn",) if low_ffn else ()))
             pattern = {r"\.mlp\.": self.ffn_rank} if low_ffn else None
-            apply_lpa(model, LPAConfig(rank=self.rank, targets=targets, rank_pattern=pattern))
-        add_head_bias(model)
-        return model
+            lpa = LPAConfig(rank=self.rank, targets=targets, rank_pattern=pattern)
+        return as_setting_2(AutoModelForCausalLM.from_config(self.config), lpa)
+
+
+def as_setting_2(model: PreTrainedModel, lpa: LPAConfig | None) -> PreTrainedModel:
+    """Start `model` as the official setting 2 does, in place: dense, or low-rank as `lpa` says.
+
+    Matrices at PyTorch's default, embeddings at N(0, 1), a head with a bias.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.reset_parameters()
+    if lpa is not None:
+        apply_lpa(model, lpa)
+    add_head_bias(model)
+    return model
 
 
 def _llama(hidden: int, ffn: int, layers: int, heads: int) -> LlamaConfig:

@@ -2,6 +2,7 @@
 
 Stages: a learning-rate sweep with the first seed of every arm; the other seeds at each arm's best rate
 (chosen on the first half of the validation text, judged on the second); step times, alone on the machine.
+At the paper's scale trainings too run one at a time, each with the accelerator to itself.
 """
 
 import math
@@ -49,13 +50,17 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     """Train all arms and return the metrics that the claims name."""
     prepare(config.corpus, config.vocab_size, config.context_length)
     first, *others = config.seeds
+    jobs = 1 if run.scale == "paper" else None  # one a core would all train on the first GPU
     swept = run.map(
         train_arm,
         [_trial(config, run, arm, first, rate) for arm in config.arms for rate in config.learning_rates],
+        jobs=jobs,
     )
     best = best_rates(swept)
     rest = run.map(
-        train_arm, [_trial(config, run, arm, seed, best[arm]) for arm in config.arms for seed in others]
+        train_arm,
+        [_trial(config, run, arm, seed, best[arm]) for arm in config.arms for seed in others],
+        jobs=jobs,
     )
     results = {
         arm: [

@@ -1,4 +1,8 @@
-"""Measured step times of LPA and dense, interleaved in one process, against the FLOP model (claim C4)."""
+"""Measured step times of LPA and dense, interleaved in one process, against the FLOP model (claim C4).
+
+On an accelerator, if there is one, in bfloat16 (autocast), as the paper trains setting 2; else on the CPU in
+float32.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,8 +57,10 @@ def step_time_minus_prediction(trial: Trial, context: TrialContext) -> dict[str,
     """Forward and backward through the block stack: measured LPA/dense time ratio and the FLOP model's."""
     settings = trial.settings
     shape = settings["shape"] | {"num_hidden_layers": settings["block_layers"]}
-    hidden = torch.randn(settings["batch_size"], settings["length"], shape["hidden_size"])
-    ours, base = (_block_step(build(shape, settings["rank"], trial.seed), hidden) for build in (lpa, dense))
+    size = (settings["batch_size"], settings["length"], shape["hidden_size"])
+    hidden = torch.randn(size, device=device())
+    models = (on_device(build(shape, settings["rank"], trial.seed)) for build in (lpa, dense))
+    ours, base = (_block_step(model, hidden) for model in models)
     ratio = interleaved_ratio(ours, base, repeats=settings["repeats"]).median
     predicted = predicted_block_ratio(shape, settings["rank"], settings["length"])
     return {
@@ -67,9 +73,11 @@ def step_time_minus_prediction(trial: Trial, context: TrialContext) -> dict[str,
 def training_time_saved(trial: Trial, context: TrialContext) -> dict[str, float]:
     """Whole training steps (forward, backward, clipping, AdamW) of the full shape: 1 - LPA / dense time."""
     settings = trial.settings
-    tokens = torch.randint(settings["shape"]["vocab_size"], (settings["batch_size"], settings["length"]))
+    size = (settings["batch_size"], settings["length"])
+    tokens = torch.randint(settings["shape"]["vocab_size"], size, device=device())
     shape, rank = settings["shape"], settings["rank"]
-    ours, base = (training_step(build(shape, rank, trial.seed), tokens) for build in (lpa, dense))
+    models = (on_device(build(shape, rank, trial.seed)) for build in (lpa, dense))
+    ours, base = (training_step(model, tokens) for model in models)
     return {"training_time_saved": 1 - interleaved_ratio(ours, base, repeats=settings["repeats"]).median}
 
 
@@ -83,10 +91,29 @@ def predicted_block_ratio(shape: dict[str, Any], rank: int, length: int) -> floa
     )
 
 
+def device() -> torch.device:
+    """The accelerator, the CPU if there is none."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, moved to `device()`."""
+    torch.nn.Module.to(model, device())
+    return model
+
+
+def _precision() -> torch.autocast:
+    return torch.autocast(device().type, torch.bfloat16, enabled=torch.accelerator.is_available())
+
+
 def _block_step(model: PreTrainedModel, hidden: torch.Tensor) -> Callable[[], None]:
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        model.model(inputs_embeds=hidden, use_cache=False).last_hidden_state.square().mean().backward()
+        with _precision():
+            output = model.model(inputs_embeds=hidden, use_cache=False).last_hidden_state
+            loss = output.square().mean()
+        loss.backward()
 
     return step
 
@@ -99,7 +126,9 @@ def training_step(model: PreTrainedModel, tokens: torch.Tensor) -> Callable[[], 
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+        with _precision():
+            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lmlab.battery import EvaluationConfig, load_model
 from lmlab.battery import evaluate as measure
 from lmlab.corpora import find_corpus
 from lmlab.packing import pack
 from lmlab.train import RunConfig, run
-from lpa import LPAConfig, apply_lpa
+from lpa import ClassicConfig, LPAConfig, LPAError, apply_lpa, is_lpa
+from lpa.recipes import as_setting_2
 from tenfold.configs import read_config
 
 MODIFY = "lpa.reproduce.training:modify"
+AS_OFFICIAL = "lpa.reproduce.training:as_official"
 
 OnProgress = Callable[[int, int], None]
 
 
 def modify(model: PreTrainedModel, **options: Any) -> PreTrainedModel:
-    """Apply LPA with `options` as its config, for `lmlab.train --apply lpa.reproduce.training:modify`."""
+    """Apply LPA with `options` as its config, for `lmlab.train --apply lpa.reproduce.training:modify`.
+
+    A setting-1 model that has ranks of its own (`model.rank`) needs none, and stays as it is.
+    """
+    if is_lpa(model) and not options:
+        return model
     return apply_lpa(model, LPAConfig.from_dict(options))
+
+
+def as_official(model: PreTrainedModel, **options: Any) -> PreTrainedModel:
+    """The model as the official code starts it, for run files of the paper's models (`launch/`).
+
+    `options` are those of `LPAConfig`, for setting 1 `rank` and `ffn_rank`; without any the model is dense.
+    Raises `LPAError` for other options.
+    """
+    if not isinstance(model.config, ClassicConfig):
+        return as_setting_2(model, LPAConfig.from_dict(options) if options else None)
+    unknown = sorted(options.keys() - {"rank", "ffn_rank"})
+    if unknown:
+        raise LPAError(f"apply.options of a setting-1 model are rank and ffn_rank, not {', '.join(unknown)}")
+    return AutoModelForCausalLM.from_config(ClassicConfig(**model.config.to_diff_dict() | options))
 
 
 def train_file(
@@ -38,7 +60,7 @@ def train_file(
 
     The ranks stand in the file's `apply.options`. Raises `SettingsError` or `LPAError` for mistakes in it.
     """
-    config = read_config(file, RunConfig, [f'apply.function="{MODIFY}"', *assignments])
+    config = read_config(file, RunConfig, [f'apply.function="{_function(file)}"', *assignments])
     return run(config, output, resume=resume, on_progress=on_progress)
 
 
@@ -53,13 +75,18 @@ def sweep_ranks(
     """Train the dense model of `file` and each rank alike; return a row a model, dense (rank None) first.
 
     Each has a folder of its own in `output`; those that are finished are not trained again. Draws
-    pareto.png: validation perplexity against parameters outside the embeddings.
+    pareto.png: validation perplexity against parameters outside the embeddings. Raises `LPAError` for a
+    model that has a rank of its own, and so is never dense.
     """
     rows = []
+    function = _function(file)
     for rank in (None, *ranks):
-        changes = [] if rank is None else [f'apply.function="{MODIFY}"', f"apply.options.rank={rank}"]
+        changes = [f'apply.function="{function}"']
+        changes += ["apply.options={}"] if rank is None else [f"apply.options.rank={rank}"]
         config = read_config(file, RunConfig, [*assignments, *changes])
-        if rank is None:
+        if "rank" in config.model:
+            raise LPAError(f"{file}: take out model.rank; a sweep trains a dense model, and gives the ranks")
+        if rank is None and function == MODIFY:
             config = config.model_copy(update={"apply": None})
         folder = output / ("dense" if rank is None else f"rank-{rank}")
         metrics = run(config, folder, on_progress=on_progress)
@@ -69,6 +96,15 @@ def sweep_ranks(
         )
     _draw_pareto(rows, output)
     return rows
+
+
+def _function(file: Path) -> str:
+    """Which of the two functions makes the model of a run file low-rank: the one it names, else `modify`."""
+    try:
+        named = tomllib.loads(file.read_text("utf-8"))["apply"]["function"]
+    except (OSError, ValueError, LookupError, TypeError):  # `read_config` says what is wrong with a file
+        return MODIFY
+    return AS_OFFICIAL if named == AS_OFFICIAL else MODIFY
 
 
 def _draw_pareto(rows: Sequence[dict[str, Any]], folder: Path) -> None:
