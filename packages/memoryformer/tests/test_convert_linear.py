@@ -191,6 +191,21 @@ def test_tables_beyond_the_free_memory_are_refused_before_they_are_made(
     assert "32 times the matrix" in message
 
 
+@pytest.mark.parametrize("width", [512, 1024])
+def test_each_device_must_hold_the_tables_of_its_own_layers(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of 32 MiB on the CPU, and of 32 or 64 on meta, which stands here for a GPU; 50 MiB are free."""
+    monkeypatch.setattr(linear, "free_bytes", lambda device: 50 * 2**20)
+    model = nn.ModuleDict({"a": nn.Linear(512, 512), "b": nn.Linear(512, width, device="meta")})
+    if width == 512:
+        assert list(memory_layers(replace_linear(model, match=["a", "b"], tau=8))) == ["a", "b"]
+    else:
+        assert "the tables need 0.1 GiB and 0.0 GiB are free on meta" in refusal(
+            model, match=["a", "b"], tau=8
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar, cast
@@ -46,7 +47,7 @@ def replace_linear(
     Either all are replaced or nothing is changed. Raises `MemoryFormerError` where a pattern matches no
     linear layer; for a width that tau does not divide, naming the nearest; for a layer that is of a subclass
     of `nn.Linear` (quantised, parametrised, an adapter), shares its weight with another module, or is the
-    model itself; for tau outside 1..16, and tables that the free memory does not hold.
+    model itself; for tau outside 1..16, and tables that the free memory of a device does not hold.
     """
     if init not in ("linear", "random"):
         raise MemoryFormerError(f"init is {init!r}; it may be 'linear' or 'random'")
@@ -144,19 +145,18 @@ def _check_not_shared(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
 
 
 def _check_memory(chosen: dict[str, nn.Module], tau: int) -> None:
-    matrices = [matrix(layer) for layer in dict.fromkeys(chosen.values())]
-    needed = sum(
-        table_bytes(weight.shape[0], weight.shape[1], tau, weight.dtype)
-        for weight in matrices
-        if weight.device.type == "cpu"
-    )
-    free = free_bytes(torch.device("cpu"))
-    if free is not None and needed > free:
-        raise MemoryFormerError(
-            f"the tables need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: at tau {tau} "
-            f"they are {2**tau / tau:.0f} times the matrix. Replace fewer layers, choose a smaller tau, or "
-            "give the model in bfloat16"
-        )
+    needed: Counter[torch.device] = Counter()
+    for layer in dict.fromkeys(chosen.values()):
+        weight = matrix(layer)
+        needed[weight.device] += table_bytes(weight.shape[0], weight.shape[1], tau, weight.dtype)
+    for device, size in needed.items():
+        free = free_bytes(device)
+        if free is not None and size > free:
+            raise MemoryFormerError(
+                f"the tables need {size / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on {device}: at "
+                f"tau {tau} they are {2**tau / tau:.0f} times the matrix. Replace fewer layers, choose a "
+                "smaller tau, or give the model in bfloat16"
+            )
 
 
 def _memory_layer(old: nn.Module, tau: int, score: str, temperature: float) -> MemoryLayer:
