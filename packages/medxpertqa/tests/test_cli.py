@@ -117,7 +117,14 @@ def test_more_than_5_percent_errors_are_listed_and_end_with_1(run, tmp_path):
     assert "Text-3: BadRequestError (HTTP 400): no" in run.err
     assert "is not complete: 0 replies are missing, 1 are errors" in run.out
     assert run("score", tmp_path) == 1
+    assert "A reply that could not be had counts as wrong, as officially." in " ".join(run.out.split())
     assert run("score", tmp_path, "--errors", "exclude") == 1
+    assert "A reply that could not be had does not count." in " ".join(run.out.split())
+    other = results_file(tmp_path.parent / f"{tmp_path.name}.jsonl", 12)
+    for errors, n, difference in (("wrong", 12, -1 / 12), ("exclude", 11, 0)):
+        assert run("compare", tmp_path, other, "--errors", errors, "--json", "-") == 0
+        (pair,) = json.loads(run.out)
+        assert (pair["n"], pair["difference"]) == (n, pytest.approx(difference))
 
 
 def test_a_config_sets_what_options_do_not_and_a_published_row_is_compared(run, tmp_path):
@@ -148,10 +155,11 @@ def test_money_is_not_spent_unasked(run, tmp_path):
     with StubServer(right) as server:
         command += ["--base-url", server.base_url, "--protocol", "official-ao", "--price", "1", "1000"]
         assert run(*command) == 2
-        assert "this may cost up to $24.58; give --yes" in run.err  # 12 replies of 2,048 tokens
+        # 12 replies of 2,048 tokens
+        assert "this may cost about $24.58, images not counted; give --yes" in run.err
         assert not server.requests
         assert run(*command, "--cost-limit", "100") == 0
-    assert "at most $24.58" in run.err
+    assert "about $24.58, images not counted" in run.err
 
 
 def test_runs_are_compared_and_reported(run, tmp_path):

@@ -63,6 +63,9 @@ Set = Annotated[
     ),
 ]
 
+_GUESSED = "images not counted"
+"""Beside a cost: it is no bound, as tokens are guessed from characters too."""
+
 
 @batch.callback()
 def _batch() -> None:
@@ -258,7 +261,7 @@ def _ids(text: str) -> list[str]:
 
 
 def _told(estimate: Estimate) -> str:
-    cost = "cost unknown" if estimate.cost is None else f"at most ${estimate.cost:,.2f}"
+    cost = "cost unknown" if estimate.cost is None else f"about ${estimate.cost:,.2f}, {_GUESSED}"
     done = f", {estimate.n_done} answered already" if estimate.n_done else ""
     return (
         f"{estimate.n_questions} questions{done}; {estimate.n_calls} calls with about "
@@ -268,8 +271,8 @@ def _told(estimate: Estimate) -> str:
 
 def _confirm(cost: float) -> None:
     if not sys.stdin.isatty():
-        raise MedXpertQAError(f"this may cost up to ${cost:,.2f}; give --yes, or a --cost-limit")
-    typer.confirm(f"This may cost up to ${cost:,.2f}. Go on?", abort=True)
+        raise MedXpertQAError(f"this may cost about ${cost:,.2f}, {_GUESSED}; give --yes, or a --cost-limit")
+    typer.confirm(f"This may cost about ${cost:,.2f}, {_GUESSED}. Go on?", abort=True)
 
 
 def _tell_state(state: BatchState) -> None:

@@ -57,6 +57,7 @@ def compare(
     runs: _Runs,
     subset: cli_options.Subset = None,
     data: cli_options.Data = None,
+    errors: cli_options.ErrorsAs = "wrong",
     as_json: cli_options.AsJson = None,
 ) -> None:
     """Compare runs on the questions they share: paired differences, McNemar's test, adjusted by Holm."""
@@ -66,7 +67,7 @@ def compare(
 
     if len(runs) < 2:
         raise MedXpertQAError("give at least two runs to compare")
-    pairs = compare_all([cli_options.load_run(run, subset, data) for run in runs])
+    pairs = compare_all([cli_options.load_run(run, subset, data) for run in runs], errors=errors)
     if as_json:
         cli_options.write_json([comparison_as_json(pair, adjusted) for pair, adjusted in pairs], as_json)
         return

@@ -70,6 +70,7 @@ class Summary(Cell):
 
     `position` is None where the questions differ in their number of options. `consistency` is the share of
     questions that were answered with the same option text in every order of the options (None: one order).
+    `errors` says whether replies that could not be had count as wrong, or not at all.
     `n_missing` counts replies that the run was to have, one an epoch and order, and has not. `cost` is None
     where the price of any reply is unknown.
     """
@@ -77,6 +78,7 @@ class Summary(Cell):
     name: str
     protocol: str
     parser: str
+    errors: Errors
     by: Mapping[str, Mapping[str, Cell]]
     parsers: Mapping[str, ParserShare]
     disagreement: Sequence[str]
@@ -139,11 +141,7 @@ def summarize(
         raise MedXpertQAError(
             f"these results have no parser {parser!r}; they have: {', '.join(results.answers)}"
         )
-    kept = [
-        place for place, record in enumerate(results.records) if errors == "wrong" or record.status == "ok"
-    ]
-    if not kept:
-        raise MedXpertQAError("every reply is an error; nothing is left to sum up")
+    kept = _counted(results, errors)
     records = [results.records[place] for place in kept]
     rights = {name: [results.correct(name)[place] for place in kept] for name in results.answers}
     scores = _Scores(records, rights[parser], seed)
@@ -155,6 +153,7 @@ def summarize(
         name=results.name,
         protocol=results.protocol,
         parser=parser,
+        errors=errors,
         by=scores.by_field(),
         parsers={
             name: _share(
@@ -179,15 +178,26 @@ def summarize(
     )
 
 
-def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
+def _counted(results: Results, errors: Errors) -> list[int]:
+    """The places of the records that count."""
+    kept = [
+        place for place, record in enumerate(results.records) if errors == "wrong" or record.status == "ok"
+    ]
+    if not kept:
+        raise MedXpertQAError("every reply is an error; nothing is left to sum up")
+    return kept
+
+
+def compare(a: Results, b: Results, *, errors: Errors = "wrong", seed: int = 0) -> Comparison:
     """Compare two runs on the questions that both have, by the parser that counts in each.
 
+    `errors` as for `summarize`: with "exclude" a question that has no reply in one run is not compared.
     Warns if the runs were asked by different protocols, parsed differently, share only some questions, or had
     different texts under the same name.
     Raises `MedXpertQAError` if they share none, or one question has different labels in them.
     """
     _warn_unlike(a, b)
-    first, second = _Scores(a.records, a.correct(), seed), _Scores(b.records, b.correct(), seed)
+    first, second = (_counted_scores(results, errors, seed) for results in (a, b))
     shared = [name for name in first.values if name in second.values]
     if not shared:
         raise MedXpertQAError("the two runs share no question")
@@ -226,9 +236,13 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
     )
 
 
-def compare_all(runs: Sequence[Results], *, seed: int = 0) -> list[tuple[Comparison, float]]:
+def compare_all(
+    runs: Sequence[Results], *, errors: Errors = "wrong", seed: int = 0
+) -> list[tuple[Comparison, float]]:
     """Compare every pair of runs; each with its p-value adjusted by Holm over all pairs."""
-    pairs = [compare(a, b, seed=seed) for place, a in enumerate(runs) for b in runs[place + 1 :]]
+    pairs = [
+        compare(a, b, errors=errors, seed=seed) for place, a in enumerate(runs) for b in runs[place + 1 :]
+    ]
     return list(zip(pairs, holm([pair.p_value for pair in pairs]), strict=True))
 
 
@@ -276,6 +290,11 @@ class _Scores:
             key: {value: self.cell(ids) for value, ids in values.items()}
             for key, values in self.ids_by_field(list(self.values)).items()
         }
+
+
+def _counted_scores(results: Results, errors: Errors, seed: int) -> _Scores:
+    kept, rights = _counted(results, errors), results.correct()
+    return _Scores([results.records[place] for place in kept], [rights[place] for place in kept], seed)
 
 
 def _share(cell: Cell, answers: Sequence[ParsedAnswer]) -> ParserShare:

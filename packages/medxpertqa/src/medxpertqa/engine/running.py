@@ -37,7 +37,7 @@ _TRANSPORT = ("max_retries", "timeout", "attempt_timeout", "max_connections", "a
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will ask for; `cost` in US dollars if replies are as long as allowed (None: unknown).
+    """What a run will ask for; `cost` guesses US dollars for replies as long as allowed (None: unknown).
 
     `n_questions` counts epochs and orders of the options each; `n_done` of them have a reply already.
     """

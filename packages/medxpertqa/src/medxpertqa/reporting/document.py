@@ -43,7 +43,7 @@ def report(
     if len(runs) == 2:
         with warnings.catch_warnings():  # the remarks have them already
             warnings.simplefilter("ignore", MedXpertQAWarning)
-            pair = compare(*runs)
+            pair = compare(*runs, errors=errors)
         tables += difference_tables(pair)
         plots.append(("Difference", difference_plot(pair)))
     template = files("medxpertqa.reporting").joinpath("page.html.j2").read_text(encoding="utf-8")

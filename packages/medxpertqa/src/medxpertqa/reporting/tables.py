@@ -73,13 +73,13 @@ def labels(summaries: Sequence[Summary]) -> list[str]:
 
 
 def report_tables(runs: Sequence[Results], summaries: Sequence[Summary]) -> tuple[list[Table], list[str]]:
-    """All tables of one or several runs, and what has to be said about them."""
+    """All tables of one or several runs, whose errors count alike, and what has to be said about them."""
     tables = [_overview(summaries), _parsers(summaries), *_cells(summaries), *_position(summaries)]
     remarks = _remarks(summaries)
     if len(runs) > 1:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MedXpertQAWarning)
-            pairs = compare_all(runs)
+            pairs = compare_all(runs, errors=summaries[0].errors)
         tables.append(comparison_table(pairs))
         remarks += dict.fromkeys(str(warning.message) for warning in caught)
     return tables, [visible(remark) for remark in remarks]
@@ -149,6 +149,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "name": summary.name,
         "protocol": summary.protocol,
         "parser": summary.parser,
+        "errors": summary.errors,
         **cell(summary),
         **{key: getattr(summary, key) for key in counts},
         "complete": summary.complete,
@@ -226,11 +227,12 @@ def _overview(summaries: Sequence[Summary]) -> Table:
         )
         for name, summary in zip(labels(summaries), summaries, strict=True)
     )
+    counts_as = "counts as wrong, as officially" if summaries[0].errors == "wrong" else "does not count"
     return Table(
         "Accuracy",
         head,
         rows,
-        "Percent. A reply that could not be had counts as wrong, as officially. Intervals are Wilson's, or a "
+        f"Percent. A reply that could not be had {counts_as}. Intervals are Wilson's, or a "
         "cluster bootstrap's where questions share an image or were asked several times.",
     )
 
