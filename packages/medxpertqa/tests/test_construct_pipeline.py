@@ -196,7 +196,7 @@ def test_the_settings_in_the_readme_are_settings(tmp_path):
     (written,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "c.toml").write_text(written)
     found = read_settings(tmp_path / "c.toml")
-    assert [model.max_connections for model in found.models()] == [16, 10]
+    assert [model.max_connections for model in found.models()] == [16, 10, 10, 10]
     found.check_privacy()
 
 
