@@ -106,7 +106,13 @@ def drawn(model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> list[Promp
     [
         {"whiten": False},
         {"process_norm": "batch_max", "process_baseline": "official", "prm_train_on": "all"},
-        {"ref": "policy", "advantage": "grpo", "prm_update": "before", "whiten": False},
+        {
+            "ref": "policy",
+            "advantage": "grpo",
+            "prm_update": "before",
+            "whiten": False,
+            "process_weight": 0.3,
+        },
         {"process_weight": 0.0, "whiten": False},
     ],
     ids=lambda prime: next(iter(prime)),

@@ -151,9 +151,14 @@ def saved(
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 @settings(max_examples=15)
-@given(seed=st.integers(0, 2**32 - 1), gamma=st.sampled_from([1.0, 0.5]), whiten=st.booleans())
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    gamma=st.sampled_from([1.0, 0.5]),
+    whiten=st.booleans(),
+    weight=st.sampled_from([1.0, 0.1]),
+)
 def test_verl_computes_the_advantages_of_the_core_on_ragged_masks(
-    name: str, seed: int, gamma: float, whiten: bool
+    name: str, seed: int, gamma: float, whiten: bool, weight: float
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 7, (12,), generator=rng)
@@ -163,11 +168,15 @@ def test_verl_computes_the_advantages_of_the_core_on_ragged_masks(
     process = torch.randn(12, 6, generator=rng) * mask
     kind = ESTIMATORS[name]
     args = PrimeConfig(output_dir="-", process_gamma=gamma, whiten=whiten)
+    weighed = process * weight
     wanted = {
-        "rloo": lambda: core.rloo_advantage(process, outcome, mask, groups, gamma),
-        "grpo": lambda: core.grpo_advantage(process, outcome, mask, groups, gamma),
-        "reinforce": lambda: core.reinforce_advantage(process, outcome, mask, gamma),
-        "implicit_value": lambda: core.implicit_value_advantage(process, outcome, mask),
+        "rloo": lambda: core.rloo_advantage(weighed, outcome, mask, groups, gamma),
+        "grpo": lambda: (
+            weight * core.grpo_advantage(process, torch.zeros(12), mask, groups, gamma)
+            + core.grpo_advantage(None, outcome, mask, groups)
+        ),
+        "reinforce": lambda: core.reinforce_advantage(weighed, outcome, mask, gamma),
+        "implicit_value": lambda: core.implicit_value_advantage(weighed, outcome, mask),
     }[kind]()
     at_last = torch.arange(6) == lengths[:, None] - 1
     data = DataProto(
@@ -176,7 +185,7 @@ def test_verl_computes_the_advantages_of_the_core_on_ragged_masks(
         ),
         non_tensor_batch={"uid": np.array([f"prompt-{int(group)}" for group in groups], dtype=object)},
     )
-    with process_rewards(process, args):
+    with process_rewards(process, args, weight):
         found = compute_advantage(data, adv_estimator=name, config=OmegaConf.create({"gamma": 1.0}))
     torch.testing.assert_close(found.batch["returns"], wanted)
     whitened = core.whiten(wanted, mask) if whiten else wanted

@@ -90,8 +90,10 @@ class PrimeConfig:
     advantages
     advantage               "rloo", "grpo", "reinforce", "ppo" (GAE with a value head), "implicit_value"
     process_baseline        baseline of process rewards in "rloo", as in "paper" or the "official" code
-    process_norm            "none", "batch_max" (the official code's) or "rms" of process rewards
-    process_weight          factor of process rewards, or "accuracy": max(0, 2 acc - 1) of the PRM
+    process_norm            "none", "batch_max" (the official code's) or "rms" of process rewards; it has no
+                            effect in "grpo", which divides them by their own spread
+    process_weight          factor of process rewards, in "grpo" of the standardised ones, or "accuracy":
+                            max(0, 2 acc - 1) of the PRM
     process_gamma, outcome_gamma, gae_lambda
                             discounts
     whiten                  whiten advantages over all tokens of a step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from implicit_prime import core
@@ -21,21 +22,31 @@ def process_weight(args: PrimeConfig, accuracy: float) -> float:
 
 
 def token_advantages(
-    args: PrimeConfig, batch: Responses, process: Tensor | None, values: Tensor | None = None
+    args: PrimeConfig,
+    batch: Responses,
+    process: Tensor | None,
+    weight: float = 1.0,
+    values: Tensor | None = None,
 ) -> Tensor:
     """Advantages of every token before whitening: float32 [B, T].
 
-    `process` [B, T] is weighed and normalised already, None for outcomes alone; `values` [B, T] are those of
-    the value head, for "ppo".
+    `process` [B, T] is normalised already, None for outcomes alone, and `weight` is its `process_weight`;
+    `values` [B, T] are those of the value head, for "ppo".
     """
     gammas = args.process_gamma, args.outcome_gamma
     outcome, mask = batch.outcomes, batch.mask
+    if args.advantage == "grpo":
+        alone = core.grpo_advantage(None, outcome, mask, batch.groups, *gammas)
+        if process is None:
+            return alone
+        # Eq. 7 divides process rewards by their own spread, in which a factor of them would be lost.
+        nothing = torch.zeros_like(outcome)
+        return alone + weight * core.grpo_advantage(process, nothing, mask, batch.groups, *gammas)
+    process = None if process is None else weight * process
     if args.advantage == "rloo":
         return core.rloo_advantage(
             process, outcome, mask, batch.groups, *gammas, baseline=args.process_baseline
         )
-    if args.advantage == "grpo":
-        return core.grpo_advantage(process, outcome, mask, batch.groups, *gammas)
     if args.advantage == "reinforce":
         return core.reinforce_advantage(process, outcome, mask, *gammas)
     if args.advantage == "ppo":

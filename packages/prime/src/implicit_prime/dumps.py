@@ -66,11 +66,12 @@ def _advantages(found: dict[str, Tensor], sums: Tensor | None, args: PrimeConfig
         raise PrimeError("advantage is 'implicit_value', and the dump has no process rewards")
     if "values" not in found and args.advantage == "ppo":
         raise PrimeError("advantage is 'ppo', and the dump has no values")
+    weight = 1.0
     if process is not None and sums is not None:
-        accuracy = core.pair_accuracy(sums, found["outcomes"], found["groups"])
-        process = process_weight(args, accuracy) * core.normalize_process(process, mask, args.process_norm)
+        weight = process_weight(args, core.pair_accuracy(sums, found["outcomes"], found["groups"]))
+        process = core.normalize_process(process, mask, args.process_norm)
     batch = cast(Responses, _Batch(mask, found["outcomes"], found["groups"]))
-    advantages = token_advantages(args, batch, process, found.get("values"))
+    advantages = token_advantages(args, batch, process, weight, found.get("values"))
     return core.whiten(advantages, mask) if args.whiten else advantages
 
 

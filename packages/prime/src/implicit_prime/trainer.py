@@ -214,7 +214,7 @@ class PrimeTrainer:
         metrics = self._rollout_metrics(filled)
         batch, values, drift = self._read(Responses.from_groups(filled.kept))
         others = Responses.from_groups(filled.others) if args.prm_train_on == "all" else None
-        process: Tensor | None = None
+        process, weight = None, 1.0
         if self.online is not None:
             with self.clock("prm"):
                 if args.kl_coef:
@@ -225,8 +225,8 @@ class PrimeTrainer:
             if told := self.alarm.add(metrics["prm/outcome_reward"], metrics["reward/mean"]):
                 warnings.warn(f"step {self.state.step + 1}: {told}", PrimeWarning, stacklevel=2)
             self.last_process = found.process
-            process = weight * core.normalize_process(found.process, batch.mask, args.process_norm)
-        advantages = token_advantages(args, batch, process, values)
+            process = core.normalize_process(found.process, batch.mask, args.process_norm)
+        advantages = token_advantages(args, batch, process, weight, values)
         self.last_batch = batch
         targets = None if values is None else advantages + values
         advantages = core.whiten(advantages, batch.mask) if args.whiten else advantages

@@ -242,14 +242,14 @@ class PrimeGRPOTrainer(GRPOTrainer):
             )
             return torch.zeros(drawn.responses.mask.shape)
         batch = drawn.responses.select(rows)
-        process: Tensor | None = None
+        process, weight = None, 1.0
         if self.online is not None:
             found = self.online.step(batch, drawn.responses.select(drawn.others.nonzero()[:, 0]))
             weight = process_weight(prime, found.accuracy)
-            process = weight * core.normalize_process(found.process, batch.mask, prime.process_norm)
+            process = core.normalize_process(found.process, batch.mask, prime.process_norm)
             for name, value in {**found.metrics, "prm/weight": weight}.items():
                 self._metrics["train"][name].append(value)
-        advantages = token_advantages(prime, batch, process)
+        advantages = token_advantages(prime, batch, process, weight)
         advantages = core.whiten(advantages, batch.mask) if prime.whiten else advantages
         return spread([rows], [advantages], *drawn.responses.mask.shape)
 

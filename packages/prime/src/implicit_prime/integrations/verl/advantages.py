@@ -27,13 +27,15 @@ from implicit_prime.responses import Responses
 ESTIMATORS = {f"prime_{name}": name for name in get_args(Advantage) if name != "ppo"}
 """verl's names of the estimators, and PRIME's. Of PPO verl has its own, which needs its critic."""
 
-_GIVEN: ContextVar[tuple[Tensor | None, PrimeConfig] | None] = ContextVar("process_rewards", default=None)
+_GIVEN: ContextVar[tuple[Tensor | None, float, PrimeConfig] | None] = ContextVar(
+    "process_rewards", default=None
+)
 
 
 @contextmanager
-def process_rewards(process: Tensor | None, settings: PrimeConfig) -> Iterator[None]:
-    """Inside, estimators add process rewards [B, T], weighed and normalised already, to the outcomes."""
-    token = _GIVEN.set((process, settings))
+def process_rewards(process: Tensor | None, settings: PrimeConfig, weight: float = 1.0) -> Iterator[None]:
+    """Inside, estimators add process rewards [B, T], normalised already, times `weight` to the outcomes."""
+    token = _GIVEN.set((process, weight, settings))
     try:
         yield
     finally:
@@ -66,7 +68,7 @@ def _estimator(name: Any) -> Callable[..., tuple[Tensor, Tensor]]:
         **others: Any,
     ) -> tuple[Tensor, Tensor]:
         """(advantages, returns before whitening), float32 [B, T]; 0 on rows not to be learned from."""
-        process, settings = _GIVEN.get() or (None, _outcome_settings(config))
+        process, weight, settings = _GIVEN.get() or (None, 1.0, _outcome_settings(config))
         settings = replace(settings, advantage=name)
         if process is None and name == "implicit_value":
             raise PrimeError(
@@ -83,7 +85,8 @@ def _estimator(name: Any) -> Callable[..., tuple[Tensor, Tensor]]:
             log_probs=torch.zeros(mask.shape),
         ).select(rows)
         width = batch.mask.shape[1]
-        returns = token_advantages(settings, batch, None if process is None else process[rows, :width])
+        mine = None if process is None else process[rows, :width]
+        returns = token_advantages(settings, batch, mine, weight)
         found = core.whiten(returns, batch.mask) if settings.whiten else returns
         return _spread(found, rows, mask), _spread(returns, rows, mask)
 

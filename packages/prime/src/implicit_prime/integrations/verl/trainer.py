@@ -100,8 +100,8 @@ class PrimePPOTrainer(PPOTrainerSync):
         return batch
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        process = self._process(batch, metrics) if self.use_critic else None
-        with process_rewards(process, self.prime):
+        process, weight = self._process(batch, metrics) if self.use_critic else (None, 1.0)
+        with process_rewards(process, self.prime, weight):
             return super()._compute_advantage(batch, metrics)
 
     def _update_critic(self, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -143,8 +143,8 @@ class PrimePPOTrainer(PPOTrainerSync):
         metrics.update({name.replace("critic/", "prm/"): value for name, value in found.items()})
         return batch
 
-    def _process(self, batch: Any, metrics: dict[str, Any]) -> Tensor:
-        """Process rewards of all tokens, weighed and normalised: float32 [B, T]; and what there is to log."""
+    def _process(self, batch: Any, metrics: dict[str, Any]) -> tuple[Tensor, float]:
+        """Process rewards of all tokens, normalised, float32 [B, T], and their weight; adds what to log."""
         data = self._read(batch, "uid", "response_mask", "rm_scores", _PRM_LOG_PROBS, self._reference)
         uids = data.pop("uid").tolist()
         padded = data.to_padded_tensor()
@@ -170,4 +170,4 @@ class PrimePPOTrainer(PPOTrainerSync):
             "prm/token_reward": float(process.abs().sum() / mask.sum().clamp(min=1)),
             "prm/weight": weight,
         }
-        return weight * core.normalize_process(process, mask, self.prime.process_norm)
+        return core.normalize_process(process, mask, self.prime.process_norm), weight
