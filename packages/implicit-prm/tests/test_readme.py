@@ -74,7 +74,8 @@ def test_every_command_and_public_name_that_it_shows_exists() -> None:
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0, verb
     for module in set(re.findall(r"`implicit_prm\.([a-z_.]+)`", README)):
         importlib.import_module(f"implicit_prm.{module}")
-    for name in ("bon_table", "best_of_n", "weighted_vote", "extract_answer", "ImplicitPRMTrainer"):
+    names = ("bon_table", "best_of_n", "weighted_vote", "extract_answer", "ImplicitPRMTrainer")
+    for name in (*names, "fit_calibration", "overoptimization_curves", "annotate_steps", "to_frame"):
         assert name in README
         assert hasattr(implicit_prm, name), name
 
@@ -86,7 +87,7 @@ def test_the_options_in_its_shell_lines_are_the_command_s() -> None:
     lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
     lines += [shlex.split(code) for code in re.findall(r"`(implicit-prm [^`]+)`", README)]
     commands = [words[1:] for words in lines if words[:1] == ["implicit-prm"]]
-    assert {words[0] for words in commands} == set(group.commands) - {"reproduce"}
+    assert {words[0] for words in commands} == set(group.commands)
     for verb, *arguments in commands:
         with group.commands[verb].make_context(verb, arguments) as context:
             assert not context.args
