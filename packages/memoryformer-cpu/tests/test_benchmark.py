@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "cpu.py"
+PACKAGE = Path(__file__).resolve().parents[1]
+FILE = PACKAGE / "benchmarks" / "cpu.py"
+PRINTED = PACKAGE.parents[1] / "docs" / "benchmarks" / "memoryformer" / "cpu.txt"
+# The columns of the README's table.
+ARMS = (
+    "nn.Linear bfloat16",
+    "nn.Linear int8 dynamic",
+    "embedding_bag + hash float32",
+    "official formulation float32",
+    "kernel float32",
+    "kernel bfloat16",
+    "kernel int8",
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +78,18 @@ def test_mistakes_on_the_command_line(
     with pytest.raises(SystemExit, match="2"):
         cpu.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_the_readme_s_table_is_what_the_benchmark_printed() -> None:
+    """Arm, width, tokens, two times, then the time of `nn.Linear` over the arm's."""
+    line = re.compile(r"^(\S.*?) +(\d+) +(\d+) +[\d.]+ +[\d.]+ +([\d.]+) ", flags=re.MULTILINE)
+    printed = {(arm, d, n): ratio for arm, d, n, ratio in line.findall(PRINTED.read_text(encoding="utf-8"))}
+    table = re.findall(
+        r"^\| (\d+) \| (\d+) \|(.*)\|$",
+        (PACKAGE / "README.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    assert len(table) == 8
+    for width, tokens, cells in table:
+        expected = [printed.get((arm, width, tokens), "") for arm in ARMS]
+        assert [cell.strip() for cell in cells.split("|")] == expected

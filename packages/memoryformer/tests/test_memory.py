@@ -20,8 +20,8 @@ from memoryformer import (
     MemoryLayer,
     backends,
     quantize_tables_,
+    use_huge_pages_,
 )
-from memoryformer.huge_pages import use_huge_pages_
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of the memory")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import memoryformer as mf
+from memoryformer.reproduce import arms
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 CORE, HUGGING_FACE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -62,6 +64,19 @@ def test_the_table_of_costs_is_that_of_the_counters() -> None:
     state = [mf.flops.training_bytes(config) / 1e9 for config in configs]
     said = [float(cell.removesuffix(" GB")) for cell in row("weights, gradients and Adam in float32")]
     assert said == pytest.approx(state, rel=0.006)
+
+
+@pytest.mark.parametrize("scale", ["quick", "laptop"])
+def test_the_narrow_transformer_of_c3b_has_fewer_flops(scale: str) -> None:
+    """Multiply-adds a token and block with attention at the context's length, by the formulas of arms.py."""
+    config = tomllib.loads((Path(arms.__file__).parent / "configs" / f"{scale}.toml").read_text("utf-8"))
+    length, width = config["context_length"], config["shape"]["hidden_size"]
+    chunks, (narrow, _) = width // 8, config["shape"]["narrow_total"]
+    ours = chunks * (4 * width + 10 * chunks) + 2 * length * width
+    theirs = 12 * narrow**2 + 2 * length * narrow
+    assert f"{theirs:,}" in README
+    assert f"{ours:,}" in README
+    assert round(1 - theirs / ours, 2) == 0.08
 
 
 def test_the_averages_of_table_1_with_wsc_and_without() -> None:

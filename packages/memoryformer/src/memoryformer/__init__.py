@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memoryformer.hf.application import apply_memoryformer
     from memoryformer.hf.config import MemoryFormerConfig
     from memoryformer.hf.modeling import MemoryFormerForCausalLM
+    from memoryformer.huge_pages import use_huge_pages_
     from memoryformer.layers import MemoryBlock, MemoryLayer
     from memoryformer.quantization import QuantizedMemoryLayer, quantize_tables_
     from memoryformer.statistics import bucket_stats
@@ -41,6 +42,7 @@ __all__ = [
     "quantize_tables_",
     "statistics",
     "training",
+    "use_huge_pages_",
 ]
 
 register_with_transformers()
@@ -55,6 +57,7 @@ _HOME = {
     "bucket_stats": "statistics",
     "param_groups": "training",
     "quantize_tables_": "quantization",
+    "use_huge_pages_": "huge_pages",
 }
 _SUBMODULES = ("convert", "debug", "flops", "functional", "parallel", "plots", "statistics", "training")
 
