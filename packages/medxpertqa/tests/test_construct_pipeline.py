@@ -268,6 +268,8 @@ def test_a_second_round_settles_what_the_first_left_open_and_keeps_what_it_settl
     told = command("review", first, second, "+", third, fourth).output
     assert "round 2: kappa" in told
     assert "kept 2, deleted 1, open 1" in told
+    alone = command("review", third, fourth)
+    assert "s-0 is under review and on no sheet of the round" in str(alone.exception)
     kept = [question.question for question in read_bank(out / "reviewed.jsonl")]
     assert [(q.id, q.stem) for q in kept] == [("s-0", "Better?"), ("s-2", bank()[2].question.stem)]
     third_round = [filled(again, {"s-3": accept}, without="s-2") for _ in range(2)]

@@ -124,10 +124,18 @@ def import_review(
 
     Raises:
         DataError: naming file, question and column, for an unknown or settled id, an unknown decision or
-            error type, an id or a letter twice, a fix that changes nothing or makes no question.
+            error type, an id or a letter twice, a fix that changes nothing or makes no question; for a
+            question that is on no sheet, as when those of the rounds before are not given.
     """
     under_review = {q.id: q for q in questions if earlier is None or q.id in earlier.open}
     read = {name: read_sheet(path, under_review) for name, path in sheets.items()}
+    listed = {cells.get("id") for path in sheets.values() for cells in _cells(path)}
+    lacking = [name for name in under_review if name not in listed]
+    if lacking:
+        raise DataError(
+            f"{lacking[0]} is under review and on no sheet of the round; give all of them, and the sheets of "
+            "the rounds before it, with a plus between the rounds"
+        )
     settled = {question.id: question for question in earlier.kept} if earlier else {}
     deleted = list(earlier.deleted) if earlier else []
     still_open = []
@@ -151,14 +159,8 @@ def import_review(
 
 def read_sheet(path: str | Path, by_id: Mapping[str, Question]) -> dict[str, Decided]:
     """Read one reviewer's CSV; rows without a decision do not count. Raises as `import_review`."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the sheet can't be read ({error})") from None
     found: dict[str, Decided] = {}
-    for row in rows:
-        cells = {key: _bare(value or "").strip() for key, value in row.items() if key}
+    for cells in _cells(path):
         name = cells.get("id", "")
         where = f"{path}, question {name or '(no id)'}"
         if name not in by_id:
@@ -176,6 +178,16 @@ def read_sheet(path: str | Path, by_id: Mapping[str, Question]) -> dict[str, Dec
         fixed = _fixed(by_id[name], cells, where) if decision == "fix" else None
         found[name] = Decided(decision, fixed, Counter(errors))
     return found
+
+
+def _cells(path: str | Path) -> list[dict[str, str]]:
+    """The cells of each row by column, as they were before they were guarded."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: the sheet can't be read ({error})") from None
+    return [{key: _bare(value or "").strip() for key, value in row.items() if key} for row in rows]
 
 
 def _errors(
