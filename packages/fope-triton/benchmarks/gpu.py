@@ -6,8 +6,9 @@ limit.
 Rotation of q and k: against `torch.clone` of both, which is the limit; transformers' function under
 `torch.compile` and Liger's kernel, whose tables all heads share; flash-attn's. Attention: this package's
 kernel, rotation included, against the same kernel behind a separate rotation, SDPA, FlexAttention and
-FlashAttention-2. Decoding: bytes a second of keys and values. A peer that is not installed is left out by
-name. All in one process and in turn; a time is the median over the repeats with its interquartile range.
+FlashAttention-2; forward as in inference. Decoding: bytes a second of keys and values. A peer that is not
+installed is left out by name. All in one process and in turn; a time is the median over the repeats with its
+interquartile range.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def attention(repeats: int) -> Iterable[Measured]:
         for backward in (False, True):
             calls: dict[str, Call] = {}
             for peer, forward in forwards.items():
-                calls[peer] = backward_of(forward, (q, k, v), grad) if backward else forward
+                calls[peer] = backward_of(forward, (q, k, v), grad) if backward else without_gradient(forward)
             what, flops = (
                 "backward" if backward else "forward",
                 attention_flops(batch, length, query_heads, head_dim, backward),
@@ -219,6 +220,11 @@ def attention_peers(
             *(x.transpose(1, 2) for x in (*rotated(), v)), causal=True
         ).transpose(1, 2)
     return calls
+
+
+def without_gradient(forward: Callable[[], Tensor]) -> Call:
+    """A forward pass as in inference, where the kernel turns queries in its prologue and keeps nothing."""
+    return torch.no_grad()(forward)
 
 
 def backward_of(forward: Callable[[], Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Call:

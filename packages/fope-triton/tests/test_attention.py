@@ -244,6 +244,25 @@ def test_every_shipped_tile_compiled(head_dim: int, dtype: torch.dtype, causal: 
     compare(fope_attention, reference.attention, inputs, rest, dout, scaled)
 
 
+def test_inference_without_pairs_launches_no_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, (cos, sin), _ = whole(heads=2, group=2, length=6, earlier=3)
+    empty = (cos[..., :0], sin[..., :0])
+    launched: list[Tensor] = []
+    launch = attention_ops.rotate.launch
+    monkeypatch.setattr(
+        attention_ops.rotate,
+        "launch",
+        lambda x, *rest, **named: (launched.append(x), launch(x, *rest, **named)),
+    )
+    wanted = reference.attention(*(x.double() for x in inputs), *empty, True, 0.0, 0.2)
+    torch.testing.assert_close(
+        fope_attention(*inputs, *empty, zero_sin=0.0, scale=0.2).double(), wanted, **FORWARD
+    )
+    assert not launched
+    fope_attention(*inputs, *empty, zero_sin=1.0, scale=0.2)  # ζ turns all pairs, tables or not
+    assert len(launched) == 1
+
+
 WRONG = [
     ({"q": torch.zeros(2, 7, 5, 32)}, "q has 7 heads, which 2 KV heads do not divide"),
     ({"q": torch.zeros(4, 5, 32)}, r"expected q \[B, Hq, T, head_dim\]"),

@@ -49,6 +49,13 @@ def test_bytes_of_decoding_are_the_cache(gpu: ModuleType) -> None:
     assert gpu.decode_bytes(3, 1000, 4, 128) == cache.nbytes
 
 
+def test_forward_is_timed_as_in_inference(gpu: ModuleType) -> None:
+    """With a gradient to come, another operation would run, which turns and keeps q and k beforehand."""
+    x = torch.ones(2, requires_grad=True)
+    assert gpu.without_gradient(lambda: 2 * x)().grad_fn is None
+    assert (2 * x).grad_fn is not None
+
+
 def test_median_and_interquartile_range(gpu: ModuleType) -> None:
     assert gpu.spread([5.0, 1.0, 2.0, 4.0, 3.0]) == (3.0, 2.0)
 

@@ -187,6 +187,8 @@ def attention_op(
     scale: float,
 ) -> Tensor:
     """Attention of [B, heads, T, D] tensors, or of packed ones with B = 1, with no gradient."""
+    if not cos.shape[-1] and not zero_sin:  # nothing turns, and copies are not needed
+        return attention_fwd.launch(q, k, v, None, None, cu_seqlens, causal, zero_sin, scale)[0]
     k = rotated(k, cos, sin, cu_seqlens, zero_sin)
     return attention_fwd.launch(q, k, v, cos, sin, cu_seqlens, causal, zero_sin, scale)[0]
 
