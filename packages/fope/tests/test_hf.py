@@ -1,18 +1,20 @@
-"""fope.hf: conversion of Hugging Face models, saving and loading, folding, conflicts."""
+"""fope.hf: conversion, saving, folding, conflicts; over 400 lines, since all is asked of the same families."""
 
 import copy
 import json
 import sys
+import warnings
 
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import fope.hf
-from fope.errors import FopeError
+from fope.errors import FopeError, FopeWarning
 from fope.hf.config import read
 from fope.hf.rotation import rotating_layers
 
@@ -40,7 +42,11 @@ SHAPES = {
         "mlp_only_layers": [0, 1],
     },
 }
-NORM_LAST = {"nanochat": {"pad_token_id": 0}, "hunyuan_v1_dense": {"head_dim": 32, "pad_token_id": 0}}
+PARTLY = {  # not folded, the first two, or not converted
+    "nanochat": {"pad_token_id": 0},
+    "hunyuan_v1_dense": {"head_dim": 32, "pad_token_id": 0},
+    "phimoe": {"num_local_experts": 2, "pad_token_id": 0},
+}
 COMMON = {
     "vocab_size": 97,
     "hidden_size": 128,
@@ -57,7 +63,7 @@ COMMON = {
 def fresh(family="llama", seed=0, **changes):
     settings = {
         key: value
-        for key, value in {**COMMON, **(SHAPES | NORM_LAST)[family], **changes}.items()
+        for key, value in {**COMMON, **(SHAPES | PARTLY)[family], **changes}.items()
         if value is not None
     }
     torch.manual_seed(seed)
@@ -202,13 +208,13 @@ def test_the_config_it_was_made_from_stays_as_it_was():
     assert all(part.config is first.config for part in parts)  # so that a later change reaches all of them
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])
+@pytest.mark.parametrize("family", SHAPES)
 def test_save_and_load_bit_for_bit(family, tmp_path):
     model, ids = fresh(family), tokens()
     fope.hf.convert_to_fope(model, train_length=64, init_gain=0.5, seed=7, zero_sin=1.0, oversample=2)
     model.save_pretrained(tmp_path)
     saved = load_file(tmp_path / "model.safetensors")
-    assert any(key.endswith("layers.1.self_attn.fope.cos_coef") or "attention.fope" in key for key in saved)
+    assert any(key.endswith(("layers.1.self_attn.fope.cos_coef", "attention.fope.cos_coef")) for key in saved)
     for again in (fope.hf.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)):
         assert torch.equal(logits(again.eval(), ids), logits(model, ids))
     assert read(again.config) == read(model.config)
@@ -291,6 +297,30 @@ def test_left_padding_is_exact():
     assert torch.allclose(out[:, 5:], logits(model, ids), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("start", "options", "warned"),
+    [(3, {}, True), (12, {}, False), (30, {}, False), (3, {"series": False}, False)],
+)
+def test_new_positions_for_cached_keys_are_warned_of(start, options, warned):
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64, **options), tokens(2, 13)
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        cache = model(input_ids=ids[:, :12], use_cache=True).past_key_values
+        model(input_ids=ids[:, 12:], past_key_values=cache, position_ids=torch.full((2, 1), start))
+    messages = [str(warning.message) for warning in told if warning.category is FopeWarning]
+    assert len(messages) == warned  # once, not once a layer
+    assert all("begin at 3 and 12 tokens are cached" in message for message in messages)
+
+
+def test_padding_in_the_cache_is_not_warned_of():
+    model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens(1, 12)
+    mask = (torch.arange(17) >= 5).long()[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FopeWarning)
+        padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), ids], 1)
+        model.generate(padded, attention_mask=mask, max_new_tokens=4, do_sample=False)
+
+
 def test_generate_with_a_cache_equals_without():
     model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens(2, 9)
     options = {"max_new_tokens": 6, "do_sample": False}
@@ -350,6 +380,24 @@ def test_scaled_frequencies_travel_with_the_model(scaling, tmp_path):
     assert torch.equal(logits(fope.hf.from_pretrained(tmp_path), ids), logits(model, ids))
 
 
+def test_a_trained_fope_model_takes_a_scaling(tmp_path):
+    ids, model = tokens(), fope.hf.convert_to_fope(fresh(), train_length=64)
+    plain = logits(model, ids)
+    with pytest.raises(FopeError, match="scaling type must be"):
+        fope.hf.extend(model, 1024, scaling={"type": "ntk"})
+    assert torch.equal(logits(model, ids), plain)
+    scaling = {"type": "yarn", "factor": 4.0, "original_length": 64}
+    fope.hf.extend(model, 64, scaling=scaling)
+    expected = fope.hf.convert_to_fope(fresh(), train_length=64, scaling=scaling)
+    assert torch.equal(logits(model, ids), logits(expected, ids))
+    assert not torch.allclose(logits(model, ids), plain, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    again = fope.hf.from_pretrained(tmp_path)
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    assert read(fope.hf.extend(again, 128).config).scaling == scaling  # kept where none is given
+    assert torch.equal(logits(fope.hf.extend(model, 64, scaling={}), ids), plain)
+
+
 def test_linear_scaling_is_fope_at_compressed_positions():
     scaling = {"type": "linear", "original_length": 64, "new_length": 128}
     model = fope.hf.convert_to_fope(fresh(), train_length=64, scaling=scaling)
@@ -379,6 +427,19 @@ def test_converting_twice_is_refused():
     model = fope.hf.convert_to_fope(fresh(), train_length=64)
     with pytest.raises(FopeError, match=r"already; `fope\.hf\.extend`"):
         fope.hf.convert_to_fope(model, train_length=128)
+
+
+def test_a_family_whose_config_allows_no_other_type_is_refused():
+    model = fresh("phimoe", pad_token_id=0)
+    with pytest.raises(FopeError, match="PhimoeConfig cannot hold Fourier position embeddings"):
+        fope.hf.convert_to_fope(model, train_length=64)
+    assert not hasattr(rotating_layers(model)[0], "fope")
+
+
+def test_phi3_s_own_types_are_still_checked():
+    model = fresh("phi3")
+    with pytest.raises(StrictDataclassError, match="got linear"):
+        type(model.config)(**COMMON, pad_token_id=0, rope_parameters={"rope_type": "linear", "factor": 2.0})
 
 
 def test_a_model_without_rotation_is_refused():

@@ -75,11 +75,17 @@ def test_decoding_with_a_cache_goes_past_the_kernel(kernel):
     assert not kernel
 
 
+def test_a_layer_that_is_told_not_to_rotate_gets_no_tables():
+    (attention, *_) = rotating_layers(pair()[0])
+    given = {"position_ids": torch.arange(3)[None], "position_embeddings": None}
+    assert give_tables(attention, (), given) == ((), given)
+
+
 @pytest.mark.parametrize("name", ["past_key_values", "cache"])  # before transformers 5.24, and since
 def test_a_layer_that_is_given_a_cache_rotates_by_itself(kernel, name):
     _, fused = pair()
     (attention, *_) = rotating_layers(fused)
-    options = {"position_ids": torch.arange(3)[None], "position_embeddings": None}
+    options = {"position_ids": torch.arange(3)[None], "position_embeddings": ("cos", "sin")}
     for cache, deferred in ((object(), False), (None, True)):
         _, kwargs = give_tables(attention, (), {**options, name: cache})
         assert isinstance(kwargs["position_embeddings"][0], Deferred) == deferred

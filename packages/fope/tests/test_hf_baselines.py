@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from fope import FopeError
 from fope.baselines import alibi_bias
@@ -132,6 +132,33 @@ def test_the_config_it_was_made_from_stays_as_it_was(kind: str) -> None:
     third.load_state_dict(plain.state_dict())
     for other in (second, third):
         assert torch.equal(logits(other), logits(plain))
+
+
+def of_family(family: str, **changes: Any) -> PreTrainedModel:
+    settings: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2}
+    settings |= {"num_attention_heads": 4, "intermediate_size": 48, "initializer_range": 0.3}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings | changes)).eval()
+
+
+def test_alibi_in_a_family_that_names_its_attention_otherwise() -> None:
+    positions = torch.arange(12)
+    future = torch.triu(torch.full((12, 12), -torch.inf), diagonal=1)
+    mask = (alibi_bias(4, positions, positions) + future).expand(2, 4, 12, 12)
+    nope, alibi = (apply_position(of_family("gpt_neox"), kind) for kind in ("nope", "alibi"))
+    assert torch.allclose(logits(alibi), logits(nope, attention_mask=mask), atol=1e-5)
+    assert not torch.allclose(logits(alibi), logits(nope), atol=1e-3)
+
+
+def test_families_without_a_place_for_it_are_refused_and_left_as_they_were() -> None:
+    with pytest.raises(FopeError, match="GPT2LMHeadModel has no rotary embedding that these positions"):
+        apply_position(of_family("gpt2"), "alibi")
+    gemma = of_family("gemma2", head_dim=8, num_key_value_heads=2, pad_token_id=0)
+    before = logits(gemma)
+    with pytest.raises(FopeError, match=r"caps its attention scores, which alibi's attention does not"):
+        apply_position(gemma, "alibi")
+    assert torch.equal(logits(gemma), before)
+    assert not torch.allclose(logits(apply_position(gemma, "nope")), before, atol=1e-3)
 
 
 def test_mistakes_are_named() -> None:

@@ -17,6 +17,7 @@ from transformers.masking_utils import eager_mask
 from fope.baselines import Alibi, Fire, Kerple, rope_a
 from fope.errors import FopeError
 from fope.hf.config import own_config, read
+from fope.hf.rotation import attention_layers
 
 KINDS = ("rope", "rope_a", "nope", "alibi", "kerple", "fire")
 ATTENTION = "fope_position_bias"
@@ -28,12 +29,14 @@ def apply_position(
     """Give `model`, which has rotary embeddings, positions of `kind`; returns it, changed in place.
 
     The config that it was made from stays as it was, for the next model.
-    `train_length` is that of RoPE-A and FIRE. KERPLE and FIRE bring parameters of their own
-    (`model.layers.*.self_attn.position_bias`), drawn from `seed`, which train and stand in the state dict
+    `train_length` is that of RoPE-A and FIRE. KERPLE and FIRE bring parameters of their own (in a Llama
+    `model.layers.*.self_attn.position_bias`), drawn from `seed`, which train and stand in the state dict
     with the others. The kind is not stored in the config: to load a saved model, build it, apply the kind,
     and load the state dict.
 
-    Raises `FopeError` for an unknown kind, a missing `train_length`, or a model that has been changed before.
+    Raises `FopeError` for an unknown kind, a missing `train_length`, a model that has been changed before or
+    has no single rotary embedding, and where a bias is to join scores that are capped (Gemma 2); the model is
+    then as it was.
     """
     if kind not in KINDS:
         raise FopeError(f"there are no positions of kind {kind!r}; there are {', '.join(KINDS)}")
@@ -44,23 +47,44 @@ def apply_position(
             f"this {type(model).__name__} has Fourier position embeddings, which would go on rotating; "
             "apply to a model that was not converted, made from a config of its own"
         )
-    base: Any = model.base_model
-    rotary = base.rotary_emb
+    rotary = _single_rotary(model)
     if (previous := getattr(rotary, "position_kind", "rope")) != "rope":
         raise FopeError(f"this model already has positions of kind {previous!r}; apply to a fresh one")
+    if kind in ("alibi", "kerple", "fire"):
+        _add_bias(model, kind, train_length, seed)
     rotary.position_kind = kind
     if kind == "rope_a":
         _set_frequencies(rotary, rope_a(rotary.inv_freq, train_length or 0))
     elif kind != "rope":
         _set_frequencies(rotary, torch.zeros_like(rotary.inv_freq))  # cos 1, sin 0: no rotation
-    if kind in ("alibi", "kerple", "fire"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for layer in base.layers:
-                layer.self_attn.position_bias = _bias(kind, model.config.num_attention_heads, train_length)
-        own_config(model)  # which the attention implementation is written into
-        model.set_attn_implementation(ATTENTION)
     return model
+
+
+def _single_rotary(model: PreTrainedModel) -> Any:
+    rotary: Any = getattr(model.base_model, "rotary_emb", None)
+    if not attention_layers(model) or not hasattr(rotary, "inv_freq"):
+        raise FopeError(
+            f"{type(model).__name__} has no rotary embedding that these positions could replace; they go "
+            "into Llama-like models: layers with attention, and one rotary_emb for all"
+        )
+    return rotary
+
+
+def _add_bias(model: PreTrainedModel, kind: str, train_length: int | None, seed: int) -> None:
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        raise FopeError(
+            f"{type(model).__name__} caps its attention scores, which {kind}'s attention does not; build it "
+            "with attn_logit_softcapping=None to compare"
+        )
+    layers = attention_layers(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        biases = [_bias(kind, config.num_attention_heads, train_length) for _ in layers]
+    own_config(model)  # which the attention implementation is written into
+    model.set_attn_implementation(ATTENTION)
+    for attention, bias in zip(layers, biases, strict=True):
+        attention.position_bias = bias
 
 
 def _set_frequencies(rotary: Any, inv_freq: torch.Tensor) -> None:

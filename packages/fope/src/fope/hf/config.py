@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import Phi3Config, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 
 from fope.config import FopeConfig
@@ -95,6 +97,18 @@ def store(config: PreTrainedConfig, stored: StoredFope) -> None:
     if stored.scaling:
         kept["scaling"] = dict(stored.scaling)
     text.rope_parameters = kept
+
+
+def check_storable(config: PreTrainedConfig, stored: StoredFope) -> None:
+    """Raise `FopeError` if the family's config allows no other rope types: the model could not be saved."""
+    tried = copy.deepcopy(config)
+    store(tried, stored)
+    try:
+        tried.validate()
+    except StrictDataclassError as error:
+        raise FopeError(
+            f"{type(config).__name__} cannot hold Fourier position embeddings: {error}"
+        ) from error
 
 
 def own_config(model: PreTrainedModel) -> None:
@@ -186,3 +200,19 @@ def register() -> None:
     """Make the type "fope" known to transformers; again does nothing more."""
     ROPE_INIT_FUNCTIONS[ROPE_TYPE] = clipped_frequencies
     RotaryEmbeddingConfigMixin._validate_fope_rope_parameters = _validate  # type: ignore[attr-defined]
+    validators: list[Any] = Phi3Config.__class_validators__  # type: ignore[attr-defined]
+    for place, validator in enumerate(validators):  # Phi-3 allows two types by name, and says so when saved
+        if validator.__name__ == "validate_rope" and not hasattr(validator, "knows_fope"):
+            validators[place] = _sparing_fope(validator)
+
+
+def _sparing_fope(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(original)
+    def validate_rope(self: Any) -> None:
+        if (self.rope_parameters or {}).get("rope_type") == ROPE_TYPE:
+            RotaryEmbeddingConfigMixin.validate_rope(self)
+        else:
+            original(self)
+
+    validate_rope.knows_fope = True  # type: ignore[attr-defined]
+    return validate_rope

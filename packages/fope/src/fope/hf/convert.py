@@ -13,7 +13,8 @@ from fope.coefficients import grow
 from fope.config import FopeConfig
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError
-from fope.hf.config import StoredFope, model_shape, own_config, read, require, store
+from fope.hf.cached_positions import warn_of_new_positions
+from fope.hf.config import StoredFope, check_storable, model_shape, own_config, read, require, store
 from fope.hf.folding import check_foldable, fold_zero_phase
 from fope.hf.pairing import family_pairing
 from fope.hf.rotation import ADVICE, give_tables, patch_family, rotating_layers
@@ -46,8 +47,9 @@ def convert_to_fope(
     without it, as in the released code, a pre-trained model is badly hurt.
 
     Raises `FopeError` for a model that has FoPE already (see `extend`), has another kind of scaled or no
-    rotary embedding, whose rotation is another library's or of no kind that `FopeConfig` has, and for one to
-    be preserved whose norms or projections fope.hf does not know. The model is then as it was.
+    rotary embedding, whose rotation is another library's or of no kind that `FopeConfig` has, whose
+    config allows no other rope type, and for one to be preserved whose norms or projections fope.hf does not
+    know. The model is then as it was.
     """
     if read(model.config) is not None:
         raise FopeError(
@@ -72,21 +74,32 @@ def convert_to_fope(
         config = dataclasses.replace(config, zero_sin=0.0)
     stored = StoredFope(config, seed, per_layer, scaling or {})
     stored.bank()
+    check_storable(model.config, stored)
     own_config(model)
     attach(model, stored)
     return fold_zero_phase(model, zero_sin) if preserve else model
 
 
-def extend(model: PreTrainedModel, train_length: int, *, seed: int = 0) -> PreTrainedModel:
+def extend(
+    model: PreTrainedModel,
+    train_length: int,
+    *,
+    seed: int = 0,
+    scaling: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
     """Take a FoPE model to a longer training length, in place (512 to 1024, for instance); returns it.
 
     The bank and the rotated pairs grow. Old coefficients keep their place; new columns start at their own
-    wave, new entries with noise drawn from `seed`. Raises `FopeError` for a model without FoPE, or a
-    shorter length.
+    wave, new entries with noise drawn from `seed`. `scaling`, as for `convert_to_fope`, takes the place of
+    the model's own (with the old `train_length` nothing else changes); {} takes it away, None keeps it.
+    Raises `FopeError` for a model without FoPE, a shorter length, or an impossible scaling; the model is then
+    as it was.
     """
     stored = require(model)
     old = stored.config
     new = FopeConfig.from_dict(old.to_dict() | {"train_length": train_length})
+    longer = StoredFope(new, stored.seed, stored.per_layer, stored.scaling if scaling is None else scaling)
+    longer.bank()
     own_config(model)
     generator = torch.Generator().manual_seed(seed)
     for layer in rotating_layers(model):
@@ -99,7 +112,6 @@ def extend(model: PreTrainedModel, train_length: int, *, seed: int = 0) -> PreTr
             grown.cos_coef.copy_(coefs[0])
             grown.sin_coef.copy_(coefs[1])
         layer.fope = grown.to(embedding.cos_coef.device)
-    longer = StoredFope(new, stored.seed, stored.per_layer, stored.scaling)
     _rescale(model, longer)
     _record(model, longer)
     return model
@@ -117,6 +129,7 @@ def attach(model: PreTrainedModel, stored: StoredFope) -> None:
         device = next(layer.parameters()).device
         layer.fope = FourierPositionEmbedding(stored.config, generator=generator, device=device)
         layer.register_forward_pre_hook(give_tables, with_kwargs=True)
+    layers[0].register_forward_pre_hook(warn_of_new_positions, with_kwargs=True)
     _rescale(model, stored)
     _record(model, stored)
 

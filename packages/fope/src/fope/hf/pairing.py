@@ -32,7 +32,7 @@ def family_pairing(model: PreTrainedModel) -> dict[str, Any]:
     theirs = _turned_by_family(model, x)
     for interleaved, direction in itertools.product((False, True), (1, -1)):
         found = {"interleaved": interleaved, "direction": direction}
-        rope = FopeConfig(**shape, **found, train_length=64, clip=False, series=False)
+        rope = FopeConfig.from_dict(shape | found | {"train_length": 64, "clip": False, "series": False})
         ours, _ = FourierPositionEmbedding(rope, generator=generator, device="cpu")(x, x)
         if torch.allclose(ours, theirs, atol=1e-4):
             return found
