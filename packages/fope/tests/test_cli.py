@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import fope.hf
 from fope.cli import main
@@ -159,6 +159,17 @@ def test_selftest_tells_an_interleaved_checkpoint(
     assert "layout of the checkpoint: FAILED" in capsys.readouterr().out
 
 
+def test_selftest_says_what_it_could_not_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Phi-3 has one projection for q, k and v."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model("phi3", vocab_size=50, pad_token_id=0, **sizes)
+    model = AutoModelForCausalLM.from_config(config)
+    fope.hf.convert_to_fope(model, train_length=64).save_pretrained(tmp_path)
+    shown = printed(capsys, "inspect", str(tmp_path), "--selftest")
+    assert "layout of the checkpoint: not checked" in shown
+    assert "rotation, interleaved:    passed" in shown
+
+
 def test_convert_extend_and_fold(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, longer, folded = (tmp_path / name for name in ("first", "longer", "folded"))
     made = json.loads(
@@ -198,6 +209,18 @@ def test_convert_with_yarn(plain: Path, tmp_path: Path, capsys: pytest.CaptureFi
     stored = read(AutoModelForCausalLM.from_pretrained(tmp_path / "yarn").config)
     assert stored is not None
     assert dict(stored.scaling) == scaling
+
+
+def test_yarn_on_a_model_that_has_fope(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaling = {"type": "yarn", "factor": 4.0, "original_length": 64}
+    options = ("--train-length", "64", "--scaling", json.dumps(scaling))
+    printed(capsys, "convert", str(converted), str(tmp_path / "yarn"), *options)
+    stored = read(AutoModelForCausalLM.from_pretrained(tmp_path / "yarn").config)
+    assert stored is not None
+    assert (dict(stored.scaling), stored.config.train_length) == (scaling, 64)
+    assert not torch.allclose(logits(tmp_path / "yarn"), logits(converted), atol=1e-5)
 
 
 def test_train_eval_and_passkey(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

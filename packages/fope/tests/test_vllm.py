@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import fope.hf
 from fope import FopeConfig, FourierPositionEmbedding
+from fope.hf.config import StoredFope
 from fope.vllm_plugin import ARCHITECTURE
 
 PROMPTS = [[1, 17, 5, 80, 33, 2, 9], [4, 4, 8, 21], [120, 7, 64, 64, 3, 50, 11, 90, 12, 77]]
@@ -69,6 +73,36 @@ def test_vllm_generates_the_same_tokens_as_transformers(tmp_path: Path) -> None:
     for layer in model.model.layers:  # and it is the coefficients that vLLM had to get right
         layer.self_attn.fope.cos_coef.mul_(-1)
     assert greedy(model) != expected
+
+
+def test_coefficients_loaded_again_make_the_tables_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With vLLM's names stood in for: what is looked at is our own loader."""
+    modules = {
+        "vllm.config": {"VllmConfig": object},
+        "vllm.distributed": {
+            "get_tensor_model_parallel_rank": lambda: 1,
+            "get_tensor_model_parallel_world_size": lambda: 2,
+        },
+        "vllm.model_executor.models.llama": dict.fromkeys(
+            ("LlamaAttention", "LlamaDecoderLayer", "LlamaForCausalLM"), torch.nn.Module
+        ),
+    }
+    for name in ("vllm", "vllm.model_executor", "vllm.model_executor.models", *modules):
+        module = ModuleType(name)
+        vars(module).update(modules.get(name, {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "fope.vllm_model", raising=False)
+    served_class = importlib.import_module("fope.vllm_model").ServedFope
+    monkeypatch.delitem(sys.modules, "fope.vllm_model")
+    config = FopeConfig(16, 4, 64)
+    served, positions = served_class(StoredFope(config), 2), torch.arange(8)
+    for seed in (0, 1):
+        whole = FourierPositionEmbedding(config, generator=torch.Generator().manual_seed(seed))
+        for name in ("cos_coef", "sin_coef"):
+            coef = getattr(served, name)
+            coef.weight_loader(coef, getattr(whole, name))
+        for ours, theirs in zip(whole.cos_sin(positions), served.cos_sin(positions), strict=True):
+            torch.testing.assert_close(theirs, ours[2:], atol=1e-5, rtol=0)
 
 
 @pytest.mark.vllm

@@ -113,13 +113,13 @@ def _turns(x: Tensor, order: Tensor, expected: dict[int, float], *, interleaved:
     return all(abs(turned[channel].item() - value) < 1e-5 for channel, value in expected.items())
 
 
-def pairing_ratio(folder: Path, head_dim: int) -> float:
+def pairing_ratio(folder: Path, head_dim: int) -> float | None:
     """How unlike a checkpoint's channels j and j + d/2 are, as a multiple of how unlike 2j and 2j + 1 are.
 
     Of the lengths of the rows of q and k, in logarithms. Training makes channels of like frequency alike: a
     half-split checkpoint has about 1, an interleaved one well above (`INTERLEAVED_RATIO`); rotated as
-    half-split it would be another model. A model that was not trained has 1.
-    Raises `FopeError` if the folder has no q_proj and k_proj.
+    half-split it would be another model. A model that was not trained has 1. None if the folder has no q_proj
+    and k_proj.
     """
     across = beside = 0.0
     for _, weight in _tensors(folder, QUERY_KEY):
@@ -127,9 +127,7 @@ def pairing_ratio(folder: Path, head_dim: int) -> float:
         first, second = lengths.chunk(2, dim=-1)
         across += (first - second).abs().mean().item()
         beside += (lengths[:, 0::2] - lengths[:, 1::2]).abs().mean().item()
-    if beside == 0:
-        raise FopeError(f"{folder} has no q_proj and k_proj whose layout could be told")
-    return across / beside
+    return across / beside if beside else None
 
 
 def _tensors(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, Tensor]]:

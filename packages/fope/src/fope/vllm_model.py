@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from vllm.config import VllmConfig
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
@@ -45,7 +46,8 @@ class ServedFope(FourierPositionEmbedding):
             if heads < ranks:
                 rank, ranks = rank // (ranks // heads), heads
             loaded = loaded.chunk(ranks, dim=0)[rank]
-        coef.data.copy_(loaded)
+        with torch.no_grad():  # not coef.data, whose changes kept tables do not see
+            coef.copy_(loaded)
 
     def rotate_tokens(self, positions: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate q and k of tokens at `positions` [tokens]."""

@@ -11,8 +11,9 @@ from fope.hf import attention, loading
 from fope.hf.convert import convert_to_fope, extend
 from fope.hf.folding import fold_zero_phase
 from fope.hf.loading import from_pretrained
+from fope.hf.ranks import check_ranks_at_first_step
 
 attention.install()
 loading.install()
 
-__all__ = ["convert_to_fope", "extend", "fold_zero_phase", "from_pretrained"]
+__all__ = ["check_ranks_at_first_step", "convert_to_fope", "extend", "fold_zero_phase", "from_pretrained"]
