@@ -1,4 +1,4 @@
-"""fope.hf: conversion, saving, folding, conflicts; over 400 lines, since all is asked of the same families."""
+"""fope.hf: conversion, saving, folding, conflicts; over 400 lines, as all is asked of the same families."""
 
 import copy
 import json
