@@ -5,11 +5,15 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lmlab.batching import permutation
 from lmlab.models import build_model
 from lmlab.schedule import learning_rate_factor
+from lmlab.trainer import save_given
 from lmlab.training import CheckpointError, NonFiniteLossError, TrainingConfig, train
 
 SETTINGS = {
@@ -266,6 +270,31 @@ def test_errors_before_the_first_step(blocks):
         train(build_model(SETTINGS, 1), blocks, CONFIG)
     with pytest.raises(ValueError, match="not a single block"):
         train(build_model(SETTINGS, 1), blocks[:0], CONFIG, directory="unused")
+
+
+class Plugin(HfQuantizer):
+    """A quantiser as LPA's: it changes modules and leaves the weights to transformers."""
+
+    requires_calibration = False
+    is_trainable = True
+
+    def is_serializable(self):
+        return True
+
+
+@pytest.mark.parametrize("plugged", [False, True])
+def test_the_weights_that_are_saved_are_those_that_were_gathered(plugged, tmp_path):
+    model = build_model(SETTINGS, 1)
+    if plugged:
+        model.hf_quantizer = Plugin(QuantizationConfigMixin("none"))
+    gathered = {name: 2 * weight for name, weight in model.state_dict().items()}
+    save_given(model, str(tmp_path), dict(gathered))
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == gathered.keys()
+    assert all(weight.equal(gathered[name]) for name, weight in saved.items())
+    if plugged:  # and the next one who saves the model gets its own
+        model.save_pretrained(tmp_path)
+        assert load_file(tmp_path / "model.safetensors")["lm_head.weight"].equal(model.lm_head.weight)
 
 
 @pytest.mark.parametrize("peer", ["cosine", "linear"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 import lpa
 from lmlab.models import build_model
@@ -150,6 +152,51 @@ def test_setting_2_is_swept_from_its_file_with_the_official_head(tmp_path: Path,
     saved = 4 * (32 * 32 - 8 * 64)
     assert rows[0]["parameters"] - rows[1]["parameters"] == saved
     assert rows[0]["parameters"] == 2 * 301 * 32 + 301 + 4 * 32 * 32 + 3 * 32 * 48 + 3 * 32
+
+
+# What `accelerate launch --config_file fsdp2.yaml --num_processes 2` does, by forked processes over gloo.
+SHARDED = """
+import os, sys
+from accelerate import debug_launcher
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from lmlab.train import run_file
+
+fsdp2, file, output, *changes = sys.argv[1:]
+command = ["--config_file", fsdp2, "--num_processes", "2", "unused.py"]
+arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(command))
+os.environ.update({k: v for k, v in prepare_multi_gpu_env(arguments).items() if "FSDP" in k})
+
+def train():
+    run_file(file, output, assignments=changes)
+
+debug_launcher(train, num_processes=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        ("setting1_370m.toml", ["model.head_dim=16", "model.dropout=0.0"]),
+        ("setting2_130m.toml", ["model.num_key_value_heads=2"]),
+    ],
+)
+def test_two_sharded_processes_give_and_save_what_one_does(
+    file: str, own: list[str], tmp_path: Path, smaller: list[str]
+) -> None:
+    changes = [*smaller, *own, "apply.options.rank=8", "model.num_hidden_layers=2"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_file(LAUNCH / file, one, changes)
+    fsdp2 = str(files("lmlab") / "configs" / "fsdp2.yaml")
+    command = [sys.executable, "-c", SHARDED, fsdp2, str(LAUNCH / file), str(two), *changes]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    alone, together = (
+        AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in (one, two)
+    )
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_ranks_of_a_setting_1_config_are_kept_and_not_swept(tmp_path: Path, smaller: list[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lmlab.batching import BatchedBlocks, BlockOrder, Blocks
@@ -231,7 +231,7 @@ class LaboratoryTrainer(Trainer):
         for name in every - {name for name, _ in model.named_parameters()}:
             state_dict.pop(name, None)
         if self.args.should_save:
-            model.save_pretrained(folder, state_dict=state_dict)
+            save_given(model, folder, state_dict)
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -241,3 +241,20 @@ class LaboratoryTrainer(Trainer):
                 f"the checkpoint in {self.folder} is of another model: {len(wrong)} weights do not "
                 f"match, the first is {wrong[0]!r}. Remove it, or train with resume=False."
             )
+
+
+def save_given(model: PreTrainedModel, folder: str, state_dict: dict[str, torch.Tensor]) -> None:
+    """`model.save_pretrained(folder, state_dict=state_dict)`, also for a model with a quantiser (as LPA's).
+
+    For such a model transformers drops what it is given and asks the quantiser, which has the shards at most.
+    """
+    quantizer: Any = getattr(model, "hf_quantizer", None)
+    if quantizer is None:
+        model.save_pretrained(folder, state_dict=state_dict)
+        return
+    _, metadata = quantizer.get_state_dict_and_metadata(model)
+    quantizer.get_state_dict_and_metadata = lambda _: (state_dict, metadata)
+    try:
+        model.save_pretrained(folder)
+    finally:
+        del quantizer.get_state_dict_and_metadata
