@@ -157,6 +157,10 @@ def test_ids_that_come_twice_are_refused(tmp_path):
         ),
         (RECORD % b'"answer_counts": {"Z": 31}', "s-0: answers .*: 'Z' is no option"),
         (RECORD % b'"answer_counts": {"A": Infinity}', "s-0: answers .*: 'A' .* its count is no count"),
+        (
+            RECORD % b'"answer_counts": {"A": 0.6, "B": 0.3}',
+            r"s-0: answers .*: their sum is 0\.9; give counts",
+        ),
         (RECORD % b'"difficulty": "hard"', "s-0: difficulty is 'hard': Input should be a valid number"),
         (RECORD % b'"difficulty": NaN', "s-0: a difficulty rating is not finite"),
     ],
