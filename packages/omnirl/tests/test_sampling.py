@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import fields
+import math
+from collections import Counter
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy import stats
 
 from omnirl import OmniRLError, SamplingError, TaskBatch, sample_tasks
 from omnirl.tasks import acceptance
+from omnirl.tasks.anymdp import Candidates
 from omnirl.tasks.statistics import task_statistics, visits
 
 LEAST_P = 1e-3
@@ -213,8 +216,55 @@ def test_statistics_are_what_their_definitions_say() -> None:
     np.testing.assert_allclose(visits(batch).sum(1), 1)
 
 
-def test_strict_paper_meets_the_bounds_that_the_code_leaves_out() -> None:
+def in_band(candidates: Candidates, i: int) -> bool:
+    """Whether every live row of p̂ has more than η = 0.5 behind it (beyond b₋) and more than 1e-3 ahead."""
+    size = int(candidates.num_states[i])
+    for s in np.flatnonzero(candidates.live[i]):
+        row = candidates.weights[i, s]
+        if s > size // 2 + 1 and not sum(row[:s]) > 0.5:
+            return False
+        if s < size - 1 and not sum(row[s + 1 :]) > 1e-3:
+            return False
+    return True
+
+
+def spread_of_starts(candidates: Candidates, i: int, max_steps: float) -> float:
+    """The largest variance over start rows of p̂^(2^K), terminal rows replaced by the start distribution."""
+    chain = candidates.weights[i].copy()
+    chain[candidates.terminal[i]] = candidates.start_probs[i]
+    for _ in range(math.floor(math.log2(max_steps)) + 1):
+        chain = chain @ chain
+    return chain[candidates.start_probs[i] > 0].var(0).max()
+
+
+def test_strict_paper_meets_the_bounds_that_the_code_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[Candidates, np.ndarray, np.ndarray]] = []
+
+    def accept(candidates: Candidates, max_steps: np.ndarray, *rest: object) -> tuple[np.ndarray, np.ndarray]:
+        accepted = acceptance.accept(candidates, max_steps, *rest)  # type: ignore[arg-type]
+        tried.append((candidates, max_steps, accepted[0]))
+        return accepted
+
+    monkeypatch.setattr("omnirl.tasks.sampling.accept", accept)
     batch = sample_tasks(6, 16, seed=0, strict_paper=True)
+    strict, tried[:] = list(tried), []
+    sample_tasks(6, 16, seed=0)
+    assert all(in_band(made, i) for made, _, _ in strict for i in range(len(made.live)))
+    assert not all(in_band(made, i) for made, _, kept in tried for i in kept)  # the code asks for no band
+    mixed = [spread_of_starts(made, i, steps[i]) < 1e-6 for made, steps, kept in strict for i in kept]
+    assert len(mixed) >= 6
+    assert all(mixed)
+    left = 0
+    for (
+        made,
+        steps,
+        _,
+    ) in strict:  # the same worlds with states that are hardly left do not forget their start
+        slow = replace(made, weights=0.999 * np.eye(16) * made.live[..., None] + 0.001 * made.weights)
+        kept, _ = acceptance.accept(slow, steps, True, Counter())
+        assert all(spread_of_starts(slow, i, steps[i]) < 1e-6 for i in kept)  # of a single start state
+        left += len(kept)
+    assert left < len(mixed)
     check_structure(batch)
     assert same(sample_tasks(1, 16, seed=0, strict_paper=True, first=4), batch[4:5])
     assert not same(batch, tasks(16)[:6])
