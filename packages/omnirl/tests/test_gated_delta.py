@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from omnirl.errors import MissingExtraError, OmniRLError
+from omnirl.model.attention import Context
 from omnirl.model.config import GPU_MIXERS, OmniRLConfig
 from omnirl.model.fla_trunk import _Cache
 from omnirl.model.gated_delta import gated_delta, gated_delta_step, unit
@@ -126,6 +127,34 @@ def test_a_state_of_flash_linear_attention_survives_as_a_plain_dict() -> None:
     assert again["recurrent_state"][0] is a
     assert again["conv_state"] is b
     assert again["attn_state"] is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_are_given_queries_keys_and_values_of_one_type(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    given: list[torch.dtype] = []
+
+    def mix(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        given.extend(part.dtype for part in (q, k, v))
+        return gated_delta(q, k, v, *rest)
+
+    monkeypatch.setattr(GatedDeltaNet, "_mix", staticmethod(mix))
+    layer = GatedDeltaNet(OmniRLConfig(4, 2, 64, 1, 4, mixer="gated_deltanet"))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        layer(torch.randn(2, 5, 64), layer.empty_memory(2), Context(0, None, torch.arange(5), False))
+    assert given == [dtype] * 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_the_kernel_gives_what_the_pytorch_form_gives(dtype: torch.dtype) -> None:
+    q, k, v, g, beta, state = (array.cuda() for array in inputs(2, 130, 3, 32, 64))
+    q, k, v, beta = (array.to(dtype) for array in (q, k, v, beta))
+    ours, theirs = gated_delta(q, k, v, g, beta, state), GatedDeltaNet._mix(q, k, v, g, beta, state)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.float(), other.float(), atol=3e-2, rtol=3e-2)
 
 
 @pytest.mark.gpu

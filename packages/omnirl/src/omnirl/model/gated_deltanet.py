@@ -57,7 +57,7 @@ class GatedDeltaNet(nn.Module):
             [layer.weight.shape[0] for layer in (self.q_proj, self.k_proj, self.v_proj)], -1
         )
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q, k = unit(q), unit(k)
+        q, k = (unit(part).to(v.dtype) for part in (q, k))  # autocast sums in fp32; fla wants one dtype
         beta = self.b_proj(x).sigmoid()
         g = -self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias)
         out, state = self._mix(q, k, v, g, beta, memory["state"])
