@@ -2,9 +2,11 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 
 from omnirl.errors import OmniRLError
@@ -303,6 +305,36 @@ def test_a_saved_model_comes_back_from_its_folder(model: OmniRL, tmp_path: objec
     (tmp_path / "model.safetensors").unlink()  # type: ignore[operator]
     with pytest.raises(OmniRLError, match=r"no model\.safetensors"):
         OmniRL.from_pretrained(tmp_path)  # type: ignore[arg-type]
+
+
+def test_what_is_no_folder_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, asked = make("fused"), []
+    saved.save_pretrained(tmp_path)
+
+    def download(name: str, **options: object) -> str:
+        asked.append((name, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr("omnirl.model.modeling.snapshot_download", download)
+    again = OmniRL.from_pretrained("someone/their-model", revision="v1")
+    assert asked == [
+        ("someone/their-model", {"allow_patterns": ["config.json", "model.safetensors"], "revision": "v1"})
+    ]
+    assert again.config == saved.config
+
+
+@pytest.mark.parametrize("error", [LocalEntryNotFoundError("no net"), OSError("no net")])
+def test_without_a_net_a_hub_id_is_met_with_what_needs_none(
+    monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def download(name: str, **options: object) -> str:
+        raise error
+
+    monkeypatch.setattr("omnirl.model.modeling.snapshot_download", download)
+    with pytest.raises(
+        OmniRLError, match=r"no folder 'someone/their-model'.*'omnirl/mini', which needs no net"
+    ):
+        OmniRL.from_pretrained("someone/their-model")
 
 
 def test_reward_features_are_those_of_the_formula() -> None:
