@@ -19,7 +19,7 @@ from omnirl.reproduce.experiment import (
     side_trainings,
     with_data,
 )
-from omnirl.reproduce.metrics import pool_metrics, start_metrics
+from omnirl.reproduce.metrics import control_metrics, pool_metrics, start_metrics
 from omnirl.reproduce.playing import lake_task, unseen_tasks
 from omnirl.reproduce.training import changed_parameters, model_folder, task_hashes, training_trial
 from omnirl.tasks.sampling import sample_tasks
@@ -180,6 +180,13 @@ def test_unseen_tasks_are_as_many_as_asked_for_and_the_first_ones() -> None:
     few, many = unseen_tasks(5, 1000), unseen_tasks(40, 1000)
     assert (len(few), len(many)) == (5, 40)
     assert np.array_equal(few.transition, many.transition[:5])
+
+
+def test_without_a_pool_of_tasks_nothing_is_said_about_shared_ones() -> None:
+    played = {"online": {0: {"changed_parameters": 0}}}
+    assert control_metrics(played) == {"changed_parameters": [0.0]}
+    played["noisy"] = {0: {"changed_parameters": 1, "shared_tasks": 2}}
+    assert control_metrics(played) == {"changed_parameters": [0.0, 1.0], "shared_tasks": [2.0]}
 
 
 def test_what_the_claims_name_is_in_the_metrics() -> None:

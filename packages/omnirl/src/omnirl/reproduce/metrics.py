@@ -82,10 +82,14 @@ def learner_metrics(played: Results) -> Metrics:
 
 
 def control_metrics(played: Results) -> Metrics:
-    """What must be nothing: changed parameters (Q6), tasks that were trained on (Q8); a sample a trial."""
+    """What must be nothing: changed parameters (Q6), tasks that were trained on (Q8); a sample a trial.
+
+    Absent where no trial could tell, so that the claim is not tested rather than held.
+    """
     trials = [result for seeds in played.values() for result in seeds.values()]
     names = ("changed_parameters", "shared_tasks")
-    return {name: [float(result[name]) for result in trials if name in result] for name in names}
+    found = {name: [float(result[name]) for result in trials if name in result] for name in names}
+    return {name: values for name, values in found.items() if values}
 
 
 def method_metrics(played: Results) -> Metrics:

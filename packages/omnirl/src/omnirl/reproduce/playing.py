@@ -81,7 +81,9 @@ def evaluation_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     found = _play_lake(name, agent, tests, seed) if name in LAKES else _play(name, agent, tests, seed)
     found["changed_parameters"] = changed_parameters(model, source, context)
     tested = set(task_hashes(lake_task(name) if name in LAKES else unseen_tasks(tests.tasks, seed)))
-    found["shared_tasks"] = len(tested & trained_on(source, context))
+    trained = trained_on(source, context)
+    if trained:  # where every sequence had a new task nothing was kept to compare with
+        found["shared_tasks"] = len(tested & trained)
     return found
 
 
