@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 import omnirl
 from omnirl.cli import app
+from omnirl.evaluation.context import ContextCurves
+from omnirl.model import memory
 from omnirl.model.config import OmniRLConfig
 from omnirl.model.modeling import OmniRL
 
@@ -61,9 +63,13 @@ def test_every_command_and_public_name_that_it_shows_exists() -> None:
     } == verbs
     for verb in verbs:
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0, verb
-    for name in ("sample_tasks", "synthesize", "TaskStream"):
+    for name in ("sample_tasks", "synthesize", "TaskStream", "context_curves"):
         assert f"`{name}" in README
         assert hasattr(omnirl, name)
+    for name in ("fork", "join", "select_rows"):
+        assert f"`{name}`" in README
+        assert getattr(omnirl.model, name) is getattr(memory, name)
+    assert f"`.{ContextCurves.regret_gain.__name__}()`" in README
 
 
 def test_every_file_that_it_names_is_there() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from omnirl.data.sequences import Dataset, pack_episodes
     from omnirl.data.stream import TaskStream
     from omnirl.data.synthesis import synthesize
+    from omnirl.evaluation.context import ContextCurves, context_curves
     from omnirl.evaluation.protocol import evaluate, evaluate_steps
     from omnirl.evaluation.results import EvalResult, StepResult
     from omnirl.inference.agent import ICRLAgent
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from omnirl.training.loop import TrainResult, train
 
 __all__ = [
+    "ContextCurves",
     "Dataset",
     "EvalResult",
     "ICRLAgent",
@@ -46,6 +48,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainingError",
+    "context_curves",
     "evaluate",
     "evaluate_steps",
     "pack_episodes",
@@ -64,6 +67,8 @@ _HOME = {
     "TrainConfig": "training.config",
     "TrainResult": "training.loop",
     "train": "training.loop",
+    "ContextCurves": "evaluation.context",
+    "context_curves": "evaluation.context",
     "EvalResult": "evaluation.results",
     "StepResult": "evaluation.results",
     "evaluate": "evaluation.protocol",
