@@ -21,14 +21,16 @@ pytestmark = pytest.mark.slow
 # (`AcceleratorState.__init__` leaves MULTI_CPU out). torch's `fully_shard` itself works on the CPU, so the
 # state is given here what it would have on GPUs. The engine draws by the prompt alone, so that what is drawn
 # does not depend on who draws it.
-WORKER = """
+WORKER = '''
 import os
+import resource
 import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import LlamaConfig, LlamaForCausalLM
 from implicit_prime.config import PrimeConfig
+from implicit_prime.errors import PrimeError
 from implicit_prime.rollout import Rollouts
 from implicit_prime.trainer import PrimeTrainer
 from implicit_prm.tasks.vocabulary import word_tokenizer
@@ -71,7 +73,7 @@ class ByPrompt:
         ))
 
 
-def run(folder, settings, resume=False):
+def build(folder, settings):
     torch.manual_seed(0)
     words = word_tokenizer([f"w{number}" for number in range(45)], between=" ")
     model = LlamaForCausalLM(LlamaConfig(
@@ -89,9 +91,27 @@ def run(folder, settings, resume=False):
         processing_class=words,
     )
     trainer.engine = trainer.collector.engine = ByPrompt(trainer.engine)
+    return trainer
+
+
+def run(folder, settings, resume=False):
+    trainer = build(folder, settings)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.evaluate()
-"""
+
+
+def fill(folder, room):
+    """After the first step the main process, which writes, may write no file of more than `room` bytes."""
+    trainer = build(folder, {})
+    steps = trainer.steps()
+    next(steps)
+    if trainer.accelerator.is_main_process:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        next(steps)
+    except PrimeError as error:
+        (folder.parent / f"told-{trainer.accelerator.process_index}").write_text(str(error))
+'''
 
 LAUNCH = """
 import json, sys
@@ -140,6 +160,28 @@ def test_two_processes_resumed_equal_one(settings: dict[str, Any], sharded: str,
         assert weights.keys() == others.keys()
         for name, weight in weights.items():
             torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("sharded", ["1", ""], ids=["sharded", "replicated"])
+def test_a_full_disk_is_told_by_both_processes(sharded: str, tmp_path: Path) -> None:
+    """The policy's weights cannot be written, and what all processes gather after them is gathered still."""
+    code = (
+        "import sys, pathlib; from accelerate import debug_launcher; from worker import fill; "
+        "debug_launcher(fill, (pathlib.Path(sys.argv[1]), int(sys.argv[2])), 2)"
+    )
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", code, run, "50000"],
+        env=environment(tmp_path, SHARDED=sharded),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
+    assert all("could not be written" in one and "checkpoint-1 is whole" in one for one in told), told
+    assert [path.name for path in run.glob("*checkpoint*")] == ["checkpoint-1"]
+    assert not list(run.glob(".*partial"))
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,33 +35,46 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     return found[max(found)] if found else None
 
 
-def write_whole(folder: Path, accelerator: Accelerator, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `folder`, on all processes, and give it its name when all is on disk.
+class MainWriter:
+    """Lets the main process alone write, and keeps its first failure, after which it writes no more.
 
-    Raises `PrimeError` where something could not be written; what was there before stays.
+    Between two writes all processes may meet to gather what is written next. An error that left one of them
+    out of that would leave the others waiting.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    failure = ""
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True, exist_ok=True)
-    accelerator.wait_for_everyone()
-    try:
-        write(partial)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # a full disk, as Python, torch, safetensors say
-        failure = f"{type(error).__name__}: {error}"
-    failures = [one for one in gather_object([failure]) if one]
-    if accelerator.is_main_process:
-        if failures:
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            _flush(partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._main = accelerator.is_main_process
+        self.failure = ""
+
+    def __call__(self, write: Callable[[], object]) -> None:
+        """Call `write` on the main process, unless something could not be written before."""
+        if not self._main or self.failure:
+            return
+        try:
+            write()
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # a full disk, as Python, torch, safetensors say
+            self.failure = f"{type(error).__name__}: {error}"
+
+
+def write_whole(folder: Path, accelerator: Accelerator, fill: Callable[[Path, MainWriter], None]) -> None:
+    """Let `fill` fill a folder beside `folder`, on all processes, and give it its name when all is on disk.
+
+    What `fill` writes it gives to the `MainWriter`; what all processes gather it does outside of that.
+
+    Raises `PrimeError`, on all processes, where something could not be written; what was there before stays.
+    """
+    beside = folder.with_name(f".{folder.name}.partial")
+    put = MainWriter(accelerator)
+    put(partial(_make_empty, beside))
+    fill(beside, put)
+    put(partial(_put_in_place, beside, folder))
+    failures = [one for one in gather_object([put.failure]) if one]
+    if failures and accelerator.is_main_process:
+        shutil.rmtree(beside, ignore_errors=True)
     accelerator.wait_for_everyone()
     if failures:
         before = last_checkpoint(folder.parent)
@@ -68,20 +82,23 @@ def write_whole(folder: Path, accelerator: Accelerator, write: Callable[[Path], 
         raise PrimeError(f"{folder.name} could not be written ({failures[0]}); free some space; {kept}")
 
 
-def save_weights(learner: Learner, folder: Path) -> None:
-    """Save the model, or the learner's adapter of it, as `from_pretrained` reads it."""
+def save_weights(learner: Learner, folder: Path, put: MainWriter) -> None:
+    """Save the model, or the learner's adapter of it, as `from_pretrained` reads it; all processes call."""
     model: Any = learner.model
     main = learner.accelerator.is_main_process
     if is_sharded(learner.accelerator):
         whole = {name: value.cpu() if main else None for name, value in whole_weights(model)}
-        if main:
-            cast(Any, base_model(model)).save_pretrained(folder, state_dict=whole)
-    elif main and learner.adapter is not None:
-        model.save_pretrained(folder, selected_adapters=[learner.adapter])
-        if learner.adapter != "default":
-            _move_up(folder / learner.adapter)
-    elif main:
-        model.save_pretrained(folder)
+        put(partial(cast(Any, base_model(model)).save_pretrained, folder, state_dict=whole))
+    elif learner.adapter is not None:
+        put(partial(_save_adapter, model, learner.adapter, folder))
+    else:
+        put(partial(model.save_pretrained, folder))
+
+
+def _save_adapter(model: Any, adapter: str, folder: Path) -> None:
+    model.save_pretrained(folder, selected_adapters=[adapter])
+    if adapter != "default":
+        _move_up(folder / adapter)
 
 
 def _move_up(folder: Path) -> None:
@@ -166,9 +183,9 @@ def cut_log(folder: Path, step: int) -> None:
             continue
         if entry["step"] <= step:
             kept.append(line + "\n")
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), "utf-8")
-    partial.replace(path)
+    beside = path.with_suffix(".partial")
+    beside.write_text("".join(kept), "utf-8")
+    beside.replace(path)
 
 
 @contextmanager
@@ -200,6 +217,17 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     finally:
         if accelerator.is_main_process:
             file.close()
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _put_in_place(beside: Path, folder: Path) -> None:
+    _flush(beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.replace(folder)
 
 
 def _flush(folder: Path) -> None:

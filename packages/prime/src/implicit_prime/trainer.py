@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -333,31 +334,24 @@ class PrimeTrainer:
         checkpoint.write_whole(folder, self.accelerator, self._write_checkpoint)
         return folder
 
-    def _write_models(self, folder: Path) -> None:
-        checkpoint.save_weights(self.policy.learner, folder / "policy")
-        if self.online is not None and self.online.learner is not None:
-            checkpoint.save_weights(self.online.learner, folder / "prm")
-        if self.accelerator.is_main_process:
-            self.processing_class.save_pretrained(folder / "policy")
-            if self.online is not None and self.online.learner is not None:
-                self.processing_class.save_pretrained(folder / "prm")
+    def _write_models(self, folder: Path, put: checkpoint.MainWriter) -> None:
+        for name, learner in self._learners().items():
+            checkpoint.save_weights(learner, folder / name, put)
+            put(partial(self.processing_class.save_pretrained, folder / name))
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        self._write_models(folder)
+    def _write_checkpoint(self, folder: Path, put: checkpoint.MainWriter) -> None:
+        self._write_models(folder, put)
         learners = self._learners()
         states = {name: checkpoint.optimizer_state(learner) for name, learner in learners.items()}
         random = gather_object([checkpoint.random_states()])
-        if not self.accelerator.is_main_process:
-            return
-        torch.save(
-            {
-                "optimizers": states,
-                "value": None if self.policy.value is None else self.policy.value.state_dict(),
-                "online": None if self.online is None else self.online.state_dict(),
-                "random": random,
-            },
-            folder / "training.pt",
-        )
+        put(partial(self._write_state, folder, {"optimizers": states, "random": random}))
+
+    def _write_state(self, folder: Path, gathered: dict[str, Any]) -> None:
+        own = {
+            "value": None if self.policy.value is None else self.policy.value.state_dict(),
+            "online": None if self.online is None else self.online.state_dict(),
+        }
+        torch.save(gathered | own, folder / "training.pt")
         told = {
             "state": asdict(self.state),
             "stream": self.stream.state_dict(),

@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,17 @@ class PrimeGRPOTrainer(GRPOTrainer):
         self._outcomes = torch.empty(0)
 
     def save_prm(self, folder: str | Path) -> None:
-        """Save the PRM as `from_pretrained` reads it; nothing where it is not trained. All processes call."""
+        """Save the PRM as `from_pretrained` reads it; nothing where it is not trained. All processes call.
+
+        Raises `PrimeError`, on the process that writes, where it cannot.
+        """
         if self.online is None or self.online.learner is None:
             return
-        checkpoint.save_weights(self.online.learner, Path(folder))
-        if self.accelerator.is_main_process:
-            self._tokenizer.save_pretrained(folder)
+        put = checkpoint.MainWriter(self.accelerator)
+        checkpoint.save_weights(self.online.learner, Path(folder), put)
+        put(partial(self._tokenizer.save_pretrained, folder))
+        if put.failure:
+            raise PrimeError(f"the PRM could not be written to {folder}: {put.failure}")
 
     # ---- what TRL calls
 
