@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,17 @@ def test_an_environment_is_scored_by_episode(command: Command, model: Path, tmp_
 def test_tasks_are_scored_too(command: Command, model: Path, tasks: Path) -> None:
     found = command.run("eval", "--tasks", tasks, "--model", model, "--episodes", 1, "--runs", 1)
     assert found["what"] == "normalised score"
+    assert '"ci95": [\n    null' in command.text(
+        "eval", "--env", "FrozenLake-v1", "--model", model, "--episodes", 1, "--runs", 1, "--json"
+    )  # of one run there is no interval, and JSON has no NaN
     assert "one of them" in command.fails("eval", "--model", model)
+    for option in (
+        ("--shaping", "frozenlake"),
+        ("--reward-scale", 2),
+        ("--max-steps", 5),
+        ("--env-arg", "a=1"),
+    ):
+        assert f"{option[0]} is for environments" in command.fails("eval", "--tasks", tasks, *option)
 
 
 @pytest.mark.parametrize("family", ["garnet", "bandit"])
@@ -179,6 +190,11 @@ def test_play_tells_each_episode_and_draws_the_lake(command: Command, model: Pat
         (("play", "Pendulum-v1", "--out", "lake.gif"), "Pendulum-v1 has none"),
         (("eval", "--env", "FrozenLake-v1", "--plot", "curve.xyz"), "must end in .png, .svg, .pdf"),
         (("play", "Switch2"), "eval --env Switch2"),
+        (("play", "--env-arg", "map_name=9x9"), "FrozenLake-v1 cannot be made"),
+        (("play", "--max-steps", "0"), "'--max-steps'"),
+        (("eval", "--env", "Switch2", "--env-arg", "foo=1"), "Switch2 cannot be made"),
+        (("eval", "--env", "Switch2", "--env-arg", "max_steps=abc"), "Switch2 cannot be made"),
+        (("eval", "--env", "Switch2", "--max-steps", "0"), "'--max-steps'"),
         (("play", "Blackjack-v1"), "must be Discrete"),
         (("solve", __file__), "no .npz file of arrays"),
         (("convert", "nowhere", "--from", "airsoul", "--out", "b"), "no such file or folder"),
@@ -193,6 +209,54 @@ def test_a_mistake_is_a_sentence(
 ) -> None:
     more = ("--model", model) if arguments[0] == "play" else ()
     assert says in command.fails(*arguments, *more)
+
+
+WRONG_SETTINGS = [
+    ("lr=abc", "lr is 'abc'; it must be a number"),
+    ("lr=null", "lr is None"),
+    ("seed=-1", "seed is -1"),
+    ("model=5", "model: it is a table"),
+    ("model.dropout=abc", "dropout is 'abc'"),
+    ("model.layout=5", "layout is 5"),
+    ("data.num_states=abc", "num_states is 'abc'; it must be a whole number"),
+    ("data.workers=true", "workers is True"),
+    ("data.tag_mask=5", "tag_mask is 5"),
+    ("data.method=[1]", "no method [1]"),
+    ("data.mix=5", "mix must be a name"),
+]
+WRONG_FILES = [
+    ('lr = "3e-3"', "lr is '3e-3'; it must be a number"),
+    ("model = 5", "model is 5; it must be a table"),
+    ("[model]\nnum_actions = 5", "needs 'num_states'"),
+    ("data = 5", "data is 5; it must be a table"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "setting", "says"),
+    [("", setting, says) for setting, says in WRONG_SETTINGS]
+    + [(line, "updates=1", says) for line, says in WRONG_FILES],
+)
+def test_a_training_setting_of_another_kind_is_a_sentence(
+    command: Command, tmp_path: Path, line: str, setting: str, says: str
+) -> None:
+    table = "" if "model" in line else "[model]\nnum_states = 16\nnum_actions = 5\n"
+    path = tmp_path / "config.toml"
+    path.write_text(f'out = "{tmp_path / "run"}"\n{line}\n{table}')
+    assert says in command.fails("train", path, "--set", setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"), [("model.safetensors", "play"), ("config.json", "play"), ("config.json", "info")]
+)
+def test_a_model_s_file_that_breaks_off_is_named(
+    command: Command, model: Path, tmp_path: Path, name: str, verb: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:20])
+    arguments = ("info", folder) if verb == "info" else ("play", "--model", folder)
+    assert f"{folder / name} is damaged" in command.fails(*arguments)
 
 
 def test_without_the_shipped_weights_the_way_to_train_them_is_told(

@@ -12,8 +12,13 @@ import pytest
 
 from omnirl import data
 from omnirl.data.executors import Inline
+from omnirl.data.sequences import COLUMNS
+from omnirl.data.synthesis import Recipe
+from omnirl.model.modeling import OmniRL
 from omnirl.tasks.sampling import sample_tasks
+from omnirl.training import loop
 from omnirl.training.config import TrainConfig
+from omnirl.training.distributed import Processes
 from omnirl.training.loop import train
 
 LAUNCH = Path(__file__).parents[1] / "launch"
@@ -34,6 +39,30 @@ def test_the_paper_s_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
+def test_batches_that_are_made_together_fit_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig.from_toml(LAUNCH / f"{name}.toml")
+    made: list[int] = []
+    monkeypatch.setattr("omnirl.data.stream.sample_tasks", lambda rows, **law: made.append(rows) or rows)
+    monkeypatch.setattr("omnirl.data.stream.Worlds.build", lambda tasks, levels: tasks)
+
+    def sequences(worlds: int, recipe: Recipe, *numbers: np.ndarray) -> dict[str, np.ndarray]:
+        made.append(recipe.steps)
+        return {column: np.zeros((worlds, 1)) for column in COLUMNS}
+
+    monkeypatch.setattr("omnirl.data.stream.make_sequences", sequences)
+    loop._stream(config, Processes("cpu")).batch(0)
+    rows, steps = made
+    assert steps == config.context
+    assert rows * steps <= 2**24  # 36 bytes a step
+
+
+def test_the_longest_contexts_begin_with_the_model_of_the_large_run() -> None:
+    large, long = (TrainConfig.from_toml(LAUNCH / f"paper_{name}.toml") for name in ("large", "long"))
+    assert long.initial == f"{large.out}/model"
+    assert long.model == large.model
+
+
+@pytest.mark.parametrize("name", STEPS)
 def test_two_updates_at_a_tiny_size_on_the_cpu(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,10 +70,15 @@ def test_two_updates_at_a_tiny_size_on_the_cpu(
     model = replace(
         config.model, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, mixer="gated_deltanet"
     )
+    initial = None
+    if config.initial is not None:
+        initial = str(tmp_path / "initial")
+        OmniRL(model).save_pretrained(initial)
     tiny = replace(
         config,
         model=model,
-        out=str(tmp_path),
+        out=str(tmp_path / "out"),
+        initial=initial,
         updates=2,
         batch_size=1,
         context=24,
@@ -54,7 +88,7 @@ def test_two_updates_at_a_tiny_size_on_the_cpu(
         precision="fp32",
         data={**config.data, "workers": 0, "num_states": 16},
     )
-    monkeypatch.setattr("omnirl.data.stream._ROWS_AT_ONCE", 2)  # by itself it makes hundreds at a time
+    monkeypatch.setattr("omnirl.data.stream._ROWS_AT_ONCE", 2)  # hundreds of worlds take long
     found = train(tiny)
     assert (found.updates, found.steps, found.skipped) == (2, 48, 0)
 

@@ -74,6 +74,13 @@ def test_a_pool_may_be_a_number_or_a_file(tasks, tmp_path):
     assert len(TaskStream(2, steps=8, **SETTINGS).pool) == 2
 
 
+def test_a_seed_may_be_a_number_of_numpy(tasks):
+    settings = {**SETTINGS, "seed": np.int64(3)}
+    assert same(
+        TaskStream(tasks, steps=8, **settings).batch(0), TaskStream(tasks, steps=8, **SETTINGS).batch(0)
+    )
+
+
 def test_a_worker_makes_the_same_batches(tasks):
     ahead = TaskStream(tasks, steps=20, workers=1, **SETTINGS)
     ahead.seek(2)

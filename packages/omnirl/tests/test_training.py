@@ -145,6 +145,24 @@ def test_a_checkpoint_of_other_settings_is_refused_and_a_damaged_one_named(tmp_p
     assert train(settings(tmp_path), bandits(4, 16), resume=False).updates == 6
 
 
+def test_a_run_begins_with_the_weights_of_a_folder_and_a_resumed_one_does_not(tmp_path: Path) -> None:
+    first = train(settings(tmp_path / "first", seed=1), bandits(4, 16))
+    config = settings(tmp_path / "next", initial=str(first.folder / "model"), lr=1e-9, muon_lr=0.0)
+
+    def killed(progress: Progress) -> None:
+        if progress.update == 3:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(replace(config, checkpoint_minutes=1e-9), bandits(4, 16), on_update=killed)
+    (first.folder / "model").rename(tmp_path / "moved")  # a run that goes on needs it no more
+    again = train(config, bandits(4, 16))
+    torch.testing.assert_close(weights(again.model), weights(first.model), atol=1e-6, rtol=0)
+    other = settings(tmp_path / "other", initial=str(tmp_path / "moved"), model=without_hiding())
+    with pytest.raises(OmniRLError, match=r"state_dropout 0\.1, not 0\.0"):
+        train(other, bandits(4, 16))
+
+
 def updates_logged(folder: Path) -> list[int]:
     return [json.loads(line)["update"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -14,6 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from omnirl import cli_files, screen
+from omnirl.cli_environments import (
+    EnvArgs,
+    MaxSteps,
+    Scale,
+    Shaped,
+    assignments,
+    environment_options,
+    evaluated_options,
+    refuse_for_tasks,
+)
 from omnirl.errors import OmniRLError
 
 if TYPE_CHECKING:
@@ -37,34 +47,7 @@ Settings = Annotated[
         "--set", help="Another value of the config: key=value, such as model.num_layers=2; repeatable."
     ),
 ]
-EnvArgs = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--env-arg", help="For gymnasium.make: key=value; repeatable. FrozenLake is not slippery by default."
-    ),
-]
-Shaped = Annotated[
-    str,
-    typer.Option(
-        "--shaping", help="What the model sees: auto (the paper's, where there is one), none, or a name."
-    ),
-]
-Scale = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--reward-scale", help="Times the shaped reward; by default 4 for FrozenLake, else 1."),
-]
-MaxSteps = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Steps of an episode, where the environment has no limit."),
-]
 Temperature = Annotated[float, typer.Option(help="Of the softmax that actions are drawn from.", min=1e-6)]
-
-SHAPINGS = {
-    "FrozenLake": ("frozenlake", 4.0),
-    "CliffWalking": ("cliffwalking", 1.0),
-    "Pendulum": ("pendulum", 1.0),
-    "MountainCar": ("mountaincar", 1.0),
-}
 
 for verb in (
     cli_files.sample,
@@ -149,9 +132,10 @@ def evaluate_model(
     options: dict[str, Any] = {}
     where: Any = env
     if env is None:
+        refuse_for_tasks(env_args, shaping, reward_scale, max_steps)
         where = TaskBatch.load(str(tasks))
     else:
-        options = _evaluated(env, env_args, shaping, reward_scale, max_steps)
+        options = evaluated_options(env, env_args, shaping, reward_scale, max_steps)
     found = evaluate(
         agent,
         where,
@@ -208,7 +192,7 @@ def play(
     from omnirl.inference import animate_lake
     from omnirl.inference import play as play_episodes
 
-    options = _environment(env, env_args, shaping, reward_scale, max_steps)
+    options = environment_options(env, env_args, shaping, reward_scale, max_steps)
     made = maker(env, options["env_kwargs"], options["shaping"], options["discretize"], max_steps)()
     lake = getattr(made.unwrapped, "desc", None)
     if out is not None:
@@ -256,20 +240,6 @@ def _ends_in(option: str, path: Path, *suffixes: str) -> None:
         raise OmniRLError(f"{option} {path}: the file's name must end in {', '.join(suffixes)}")
 
 
-def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:
-    """key=value, the value as JSON or else as it is."""
-    found: dict[str, Any] = {}
-    for entry in entries or ():
-        key, sign, value = entry.partition("=")
-        if not sign:
-            raise OmniRLError(f"{option} {entry}: write key=value")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
-
-
 def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The config with `table.key` or `key` of each change set."""
     for key, value in changes.items():
@@ -278,6 +248,8 @@ def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             if table not in ("model", "data"):
                 raise OmniRLError(f"--set {key}: the tables are model and data")
             values.setdefault(table, {})[name] = value
+        elif key in ("model", "data"):
+            raise OmniRLError(f"--set {key}: it is a table; set its keys, such as model.num_layers=2")
         else:
             values[key] = str(value) if isinstance(value, Path) else value
     return values
@@ -289,54 +261,6 @@ def _agent(model: str, temperature: float, num_actions: int | None = None) -> IC
 
     name = "omnirl/mini" if model == "mini" else model
     return ICRLAgent(OmniRL.from_pretrained(name), num_actions=num_actions, temperature=temperature)
-
-
-def _evaluated(
-    env: str, env_args: Sequence[str] | None, shaping: str, scale: float | None, max_steps: int | None
-) -> dict[str, Any]:
-    """The options of `evaluate` for a named environment, of one agent or of several."""
-    from omnirl.evaluation.parallel import SWITCH2
-
-    if env != SWITCH2:
-        return _environment(env, env_args, shaping, scale, max_steps)
-    if shaping not in ("auto", "none") or scale is not None:
-        raise OmniRLError(f"{SWITCH2} shapes its rewards itself: --shaping and --reward-scale do not fit")
-    limit = {} if max_steps is None else {"max_steps": max_steps}
-    return {"env_kwargs": assignments("--env-arg", env_args) | limit}
-
-
-def _environment(
-    env: str, env_args: Sequence[str] | None, shaping: str, scale: float | None, max_steps: int | None
-) -> dict[str, Any]:
-    """The options of `evaluate` for a named environment."""
-    import gymnasium
-
-    if env == "Switch2":
-        raise OmniRLError("Switch2 has two agents; score them with: omnirl eval --env Switch2")
-    from omnirl.envs import ScaledShaping, named_shaping
-
-    kwargs = assignments("--env-arg", env_args)
-    name, size = next((known for start, known in SHAPINGS.items() if env.startswith(start)), ("none", 1.0))
-    if env.startswith("FrozenLake"):
-        kwargs.setdefault("is_slippery", False)
-    chosen = name if shaping == "auto" else shaping
-    shaped = None
-    try:
-        probe = gymnasium.make(env, **kwargs)
-    except (gymnasium.error.Error, TypeError) as error:
-        raise OmniRLError(f"the environment {env} cannot be made: {error}") from error
-    if chosen != "none":
-        factor = (size if chosen == name else 1.0) if scale is None else scale
-        shaped = ScaledShaping(named_shaping(chosen, probe), factor)
-    probe.close()
-    return {"env_kwargs": kwargs, "shaping": shaped, "discretize": _as_named, "max_steps": max_steps}
-
-
-def _as_named(env: Any) -> Any:
-    """The environment on the grid of its own name, where it is not discrete already."""
-    from omnirl.envs import discretize
-
-    return discretize(env)
 
 
 # The extra that brings a package, where it is not `reproduce`.

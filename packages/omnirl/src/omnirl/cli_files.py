@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -140,6 +139,7 @@ def info(
 
 def _about(path: Path) -> dict[str, Any]:
     from omnirl.data.shards import load_dataset
+    from omnirl.model.config import read_model_config
     from omnirl.tasks.batch import TaskBatch
 
     if path.is_file():
@@ -154,7 +154,7 @@ def _about(path: Path) -> dict[str, Any]:
             "goals": round(float(tasks.goal_terminates.mean()), 4),
         }
     if (path / "config.json").is_file():
-        config = json.loads((path / "config.json").read_text())
+        config = read_model_config(path).to_dict()
         size = (path / "model.safetensors").stat().st_size if (path / "model.safetensors").is_file() else 0
         return {"kind": "model", "bytes": size, **config}
     if not path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +23,22 @@ def tell(message: str) -> None:
 def show(value: Any, as_json: bool, rows: Iterable[Sequence[str]] = (), head: Sequence[str] = ()) -> None:
     """The value as JSON; else the rows as a table."""
     if as_json:
-        typer.echo(json.dumps(value, indent=2, default=lambda number: number.item()))
+        typer.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
         return
     table = Table(*head, show_header=bool(head))
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: numbers of numpy as Python's, those that are not finite as null."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def console() -> Console:

@@ -260,7 +260,7 @@ def method_named(method: str, mix: str | Sequence[Behaviour] | None = None) -> M
     Raises:
         OmniRLError: for a name that there is not, and for a mix with a method that has its own.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise OmniRLError(f"no method {method!r}; there are {', '.join(METHODS)}")
     if mix is None:
         return METHODS[method]
@@ -270,6 +270,7 @@ def method_named(method: str, mix: str | Sequence[Behaviour] | None = None) -> M
         if mix not in MIXES:
             raise OmniRLError(f"no mix {mix!r}; there are {', '.join(MIXES)}")
         return Method(MIXES[mix], "opt3")
-    if not mix or not all(isinstance(behaviour, Behaviour) for behaviour in mix):
+    given: Any = mix  # a config may hold anything
+    if not (isinstance(given, Sequence) and given and all(isinstance(one, Behaviour) for one in given)):
         raise OmniRLError("mix must be a name or a list of Behaviour with one at least")
-    return Method(tuple(mix), "opt3")
+    return Method(tuple(given), "opt3")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnirl.checks import check_real, check_whole
 from omnirl.data.executors import send_ahead
 from omnirl.data.mixtures import Behaviour, method_named
 from omnirl.data.sequences import COLUMNS
@@ -27,6 +28,7 @@ from omnirl.tasks.sampling import sample_tasks
 
 # Sequences that are made together: many rows make a step of the roll-out cheap.
 _ROWS_AT_ONCE = 2048
+_STEPS_AT_ONCE = 2**24  # of all of them: about 0.6 GB
 _CHUNKS_AHEAD = 2
 
 
@@ -41,6 +43,8 @@ class TaskStream:
         tasks: the pool: a `TaskBatch`, the path of a saved one, or how many to sample. None, or 0 (TOML
             has no None), samples a new task for every sequence.
         steps: T, or the T of each batch as a function of k.
+        longest: the largest T, where steps is a function and the first T is not the largest: it bounds the
+            memory of the batches that are made together.
         batch_size: B.
         seed: of the sequences and of the sampled tasks.
         num_states, num_actions, min_states, family: of the sampled tasks, see `sample_tasks`.
@@ -60,6 +64,7 @@ class TaskStream:
         tasks: TaskBatch | str | Path | int | None = 4096,
         *,
         steps: int | Callable[[int], int],
+        longest: int | None = None,
         batch_size: int,
         seed: int,
         num_states: int = 16,
@@ -75,6 +80,10 @@ class TaskStream:
         world_size: int = 1,
         workers: int = 0,
     ) -> None:
+        check_whole(batch_size=batch_size, seed=seed, num_states=num_states, num_actions=num_actions)
+        check_whole(rank=rank, world_size=world_size, workers=workers)
+        check_whole(min_states=8 if min_states is None else min_states)
+        check_real(label_temperature=label_temperature, noise_time_scale=noise_time_scale)
         if batch_size < 1:
             raise OmniRLError(f"batch_size is {batch_size}; it must be at least 1")
         if not 0 <= rank < world_size:
@@ -90,7 +99,7 @@ class TaskStream:
         chosen = method_named(method, mix)
         if label_temperature and chosen.label != "opt3":
             raise OmniRLError(f"label_temperature softens the oracle's labels; method {method!r} has others")
-        self._recipe = Recipe(self.steps(0), chosen, seed, (tag_mask[0], tag_mask[1]), noise_time_scale)
+        self._recipe = Recipe(self.steps(0), chosen, seed, tag_mask, noise_time_scale)
         self._sample = partial(
             _sample,
             num_states=num_states,
@@ -101,7 +110,8 @@ class TaskStream:
         )
         self.pool = _pool(tasks, self._sample)
         """The tasks that are played; None where every sequence has a new one."""
-        self._batches = max(1, _ROWS_AT_ONCE // batch_size)
+        longest = max(longest or 0, self.steps(0))
+        self._batches = max(1, min(_ROWS_AT_ONCE // batch_size, _STEPS_AT_ONCE // (batch_size * longest)))
         self._ready: tuple[Worlds, NDArray[np.float32] | None] | None = None
         self._kept: tuple[int, list[dict[str, NDArray[Any]]]] = (-1, [])
 
@@ -197,9 +207,10 @@ def _pool(
 ) -> TaskBatch | None:
     if isinstance(tasks, str | Path):
         return TaskBatch.load(tasks)
-    if isinstance(tasks, int):
-        return sample(tasks, 0) if tasks else None
-    return tasks
+    if tasks is None or isinstance(tasks, TaskBatch):
+        return tasks
+    check_whole(tasks=tasks)
+    return sample(tasks, 0) if tasks else None
 
 
 def _sample(count: int, first: int, **law: Any) -> TaskBatch:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise OmniRLError(f"steps is {self.steps}; a sequence has at least 1")
-        if not (isinstance(self.seed, int) and self.seed >= 0):
+        if not (isinstance(self.seed, (int, np.integer)) and self.seed >= 0):
             raise OmniRLError(f"seed is {self.seed!r}; it must be a whole number, at least 0")
-        if len(self.tag_mask) != 2 or not all(0 <= p <= 1 for p in self.tag_mask):
+        object.__setattr__(self, "seed", int(self.seed))  # numpy's do not go into JSON
+        given: Any = self.tag_mask  # a config may hold anything
+        pair = isinstance(given, Sized) and len(given) == 2
+        if not (pair and all(isinstance(p, (int, float)) and 0 <= p <= 1 for p in given)):
             raise OmniRLError(
                 f"tag_mask is {self.tag_mask}; it must be two probabilities (sequence, episode)"
             )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from omnirl.checks import check_real
 from omnirl.errors import OmniRLError
 from omnirl.model.layouts import FUSED, parse_layout
 
@@ -57,6 +60,7 @@ class OmniRLConfig:
             if getattr(self, key) is not None:
                 _check_count(key, getattr(self, key))
         for key in ("dropout", "state_dropout"):
+            check_real(**{key: getattr(self, key)})
             if not 0 <= getattr(self, key) < 1:
                 raise OmniRLError(f"{key} is {getattr(self, key)}; it is a probability below 1")
         if self.mixer not in MIXERS:
@@ -93,9 +97,31 @@ class OmniRLConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> OmniRLConfig:
-        """The config that `to_dict` wrote. Raises `OmniRLError` for unknown keys, with the nearest one."""
+        """The config that `to_dict` wrote.
+
+        Raises `OmniRLError` for unknown keys, with the nearest one, and for those without a default that are
+        missing.
+        """
+        if not isinstance(values, Mapping):
+            raise OmniRLError(f"the model's config is {values!r}; it must be a table of keys and values")
         check_keys(values, [field.name for field in fields(cls)], "the model's config")
+        for field in fields(cls):
+            if field.default is MISSING and field.name not in values:
+                raise OmniRLError(f"the model's config needs {field.name!r}")
         return cls(**values)
+
+
+def read_model_config(folder: Path) -> OmniRLConfig:
+    """The config of a model's `folder`. Raises `OmniRLError` for a config.json that is damaged or none."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:  # no JSON, or no text at all
+        raise OmniRLError(f"{path} is damaged: {error}") from error
+    try:
+        return OmniRLConfig.from_dict(values)
+    except OmniRLError as error:
+        raise OmniRLError(f"{path}: {error}") from error
 
 
 def check_keys(values: Mapping[str, Any], known: list[str], where: str) -> None:

@@ -34,6 +34,8 @@ def parse_layout(name: str) -> Layout:
     A d or w marks the token before it. Without d the policy reads the last of the state and prompt tokens,
     without w there is no world model. Raises `OmniRLError` for letters that make no layout.
     """
+    if not isinstance(name, str):
+        raise OmniRLError(f"layout is {name!r}; it must be text, such as 'star'")
     if name == FUSED:
         return Layout("f", 0, None)
     letters = (STAR if name == "star" else name).replace("s", "o")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from omnirl.errors import MissingExtraError, OmniRLError
 from omnirl.model.attention import Context, grow, look_back
-from omnirl.model.config import NUM_PROMPTS, NUM_TAGS, OmniRLConfig
+from omnirl.model.config import NUM_PROMPTS, NUM_TAGS, OmniRLConfig, read_model_config
 from omnirl.model.embeddings import FusedEmbedding, History, StarEmbedding, shift, start_of_history
 from omnirl.model.heads import Head
 from omnirl.model.layouts import FUSED, parse_layout
@@ -28,6 +28,7 @@ from omnirl.model.trunk import Trunk
 try:
     from huggingface_hub import PyTorchModelHubMixin, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 except ImportError as error:  # torch alone is not enough
     raise MissingExtraError("models need the extra: pip install 'omnirl-icrl[train]'") from error
@@ -211,7 +212,7 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         """Load "omnirl/mini" (in the package), a folder with config.json and model.safetensors, or a hub id.
 
         The model is in evaluation mode. Raises `OmniRLError` when there is no such folder and the hub cannot
-        be asked, and for weights that do not fit the config.
+        be asked, for files that are damaged and for weights that do not fit the config.
         """
         name = str(pretrained_model_name_or_path)
         if name in BUNDLED:
@@ -243,9 +244,11 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise OmniRLError(f"{folder} is no model: it has no {' and no '.join(missing)}")
-        model = cls(OmniRLConfig.from_dict(json.loads((folder / "config.json").read_text())))
+        model = cls(read_model_config(folder))
         try:
             model.load_state_dict(load_file(folder / "model.safetensors"))
+        except SafetensorError as error:
+            raise OmniRLError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
         except RuntimeError as error:
             raise OmniRLError(f"the weights in {folder} do not fit its config.json: {error}") from error
         return model.eval()

@@ -26,7 +26,10 @@ def training_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Train as `settings` say (a `TrainConfig`); a killed trial goes on from its last checkpoint."""
     config = train_config(trial.settings, trial.seed, context.checkpoint_dir / "run")
     stream = TaskStream(
-        **{"seed": trial.seed, **config.data}, steps=config.length, batch_size=config.batch_size
+        **{"seed": trial.seed, **config.data},
+        steps=config.length,
+        longest=config.context,
+        batch_size=config.batch_size,
     )
 
     def report(progress: Progress) -> None:
@@ -67,7 +70,7 @@ def changed_parameters(model: OmniRL, trial: Trial, context: TrialContext) -> in
 
 
 def trained_on(trial: Trial, context: TrialContext) -> set[str]:
-    """The hashes of the tasks that the training trial has drawn from."""
+    """The hashes of the tasks that the training trial has drawn from; none where it had no pool."""
     return set((model_folder(trial, context) / _TASKS).read_text().split())
 
 

@@ -9,11 +9,17 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from omnirl.checks import check_real, check_whole
 from omnirl.errors import OmniRLError
 from omnirl.model.config import OmniRLConfig, check_keys
 from omnirl.model.layouts import FUSED
 
 _COUNTS = ("updates", "batch_size", "context", "context_start", "threads", "max_bad_updates", "log_every")
+_NUMBERS = (
+    *("context_ramp", "context_warmup", "lr", "muon_lr", "momentum", "weight_decay", "warmup", "final_lr"),
+    *("clip", "checkpoint_minutes"),
+)
+_WEIGHTS = ("policy_weight", "state_weight", "reward_weight")
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,10 @@ class TrainConfig:
     `schedule` "trapezoid" warms up over `warmup` updates, is constant to the half and falls linearly to
     `final_lr` of the peak; "noam" is min(u / warmup, (u / warmup)^-1/2). `clip` bounds the gradient's norm.
 
-    The run: `out` is the folder of checkpoints and metrics; `threads` work side by side on parts of a batch
-    (CPU); `checkpoint_minutes` lie between checkpoints; after `max_bad_updates` in a row with a loss or
-    gradient that is not finite the run stops. `precision` "bf16" computes matrix
+    The run: `out` is the folder of checkpoints and metrics; `initial` is a model's folder, whose weights the
+    run begins with (its config must be `model`), None for random ones; `threads` work side by side on parts
+    of a batch (CPU); `checkpoint_minutes` lie between checkpoints; after `max_bad_updates` in a row with a
+    loss or gradient that is not finite the run stops. `precision` "bf16" computes matrix
     products in bfloat16: for GPUs, and CPUs that have its instructions.
     """
 
@@ -66,8 +73,20 @@ class TrainConfig:
     log_every: int = 10
     max_bad_updates: int = 20
     data: Mapping[str, Any] = field(default_factory=dict)
+    initial: str | None = None
 
     def __post_init__(self) -> None:
+        check_real(**{key: getattr(self, key) for key in _NUMBERS})
+        check_real(**{key: getattr(self, key) for key in _WEIGHTS if getattr(self, key) is not None})
+        check_whole(seed=self.seed)
+        for key, kind, words in (
+            ("out", str, "text"),
+            ("initial", str | None, "text"),
+            ("device", str, "text"),
+            ("data", Mapping, "a table"),
+        ):
+            if not isinstance(getattr(self, key), kind):
+                raise OmniRLError(f"{key} is {getattr(self, key)!r}; it must be {words}")
         for key in _COUNTS:
             _check(key, getattr(self, key), lambda value: isinstance(value, int) and value > 0, "at least 1")
         _check(
@@ -80,7 +99,7 @@ class TrainConfig:
             _check(key, getattr(self, key), lambda value: 0 <= value <= 1, "between 0 and 1")
         for key in ("lr", "clip", "checkpoint_minutes"):
             _check(key, getattr(self, key), lambda value: value > 0, "above 0")
-        for key in ("muon_lr", "weight_decay", "warmup", "context_warmup"):
+        for key in ("muon_lr", "weight_decay", "warmup", "context_warmup", "seed"):
             _check(key, getattr(self, key), lambda value: value >= 0, "0 or more")
         if self.schedule not in ("trapezoid", "noam"):
             raise OmniRLError(f"schedule is {self.schedule!r}; it may be 'trapezoid' or 'noam'")
@@ -128,6 +147,8 @@ class TrainConfig:
                 raise OmniRLError(f"the training config needs {key!r}")
         model = values["model"]
         if not isinstance(model, OmniRLConfig):
+            if not isinstance(model, Mapping):
+                raise OmniRLError(f"model is {model!r}; it must be a table, such as [model] in TOML")
             model = OmniRLConfig.from_dict({"layout": FUSED, **model})
         return cls(**{**values, "model": model})
 

@@ -86,6 +86,7 @@ def train(
         run = _Run(config, Processes(config.device))
         if resume:
             run.restore()
+        run.load_initial()
         if batches is None:
             batches = _stream(config, run.processes)
         return run.finish(run.go(_after(batches, run.progress.update), interrupts, on_update))
@@ -105,6 +106,17 @@ class _Run:
         self.optimizers = make_optimizers(model, self.config)
         self.folder = Path(self.config.out)
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def load_initial(self) -> None:
+        """Begin with the weights of `initial`, where this is the beginning and the config has it."""
+        name = self.config.initial
+        if name is None or self.progress.update:
+            return
+        given, ours = OmniRL.from_pretrained(name), self.config.model.to_dict()
+        for key, value in given.config.to_dict().items():
+            if ours[key] != value:
+                raise OmniRLError(f"the model of initial {name!r} has {key} {value!r}, not {ours[key]!r}")
+        self.progress.model.load_state_dict(given.state_dict())
 
     def go(
         self, batches: Iterator[Mapping[str, Any]], interrupts: _Interrupts, report: Callable | None
@@ -322,7 +334,7 @@ def _seed(*parts: int) -> int:
 
 def _stream(config: TrainConfig, processes: Processes) -> TaskStream:
     """The batches that `config.data` describes; lengths, sizes and this process's share come from the run."""
-    ours = {"steps": config.length, "batch_size": config.batch_size}
+    ours = {"steps": config.length, "longest": config.context, "batch_size": config.batch_size}
     ours |= {"rank": processes.rank, "world_size": processes.count}
     known = [name for name in inspect.signature(TaskStream).parameters if name not in ours]
     check_keys(config.data, known, "the table [data] of the training config")
