@@ -180,7 +180,8 @@ def ours(setting: int, rank: int | None, ffn_rank: int | None) -> tf.PreTrainedM
     model = LlamaForCausalLM(tf.LlamaConfig(**sizes, rms_norm_eps=1e-6)).eval()
     if rank or ffn_rank:
         targets = (*(("q", "k", "v", "o") if rank else ()), *(("ffn",) if ffn_rank else ()))
-        lpa.apply_lpa(model, LPAConfig(rank or 1, targets=targets, rank_pattern={"mlp": ffn_rank or 1}))
+        pattern = {"mlp": ffn_rank} if ffn_rank else None
+        lpa.apply_lpa(model, LPAConfig(rank or 1, targets=targets, rank_pattern=pattern))
     return model
 
 
