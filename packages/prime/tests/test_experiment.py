@@ -56,6 +56,14 @@ def test_one_seed_is_no_comparison() -> None:
         MORE_AREA.holds(Estimate((1.0,)), {}, None)
 
 
+def test_accuracies_of_two_arms_are_compared_seed_by_seed() -> None:
+    rule = Reported(0.0, more_is_good=True, less="gain_rloo")
+    with pytest.raises(NotTestableError, match=r"supports \(95% of 3 seeds resampled: 1 to 3\)"):
+        rule.holds(Estimate((11.0, 22.0, 33.0)), {"gain_rloo": Estimate((10.0, 20.0, 30.0))}, None)
+    with pytest.raises(NotTestableError, match="gain_rloo missing"):
+        rule.holds(Estimate((11.0, 22.0, 33.0)), {}, None)
+
+
 def test_only_the_comparisons_with_outcomes_alone_have_no_pass_rule() -> None:
     reported = {claim.id for claim in CLAIMS if isinstance(claim.criterion, Reported)}
     assert reported == {claim.id for claim in CLAIMS if claim.id.startswith("R")}
