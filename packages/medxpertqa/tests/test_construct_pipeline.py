@@ -129,6 +129,37 @@ def test_a_copy_is_removed_and_the_human_filter_keeps_what_has_no_answers(tmp_pa
     assert [d.id for d in build.decisions if not d.keep] == ["s-8"]
 
 
+def test_every_stage_says_what_it_did_to_each_question_and_by_which_numbers(tmp_path):
+    stages = {"human": {}, "edit": {"threshold": 0.7}, "rewrite": {}, "shuffle": True}
+    build = run_pipeline(bank(), BuildSettings.model_validate(stages), tmp_path, Says)
+    by_stage = {stage: [d for d in build.decisions if d.stage == stage] for stage in stages}
+    assert [len(found) for found in by_stage.values()] == [9, build.funnel[1][1], *[len(build.questions)] * 2]
+    assert all(d.keep for stage in ("rewrite", "shuffle") for d in by_stage[stage])
+    assert {d.reason for d in by_stage["shuffle"]} <= {"changed", "unchanged"}
+    assert read_decisions(tmp_path) == build.decisions
+
+
+def test_scores_of_people_are_told_with_their_normalisation(tmp_path):
+    question = bank()[0].question
+    counts = dict.fromkeys(question.letters, 10.0)
+    n = len(question.letters)
+    for normalise, score in (("paper", (n - 1) / n**2), ("multiclass", (n - 1) / n), ("skill", 0.0)):
+        settings = BuildSettings.model_validate({"human": {"normalise": normalise}})
+        build = run_pipeline([Item(question, counts, 1.0)], settings, tmp_path / normalise, Says)
+        assert build.decisions[0].details == f"{normalise} Brier score {score:.4f}, level medium"
+
+
+@pytest.mark.parametrize(("normalise", "first_stays"), [("paper", False), ("skill", True)])
+def test_a_normalisation_decides_which_question_is_harder(tmp_path, normalise, first_stays):
+    # 10 options uniform, B = 0.09; 2 options with 0.68 right, B = 0.1024: skill 0 and 0.59.
+    ten = Question("ten", "How many petals?", dict(zip("ABCDEFGHIJ", "klmnopqrst", strict=True)), "A")
+    two = Question("two", "How many petals?", {"A": "k", "B": "l"}, "A")
+    items = [Item(ten, dict.fromkeys(ten.letters, 1.0), 1.0), Item(two, {"A": 68.0, "B": 32.0}, 1.0)]
+    stages = {"human": {"normalise": normalise, "top_percent": {"easy": 1, "medium": 1, "hard": 1}}}
+    build = run_pipeline(items, BuildSettings.model_validate(stages), tmp_path, Says)
+    assert [q.id for q in build.questions] == (["ten"] if first_stays else ["two"])
+
+
 def test_text_does_not_leave_the_machine_unchecked(tmp_path):
     remote = {"ai": {"basic": [LOCAL | {"base_url": "https://api.example.org/v1"}]}}
     with pytest.raises(MedXpertQAError, match="phi_checked"):

@@ -17,6 +17,17 @@ def test_seventeen_rows_have_exactly_one_solution() -> None:
     assert ROWS["DeepSeek-R1"].counts == (705, 220)
 
 
+def test_table_8_has_the_text_accuracies_of_tables_4_and_5() -> None:
+    text = {row.model: row.percents["text"] for row in paper.MODELS}
+    models = ("Qwen2.5-72B", "GPT-4o", "o1", "DeepSeek-R1")
+    assert paper.OTHER_BENCHMARKS["MedXpertQA Text"] == tuple(text[model] for model in models)
+
+
+def test_table_6_falls_in_likeness_where_perplexity_rises() -> None:
+    before, after = zip(*paper.LEAKAGE.values(), strict=True)
+    assert [one < two for one, two in zip(before, after, strict=True)] == [True, False, False]
+
+
 def test_the_impossible_row_has_one_repair() -> None:
     row = ROWS["LLaMA-3-70B-UltraMedical"]
     assert not row.consistent

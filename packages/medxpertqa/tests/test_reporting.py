@@ -10,7 +10,8 @@ from rich.console import Console
 
 from medxpertqa.errors import MedXpertQAError
 from medxpertqa.reporting.document import report
-from medxpertqa.reporting.tables import FOOTER, as_json, report_tables
+from medxpertqa.reporting.json_forms import summary_as_json
+from medxpertqa.reporting.tables import FOOTER, report_tables
 from medxpertqa.reporting.terminal import show
 from medxpertqa.results import Record, score_records
 from medxpertqa.summaries import summarize
@@ -88,7 +89,7 @@ def test_right_replies_of_questions_asked_in_several_orders_are_told_of_all_repl
 
 
 def test_json_has_what_scripts_read():
-    found = as_json(summarize(run("m", 6)))
+    found = summary_as_json(summarize(run("m", 6)))
     assert {"n", "n_correct", "accuracy", "ci", "n_no_answer", "n_errors", "by", "parsers", "usage"} <= set(
         found
     )

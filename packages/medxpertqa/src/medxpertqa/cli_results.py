@@ -37,7 +37,7 @@ def score(
 
     With the questions (--subset, --data) replies are parsed anew. Exits with 1 if the run is not complete.
     """
-    from medxpertqa.reporting.tables import as_json as summary_as_json
+    from medxpertqa.reporting.json_forms import summary_as_json
     from medxpertqa.reporting.tables import report_tables
     from medxpertqa.reporting.terminal import show
     from medxpertqa.summaries import summarize
@@ -61,13 +61,16 @@ def compare(
     as_json: cli_options.AsJson = None,
 ) -> None:
     """Compare runs on the questions they share: paired differences, McNemar's test, adjusted by Holm."""
-    from medxpertqa.reporting.tables import comparison_as_json, comparison_table, difference_tables
+    from medxpertqa.reporting.json_forms import comparison_as_json
+    from medxpertqa.reporting.tables import comparison_table, difference_tables
     from medxpertqa.reporting.terminal import show
     from medxpertqa.summaries import compare_all
 
     if len(runs) < 2:
         raise MedXpertQAError("give at least two runs to compare")
     pairs = compare_all([cli_options.load_run(run, subset, data) for run in runs], errors=errors)
+    if not pairs:
+        raise MedXpertQAError("no two of the runs share a question; `report` shows them side by side")
     if as_json:
         cli_options.write_json([comparison_as_json(pair, adjusted) for pair, adjusted in pairs], as_json)
         return

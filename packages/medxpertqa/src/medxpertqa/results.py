@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -138,6 +139,11 @@ class Results:
     def n(self) -> int:
         """How many records there are; epochs and option orders of one question count each."""
         return len(self.records)
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """What of each question the model was not shown, as `protocol` says: "images", "stem"."""
+        return tuple(re.findall(r"\bwithout (images|stem)\b", self.protocol))
 
     @property
     def n_correct(self) -> int:

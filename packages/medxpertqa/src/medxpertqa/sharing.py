@@ -21,7 +21,8 @@ from medxpertqa.field_types import check_types
 from medxpertqa.parsing import ParsedAnswer
 from medxpertqa.questions import Question
 from medxpertqa.results import ABOUT, SCHEMA, Record, Results, check_once, read_head
-from medxpertqa.summaries import FIELDS, summarize
+from medxpertqa.scores import FIELDS
+from medxpertqa.summaries import summarize
 
 SHARED = "medxpertqa-shared"
 CANARY = (

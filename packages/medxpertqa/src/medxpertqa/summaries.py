@@ -5,51 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
+from itertools import combinations
 
 from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
 from medxpertqa.parsing import ParsedAnswer
 from medxpertqa.results import Record, Results
+from medxpertqa.scores import SMALL, Cell, Errors, Scores, counted_scores, places_that_count
 from medxpertqa.stats import (
     Difference,
     Interval,
     Position,
-    cluster_bootstrap,
-    cluster_standard_error,
     holm,
+    interaction,
     mcnemar,
     paired_difference,
     position_bias,
-    wilson,
 )
-
-FIELDS = ("subset", "question_type", "medical_task", "body_system")
-SMALL = 30
-"""A cell with fewer questions is marked: its interval says little."""
-
-Errors = Literal["wrong", "exclude"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The accuracy over some of the questions; `n_correct` counts records, which are more with epochs.
-
-    `ci` is Wilson's 95 % interval where every question has one record and is its own cluster, else the
-    percentile interval of a cluster bootstrap; `standard_error` is the cluster-robust one.
-    """
-
-    n: int
-    n_correct: int
-    accuracy: float
-    ci: Interval
-    standard_error: float
-
-    @property
-    def small(self) -> bool:
-        """Whether there are fewer than `SMALL` questions."""
-        return self.n < SMALL
 
 
 @dataclass(frozen=True)
@@ -117,7 +88,8 @@ class PairedCell(Difference):
 class Comparison(PairedCell):
     """Two runs on the questions they share, first minus second; `only_a` and `only_b` count questions.
 
-    `p_value` is McNemar's exact one (of the sign test with epochs), `mid_p` its mid-p.
+    `p_value` is McNemar's exact one (of the sign test with epochs), `mid_p` its mid-p. `interaction` is the
+    difference on Reasoning less that on Understanding, None where one of the two has no question.
     """
 
     only_a: int = 0
@@ -125,6 +97,7 @@ class Comparison(PairedCell):
     mid_p: float = 1.0
     names: tuple[str, str] = ("", "")
     by: Mapping[str, Mapping[str, PairedCell]] = field(default_factory=dict)
+    interaction: Difference | None = None
 
 
 def summarize(
@@ -141,10 +114,10 @@ def summarize(
         raise MedXpertQAError(
             f"these results have no parser {parser!r}; they have: {', '.join(results.answers)}"
         )
-    kept = _counted(results, errors)
+    kept = places_that_count(results, errors)
     records = [results.records[place] for place in kept]
     rights = {name: [results.correct(name)[place] for place in kept] for name in results.answers}
-    scores = _Scores(records, rights[parser], seed)
+    scores = Scores(records, rights[parser], seed)
     answers = [results.answers[parser][place] for place in kept]
     whole = scores.whole()
     costs = [record.cost for record in records]
@@ -157,7 +130,7 @@ def summarize(
         by=scores.by_field(),
         parsers={
             name: _share(
-                whole if name == parser else _Scores(records, rights[name], seed).whole(),
+                whole if name == parser else Scores(records, rights[name], seed).whole(),
                 [results.answers[name][place] for place in kept],
             )
             for name in results.answers
@@ -178,16 +151,6 @@ def summarize(
     )
 
 
-def _counted(results: Results, errors: Errors) -> list[int]:
-    """The places of the records that count."""
-    kept = [
-        place for place, record in enumerate(results.records) if errors == "wrong" or record.status == "ok"
-    ]
-    if not kept:
-        raise MedXpertQAError("every reply is an error; nothing is left to sum up")
-    return kept
-
-
 def compare(a: Results, b: Results, *, errors: Errors = "wrong", seed: int = 0) -> Comparison:
     """Compare two runs on the questions that both have, by the parser that counts in each.
 
@@ -197,7 +160,7 @@ def compare(a: Results, b: Results, *, errors: Errors = "wrong", seed: int = 0) 
     Raises `MedXpertQAError` if they share none, or one question has different labels in them.
     """
     _warn_unlike(a, b)
-    first, second = (_counted_scores(results, errors, seed) for results in (a, b))
+    first, second = (counted_scores(results, errors, seed) for results in (a, b))
     shared = [name for name in first.values if name in second.values]
     if not shared:
         raise MedXpertQAError("the two runs share no question")
@@ -212,18 +175,28 @@ def compare(a: Results, b: Results, *, errors: Errors = "wrong", seed: int = 0) 
             f"{moved[0]} has different labels in the two runs; they are of other question sets"
         )
 
+    def clusters(ids: Sequence[str]) -> list[Hashable]:
+        # Another harness's results do not tell which questions share an image; one run that does suffices.
+        return min(first.clusters(ids), second.clusters(ids), key=lambda found: len(set(found)))
+
     def difference(ids: Sequence[str]) -> PairedCell:
         one, two = ([scores.values[name] for name in ids] for scores in (first, second))
-        # Another harness's results do not tell which questions share an image; one run that does suffices.
-        clusters = min(first.clusters(ids), second.clusters(ids), key=lambda found: len(set(found)))
-        return PairedCell(**vars(paired_difference(one, two, clusters, seed=seed)), n=len(ids))
+        return PairedCell(**vars(paired_difference(one, two, clusters(ids), seed=seed)), n=len(ids))
+
+    def reasoning_less_understanding(types: Mapping[str, Sequence[str]]) -> Difference | None:
+        reasoning, understanding = types.get("Reasoning"), types.get("Understanding")
+        if not reasoning or not understanding:
+            return None
+        change = {name: first.values[name] - second.values[name] for name in (*reasoning, *understanding)}
+        ours, others = ([change[name] for name in ids] for ids in (reasoning, understanding))
+        return interaction(ours, others, clusters([*reasoning, *understanding]))
 
     whole = difference(shared)
     only_a = sum(first.values[name] > second.values[name] for name in shared)
     only_b = sum(first.values[name] < second.values[name] for name in shared)
+    ids_by_field = first.ids_by_field(shared)
     cells = {
-        key: {value: difference(ids) for value, ids in values.items()}
-        for key, values in first.ids_by_field(shared).items()
+        key: {value: difference(ids) for value, ids in values.items()} for key, values in ids_by_field.items()
     }
     mid_p = mcnemar(only_a, only_b, mid_p=True)
     return Comparison(
@@ -233,68 +206,23 @@ def compare(a: Results, b: Results, *, errors: Errors = "wrong", seed: int = 0) 
         mid_p=mid_p,
         names=(a.name, b.name),
         by=cells,
+        interaction=reasoning_less_understanding(ids_by_field.get("question_type", {})),
     )
 
 
 def compare_all(
     runs: Sequence[Results], *, errors: Errors = "wrong", seed: int = 0
 ) -> list[tuple[Comparison, float]]:
-    """Compare every pair of runs; each with its p-value adjusted by Holm over all pairs."""
+    """Compare every pair of runs that share a question; each with its p-value adjusted by Holm over all."""
+    asked = [
+        {record.id for record in run.records if errors == "wrong" or record.status == "ok"} for run in runs
+    ]
     pairs = [
-        compare(a, b, errors=errors, seed=seed) for place, a in enumerate(runs) for b in runs[place + 1 :]
+        compare(runs[i], runs[j], errors=errors, seed=seed)
+        for i, j in combinations(range(len(runs)), 2)
+        if asked[i] & asked[j]
     ]
     return list(zip(pairs, holm([pair.p_value for pair in pairs]), strict=True))
-
-
-class _Scores:
-    """The mean of each question over its records, in the order in which questions first come."""
-
-    def __init__(self, records: Sequence[Record], rights: Sequence[bool], seed: int) -> None:
-        self.seed = seed
-        self.records: dict[str, Record] = {}
-        self.rights: dict[str, list[bool]] = {}
-        # Sorted by id, so that the order of the records cannot change what the bootstrap draws.
-        for record, right in sorted(zip(records, rights, strict=True), key=lambda pair: pair[0].id):
-            self.records.setdefault(record.id, record)
-            self.rights.setdefault(record.id, []).append(right)
-        self.values = {name: sum(found) / len(found) for name, found in self.rights.items()}
-
-    def clusters(self, ids: Sequence[str]) -> list[Hashable]:
-        return [self.records[name].attributes.get("cluster", name) for name in ids]
-
-    def whole(self) -> Cell:
-        return self.cell(list(self.values))
-
-    def cell(self, ids: Sequence[str]) -> Cell:
-        values, clusters = [self.values[name] for name in ids], self.clusters(ids)
-        n_correct = sum(sum(self.rights[name]) for name in ids)
-        single = all(len(self.rights[name]) == 1 for name in ids) and len(set(clusters)) == len(ids)
-        if single:
-            interval = wilson(n_correct, len(ids))
-        else:
-            interval = cluster_bootstrap(values, clusters, seed=self.seed)
-        error = cluster_standard_error(values, clusters)
-        return Cell(len(ids), n_correct, float(np.mean(values)), interval, error)
-
-    def ids_by_field(self, ids: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-        found: dict[str, dict[str, list[str]]] = {}
-        for key in FIELDS:
-            for name in ids:
-                value = self.records[name].attributes.get(key)
-                if value:
-                    found.setdefault(key, {}).setdefault(str(value), []).append(name)
-        return found
-
-    def by_field(self) -> dict[str, dict[str, Cell]]:
-        return {
-            key: {value: self.cell(ids) for value, ids in values.items()}
-            for key, values in self.ids_by_field(list(self.values)).items()
-        }
-
-
-def _counted_scores(results: Results, errors: Errors, seed: int) -> _Scores:
-    kept, rights = _counted(results, errors), results.correct()
-    return _Scores([results.records[place] for place in kept], [rights[place] for place in kept], seed)
 
 
 def _share(cell: Cell, answers: Sequence[ParsedAnswer]) -> ParserShare:

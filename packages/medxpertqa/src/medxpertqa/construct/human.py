@@ -16,11 +16,12 @@ from medxpertqa.errors import DataError
 
 Level = Literal["easy", "medium", "hard"]
 LEVELS: tuple[Level, ...] = get_args(Level)
+Normalisation = Literal["paper", "multiclass", "skill"]
 TOP_PERCENT: Mapping[Level, float] = {"hard": 25.0, "medium": 14.0, "easy": 3.0}
 """What share of all scores, from the hardest down, is above the threshold of each level."""
 
 
-def brier(shares: Any, answer: int, normalise: Literal["paper", "multiclass", "skill"] = "paper") -> float:
+def brier(shares: Any, answer: int, normalise: Normalisation = "paper") -> float:
     """Return the Brier score of answer shares (N,) against the right option's position `answer`.
 
     "paper" is B as above, in [0, 2/N]; "multiclass" is N·B, in [0, 2]; "skill" is 1 - B/B_uniform with
@@ -43,6 +44,12 @@ def brier(shares: Any, answer: int, normalise: Literal["paper", "multiclass", "s
     if normalise == "skill":
         return 1 - score * n**2 / (n - 1)
     raise DataError(f"normalise {normalise!r}: must be paper, multiclass or skill")
+
+
+def hardness(shares: Any, answer: int, normalise: Normalisation = "paper") -> float:
+    """Return `brier` so that higher is harder under each normalisation: "skill" with the other sign."""
+    score = brier(shares, answer, normalise)
+    return -score if normalise == "skill" else score
 
 
 @dataclass(frozen=True)

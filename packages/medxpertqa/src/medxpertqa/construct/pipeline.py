@@ -6,13 +6,15 @@ Every stage decides anew on every run, which costs nothing: only a call that the
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medxpertqa.construct.edit_pairs import SimilarPair, edit_similar_pairs
-from medxpertqa.construct.human import answer_shares, brier, difficulty_levels, human_filter
+from medxpertqa.construct.human import Normalisation, answer_shares, difficulty_levels, hardness, human_filter
 from medxpertqa.construct.labelling import label_question
 from medxpertqa.construct.ledger import ChatModel, Ledger
 from medxpertqa.construct.nearest_edits import EditFences, edit_fences
@@ -43,12 +45,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a stage decided about a question, and why."""
+    """What a stage decided about a question, why, and the numbers or the problems behind it.
+
+    Stages that change questions keep all of them: the reason is "changed", "unchanged" or "for review".
+    """
 
     stage: str
     id: str
     keep: bool
     reason: str
+    details: str = ""
 
 
 def read_decisions(folder: str | Path) -> list[Decision]:
@@ -220,7 +226,8 @@ class _Run:
     def changes(self) -> None:
         settings, ask = self.settings, self.ledger
         if settings.prune:
-            self.items = [_pruned(item, settings.prune.min_rate) for item in self.items]
+            before, self.items = self.items, [_pruned(item, settings.prune.min_rate) for item in self.items]
+            self._tell_changes("prune", before)
         if settings.rewrite:
             used = settings.rewrite.models
             models = [self.open_model(model) for model in used]
@@ -245,18 +252,23 @@ class _Run:
     def _texts(self) -> list[str]:
         return [item.question.to_prompt_string() for item in self.items]
 
-    def _keep(self, stage: str, keep: Sequence[bool], reasons: Sequence[str]) -> None:
-        judged = list(zip(self.items, keep, reasons, strict=True))
-        self.decisions += [Decision(stage, item.question.id, stays, why) for item, stays, why in judged]
-        self.items = [item for item, stays, _ in judged if stays]
+    def _keep(self, stage: str, keep: Sequence[bool], reasons: Sequence[str], details: Sequence[str]) -> None:
+        ids = [item.question.id for item in self.items]
+        judged = zip(ids, keep, reasons, details, strict=True)
+        self.decisions += [Decision(stage, *about) for about in judged]
+        self.items = [item for item, stays in zip(self.items, keep, strict=True) if stays]
         self.funnel.append((stage, len(self.items)))
 
     def _human(self, stage: HumanStage) -> None:
         levels = difficulty_levels([item.difficulty for item in self.items])
-        scores = [_score(item, stage.min_responses) for item in self.items]
+        scores = [_hardness(item, stage.min_responses, stage.normalise) for item in self.items]
         result = human_filter(scores, levels, stage.mode, stage.top_percent)
         self.retention = result.retention
-        self._keep("human", result.keep, result.reasons)
+        details = [
+            "" if score is None else f"{stage.normalise} Brier score {abs(score):.4f}, level {level}"
+            for score, level in zip(scores, levels, strict=True)
+        ]
+        self._keep("human", result.keep, result.reasons, details)
 
     def _ai(self, stage: AIStage) -> None:
         basic = [(self.open_model(model), stage.samples) for model in stage.basic]
@@ -280,7 +292,11 @@ class _Run:
             for right in rights
         ]
         result = ai_expert_filter(votes, stage.mixed)
-        self._keep("ai", result.keep, result.reasons)
+        details = [
+            ", ".join(f"{name} {sum(right)} of {len(right)}" for name, right in by_model.items())
+            for by_model in rights
+        ]
+        self._keep("ai", result.keep, result.reasons, details)
 
     def _answers(
         self, model: ChatModel, question: Question, stage: AIStage, samples: int
@@ -302,31 +318,50 @@ class _Run:
         self._similar("edit", edit_similar_pairs(texts, stage.threshold))
 
     def _similar(self, stage: str, pairs: Sequence[SimilarPair]) -> None:
-        scores = [_score(item, 1) for item in self.items]
-        hardness = [float("nan") if score is None else score for score in scores]
-        removed = set(deduplicate(pairs, hardness))
+        normalise = self.settings.human.normalise if self.settings.human else "paper"
+        scores = [_hardness(item, 1, normalise) for item in self.items]
+        removed = set(deduplicate(pairs, [math.nan if score is None else score for score in scores]))
         keep = [i not in removed for i in range(len(self.items))]
-        self._keep(stage, keep, ["unlike the others" if stays else "too like another" for stays in keep])
+        nearest: dict[int, str] = {}
+        for first, second, similarity in sorted(pairs, key=lambda pair: pair[2]):
+            for one, other in ((first, second), (second, first)):
+                nearest[one] = f"{self.items[other].question.id}: {similarity:.4f}"
+        details = [nearest.get(i, "") for i in range(len(self.items))]
+        reasons = ["unlike the others" if stays else "too like another" for stays in keep]
+        self._keep(stage, keep, reasons, details)
 
     def _change(
         self, stage: str, change: Callable[[Question], Made], models: Sequence[ModelSettings] = ()
     ) -> None:
-        questions = [item.question for item in self.items]
+        before = self.items
+        questions = [item.question for item in before]
         changed = each_question(stage, change, questions, _at_once(models), self.ledger.stop)
-        for position, (item, made) in enumerate(zip(self.items, changed, strict=True)):
-            self.items[position] = replace(item, question=made.question)
-            if made.problems:
-                self.notes.setdefault(item.question.id, []).extend(made.problems)
+        self.items = [
+            replace(item, question=made.question) for item, made in zip(before, changed, strict=True)
+        ]
+        problems = {made.question.id: made.problems for made in changed if made.problems}
+        for name, found in problems.items():
+            self.notes.setdefault(name, []).extend(found)
+        self._tell_changes(stage, before, problems)
+
+    def _tell_changes(
+        self, stage: str, before: Sequence[Item], problems: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> None:
+        for old, new in zip(before, self.items, strict=True):
+            found = problems.get(new.question.id, ())
+            done = "unchanged" if new.question == old.question else "changed"
+            reason = "for review" if found else done
+            self.decisions.append(Decision(stage, new.question.id, True, reason, "; ".join(found)))
 
 
 def _at_once(models: Sequence[ModelSettings]) -> int:
     return sum(model.max_connections for model in models)
 
 
-def _score(item: Item, min_responses: int) -> float | None:
+def _hardness(item: Item, min_responses: int, normalise: Normalisation) -> float | None:
     question = item.question
     shares = answer_shares(item.answer_counts, question.letters, min_responses)
-    return None if shares is None else brier(shares, question.letters.index(question.label))
+    return None if shares is None else hardness(shares, question.letters.index(question.label), normalise)
 
 
 def _pruned(item: Item, min_rate: float) -> Item:

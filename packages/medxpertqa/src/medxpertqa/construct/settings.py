@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medxpertqa.construct.human import TOP_PERCENT, Level
+from medxpertqa.construct.human import TOP_PERCENT, Level, Normalisation
 from medxpertqa.construct.voting import Mixed
 from medxpertqa.errors import MedXpertQAError
 
@@ -43,8 +43,9 @@ class ModelSettings(_Table):
 
 
 class HumanStage(_Table):
-    """See `human_filter`."""
+    """See `human_filter`; `normalise` is how questions with other numbers of options compare, see `brier`."""
 
+    normalise: Normalisation = "paper"
     mode: Literal["top", "literal"] = "top"
     top_percent: dict[Level, Percent] = dict(TOP_PERCENT)
     min_responses: int = Field(1, ge=1)

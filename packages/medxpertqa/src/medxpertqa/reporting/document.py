@@ -12,7 +12,8 @@ from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning, MissingExtraEr
 from medxpertqa.reporting.plots import accuracy_plot, difference_plot, letters_plot
 from medxpertqa.reporting.tables import FOOTER, difference_tables, labels, report_tables, visible
 from medxpertqa.results import Results
-from medxpertqa.summaries import Errors, compare, summarize
+from medxpertqa.scores import Errors
+from medxpertqa.summaries import compare_all, summarize
 
 
 def report(
@@ -43,9 +44,10 @@ def report(
     if len(runs) == 2:
         with warnings.catch_warnings():  # the remarks have them already
             warnings.simplefilter("ignore", MedXpertQAWarning)
-            pair = compare(*runs, errors=errors)
-        tables += difference_tables(pair)
-        plots.append(("Difference", difference_plot(pair)))
+            pairs = compare_all(runs, errors=errors)
+        for pair, _ in pairs:
+            tables += difference_tables(pair)
+            plots.append(("Difference", difference_plot(pair)))
     template = files("medxpertqa.reporting").joinpath("page.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(template)
     target = Path(out)

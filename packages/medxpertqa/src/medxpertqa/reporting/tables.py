@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from medxpertqa.errors import MedXpertQAWarning
+from medxpertqa.paper.tables import COLUMNS
+from medxpertqa.pooled_rows import pooled_rows
 from medxpertqa.results import Results
+from medxpertqa.scores import SMALL, Cell
+from medxpertqa.shortcuts import find_shortcuts
 from medxpertqa.stats import Interval
-from medxpertqa.summaries import SMALL, Cell, Comparison, PairedCell, Summary, compare_all
+from medxpertqa.summaries import Comparison, PairedCell, Summary, compare_all
 
 FOOTER = (
     "Scores on multiple-choice questions do not show that a model is ready for clinical use. "
@@ -74,14 +77,16 @@ def labels(summaries: Sequence[Summary]) -> list[str]:
 
 def report_tables(runs: Sequence[Results], summaries: Sequence[Summary]) -> tuple[list[Table], list[str]]:
     """All tables of one or several runs, whose errors count alike, and what has to be said about them."""
-    tables = [_overview(summaries), _parsers(summaries), *_cells(summaries), *_position(summaries)]
+    tables = [_overview(summaries), _parsers(summaries), *_pooled(runs, summaries), *_cells(summaries)]
+    tables += _position(summaries)
     remarks = _remarks(summaries)
-    if len(runs) > 1:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", MedXpertQAWarning)
-            pairs = compare_all(runs, errors=summaries[0].errors)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MedXpertQAWarning)
+        pairs = compare_all(runs, errors=summaries[0].errors)
+    remarks += dict.fromkeys(str(warning.message) for warning in caught)
+    tables += _shortcuts(runs, summaries)
+    if pairs:
         tables.append(comparison_table(pairs))
-        remarks += dict.fromkeys(str(warning.message) for warning in caught)
     return tables, [visible(remark) for remark in remarks]
 
 
@@ -128,83 +133,12 @@ def difference_tables(pair: Comparison) -> list[Table]:
             for value, cell in cells.items()
         )
         notes = ["The p-values of cells are not adjusted.", _small_note(cells.values())]
+        if key == "question_type" and pair.interaction:
+            found = pair.interaction
+            value = f"{with_ci(found.difference, found.ci)}, p {p_text(found.p_value)}"
+            notes.append(f"Interaction, Reasoning less Understanding: {value} (Wald).")
         tables.append(Table("Difference " + TITLES[key].lower(), head, rows, " ".join(filter(None, notes))))
     return tables
-
-
-def as_json(summary: Summary) -> dict[str, Any]:
-    """What `score --json` prints: accuracies as shares, counts, cells, both parsers, tokens and cost."""
-
-    def cell(found: Cell) -> dict[str, Any]:
-        return {
-            "n": found.n,
-            "n_correct": found.n_correct,
-            "accuracy": found.accuracy,
-            "ci": list(found.ci),
-            "standard_error": found.standard_error,
-        }
-
-    counts = ("n_records", "n_no_answer", "n_errors", "n_truncated", "n_filtered", "n_empty", "n_missing")
-    return {
-        "name": summary.name,
-        "protocol": summary.protocol,
-        "parser": summary.parser,
-        "errors": summary.errors,
-        **cell(summary),
-        **{key: getattr(summary, key) for key in counts},
-        "complete": summary.complete,
-        "by": _mapped(summary.by, cell),
-        "parsers": {
-            name: {
-                "n_correct": share.n_correct,
-                "accuracy": share.accuracy,
-                "ci": list(share.ci),
-                "n_answered": share.n_answered,
-                "n_ambiguous": share.n_ambiguous,
-                "rules": dict(share.rules),
-            }
-            for name, share in summary.parsers.items()
-        },
-        "disagreement": list(summary.disagreement),
-        "position": summary.position
-        and {
-            "chi2": summary.position.chi2,
-            "p_value": summary.position.p_value,
-            "counts": dict(summary.position.counts),
-        },
-        "consistency": summary.consistency,
-        "usage": {
-            "input_tokens": summary.input_tokens,
-            "output_tokens": summary.output_tokens,
-            "cost": summary.cost,
-        },
-    }
-
-
-def comparison_as_json(pair: Comparison, adjusted: float) -> dict[str, Any]:
-    """What `compare --json` prints of a pair: shares, counts and p-values; `adjusted` is Holm's."""
-
-    def difference(found: PairedCell) -> dict[str, Any]:
-        return {
-            "n": found.n,
-            "difference": found.difference,
-            "ci": list(found.ci),
-            "p_value": found.p_value,
-        }
-
-    return {
-        "names": list(pair.names),
-        **difference(pair),
-        "p_value_holm": adjusted,
-        "mid_p": pair.mid_p,
-        "only_a": pair.only_a,
-        "only_b": pair.only_b,
-        "by": _mapped(pair.by, difference),
-    }
-
-
-def _mapped(by: Mapping[str, Mapping[str, Any]], made: Any) -> dict[str, Any]:
-    return {key: {value: made(cell) for value, cell in cells.items()} for key, cells in by.items()}
 
 
 def _overview(summaries: Sequence[Summary]) -> Table:
@@ -262,6 +196,59 @@ def _parsers(summaries: Sequence[Summary]) -> Table:
 
 def _by_count(rule: tuple[str, int]) -> tuple[int, str]:
     return -rule[1], rule[0]
+
+
+def _pooled(runs: Sequence[Results], summaries: Sequence[Summary]) -> list[Table]:
+    """The columns of the paper's Table 4, if some model was asked Text and MM."""
+    rows = pooled_rows(runs, errors=summaries[0].errors)
+    if not any("average" in row.columns for row in rows):
+        return []
+    shown = tuple(
+        (
+            visible(row.name),
+            visible(row.protocol or "unknown"),
+            row.parser,
+            *(percent(row.columns[name].accuracy) if name in row.columns else "" for name in COLUMNS),
+        )
+        for row in rows
+    )
+    head = ("model", "protocol", "parser", *(name.replace("_", " ") for name in COLUMNS))
+    note = (
+        "Reasoning, understanding and average pool Text and MM question by question, as AvgR, AvgU and Avg."
+    )
+    return [Table("As the paper's Table 4", head, shown, note)]
+
+
+def _shortcuts(runs: Sequence[Results], summaries: Sequence[Summary]) -> list[Table]:
+    """What is right without the images or the stem, if some run was asked so."""
+    rows = tuple(
+        (
+            visible(found.name or "a run"),
+            " and ".join(found.without),
+            with_ci(found.cell.accuracy, found.cell.ci),
+            percent(found.chance),
+            p_text(found.p_value),
+            percent(found.majority),
+            "" if found.loss is None else f"{with_ci(found.loss.difference, found.loss.ci)} n={found.loss.n}",
+        )
+        for found in find_shortcuts(runs, errors=summaries[0].errors)
+    )
+    if not rows:
+        return []
+    head = (
+        "model",
+        "without",
+        "accuracy [95 % CI]",
+        "chance",
+        "p (better than chance)",
+        "commonest letter",
+        "lost [95 % CI]",
+    )
+    note = (
+        "Percent. What is right without them comes from guesses, habits or memory. p: exact binomial, "
+        "one-sided. Lost: the same model's run with everything, less this one."
+    )
+    return [Table("Shortcuts", head, rows, note)]
 
 
 def _cells(summaries: Sequence[Summary]) -> list[Table]:

@@ -4,11 +4,12 @@ from medxpertqa.stats.comparison import (
     Difference,
     diff_in_diff,
     holm,
+    interaction,
     mcnemar,
     paired_difference,
     two_proportion,
 )
-from medxpertqa.stats.distributions import chi2_survival
+from medxpertqa.stats.distributions import binomial_tail, chi2_survival
 from medxpertqa.stats.intervals import (
     Interval,
     cluster_bootstrap,
@@ -23,12 +24,14 @@ __all__ = [
     "Difference",
     "Interval",
     "Position",
+    "binomial_tail",
     "chi2_survival",
     "cluster_bootstrap",
     "cluster_standard_error",
     "diff_in_diff",
     "grim",
     "holm",
+    "interaction",
     "mcnemar",
     "minimum_detectable",
     "paired_difference",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from medxpertqa.errors import MedXpertQAError
 from medxpertqa.stats.distributions import normal_quantile, two_sided
-from medxpertqa.stats.intervals import Interval, cluster_bootstrap
+from medxpertqa.stats.intervals import Interval, cluster_bootstrap, cluster_standard_error
 
 Share = tuple[int, int]
 """(right, of how many)."""
@@ -54,6 +54,28 @@ def paired_difference(
     change = one - two
     p_value = mcnemar(int((change > 0).sum()), int((change < 0).sum()))
     return Difference(float(change.mean()), cluster_bootstrap(change, clusters, seed=seed), p_value)
+
+
+def interaction(
+    first: ArrayLike, second: ArrayLike, clusters: Sequence[Hashable] | None = None, confidence: float = 0.95
+) -> Difference:
+    """How much more two runs differ on some questions, `first` (n,), than on others, `second` (m,).
+
+    Both hold each question's score in one run less that in the other. The difference of their means by Wald,
+    with the cluster-robust standard error; `clusters` has n + m entries, those of `first` before the others.
+    """
+    groups = [np.asarray(values, dtype=np.float64) for values in (first, second)]
+    if not all(values.size for values in groups):
+        raise MedXpertQAError("an interaction needs questions of both kinds")
+    value = float(groups[0].mean() - groups[1].mean())
+    # n times the mean of these is the difference of the means, less itself.
+    residuals = [(values - values.mean()) / values.size for values in groups]
+    signed = np.concatenate([residuals[0], -residuals[1]])
+    error = signed.size * cluster_standard_error(signed, clusters)
+    reach = normal_quantile((1 + confidence) / 2) * error
+    return Difference(
+        value, Interval(value - reach, value + reach), two_sided(value / error) if error else 1.0
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

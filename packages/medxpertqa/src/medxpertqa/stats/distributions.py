@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import erfc, exp, pi, sqrt
+from math import erfc, exp, fsum, lgamma, log, log1p, pi, sqrt
 from statistics import NormalDist
 
 from medxpertqa.errors import MedXpertQAError
@@ -38,3 +38,17 @@ def chi2_survival(statistic: float, dof: int) -> float:
         total += term
         term *= half / (i + 0.5)
     return min(total, 1.0)
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X binomial with n trials of probability p (0 < p < 1)."""
+    if not 0 <= k <= n or not 0 < p < 1:
+        raise MedXpertQAError(f"{k} of {n} at {p}: needed: 0 to n right, a probability between 0 and 1")
+    whole = lgamma(n + 1)
+    return min(
+        1.0,
+        fsum(
+            exp(whole - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log1p(-p))
+            for i in range(k, n + 1)
+        ),
+    )
