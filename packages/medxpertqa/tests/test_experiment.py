@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -27,7 +29,7 @@ from medxpertqa.reproduce.auditing import LISTED, same_digits
 from medxpertqa.reproduce.claims import PUBLISHED
 from medxpertqa.reproduce.experiment import EXPERIMENT, ExperimentConfig
 from medxpertqa.reproduce.server import ChatServer
-from medxpertqa.reproduce.vllm_server import sender
+from medxpertqa.reproduce.vllm_server import sender, wait
 from medxpertqa.synthetic import synthetic_questions
 from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
@@ -203,6 +205,13 @@ def test_a_request_to_vllm_s_address_returns_the_answer_or_what_is_wrong() -> No
     assert wrong["code"] == 400
     assert "too long" in wrong["message"]
     assert stub.requests == [payload, payload]
+
+
+def test_a_server_that_ends_before_it_answers_is_told() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    with pytest.raises(RuntimeError, match="ended with code 3 before it answered"):
+        wait("http://127.0.0.1:9/health", process)
 
 
 def test_every_listed_statement_is_one_that_is_tested() -> None:

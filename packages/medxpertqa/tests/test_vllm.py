@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from typing import Any
 import pytest
 
 from medxpertqa import EvalRun, MedXpertQAError, evaluate, export_batch, get_protocol, import_batch, summarize
+from medxpertqa.reproduce.vllm_server import sender, served
 from medxpertqa.synthetic import synthetic_questions
 
 pytestmark = pytest.mark.vllm
@@ -86,30 +83,9 @@ def flat(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
-    """The address of vLLM's OpenAI-compatible server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), *SERVED]
-    process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)])
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], seconds: int = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"vLLM ended with code {process.returncode}"
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(1)
-    pytest.fail(f"vLLM did not answer within {seconds} s")
+    """The address of vLLM's OpenAI-compatible server, as the experiment starts it."""
+    with served(folder, "tiny", CONTEXT, threads=2, dtype="float32") as address:
+        yield address
 
 
 def expected(folder: Path) -> dict[str, str]:
@@ -145,6 +121,17 @@ def test_a_served_model_answers_as_transformers_does_and_the_run_resumes(
 def test_the_servers_context_is_looked_at_before_the_run(server: str, tmp_path: Path) -> None:
     with pytest.raises(MedXpertQAError, match=f"context of {CONTEXT} tokens, .* its reply may have 2048"):
         evaluate(QUESTIONS, model="openai-api/local/tiny", base_url=server, log_dir=tmp_path)
+
+
+def test_the_experiments_requests_reach_the_model_and_what_it_turns_down_is_told(
+    folder: Path, server: str
+) -> None:
+    send = sender(f"{server}/chat/completions")
+    question = QUESTIONS[0]
+    messages = flat(get_protocol("official-ao").first_turn(question))
+    asked = {"model": "tiny", "messages": messages, "temperature": 0, "max_tokens": NEW_TOKENS}
+    assert send(asked)["choices"][0]["message"]["content"].strip() == expected(folder)[question.id]
+    assert send(asked | {"max_tokens": 10 * CONTEXT})["error"]["code"] == 400
 
 
 def test_run_batch_answers_an_exported_batch(folder: Path, tmp_path: Path) -> None:

@@ -24,42 +24,46 @@ PATIENCE = 600
 def vllm_chat(
     folder: Path, weights: str, name: str, context: int, threads: int
 ) -> Iterator[Callable[[Mapping[str, Any]], Mapping[str, Any]]]:
-    """Serve the weights, unpacked to 16 bits, and give what sends a request to them.
+    """Serve GGUF weights, unpacked to 16 bits, and give what sends a request to them; raises as `served`."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        unpack(folder, weights, unpacked)
+        with served(unpacked, name, context, threads) as address:
+            yield sender(f"{address}/chat/completions")
+
+
+@contextmanager
+def served(
+    folder: str | Path, name: str, context: int, threads: int, dtype: str = "bfloat16"
+) -> Iterator[str]:
+    """Serve the model in a folder, and give the address of its API.
 
     Raises `RuntimeError` if the server ends, or does not answer in ten minutes.
     """
-    with tempfile.TemporaryDirectory() as unpacked, socket.socket() as free:
-        unpack(folder, weights, unpacked)
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        free.close()
-        options = {
-            "--model": unpacked,
-            "--served-model-name": name,
-            "--host": "127.0.0.1",
-            "--port": str(port),
-            "--max-model-len": str(context),
-            "--generation-config": "vllm",
-            "--dtype": "bfloat16",
-        }
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "vllm.entrypoints.openai.api_server",
-                "--enforce-eager",
-                *(word for pair in options.items() for word in pair),
-            ],
-            env={"VLLM_CPU_KVCACHE_SPACE": "1"} | os.environ | {"OMP_NUM_THREADS": str(threads)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait(f"http://127.0.0.1:{port}/health", process)
-            yield sender(f"http://127.0.0.1:{port}/v1/chat/completions")
-        finally:
-            process.terminate()
-            process.wait()
+    options = {
+        "--model": str(folder),
+        "--served-model-name": name,
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--max-model-len": str(context),
+        "--generation-config": "vllm",
+        "--dtype": dtype,
+    }
+    words = [word for pair in options.items() for word in pair]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", *words],
+        env={"VLLM_CPU_KVCACHE_SPACE": "1"} | os.environ | {"OMP_NUM_THREADS": str(threads)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def unpack(folder: Path, weights: str, target: str) -> None:
