@@ -8,7 +8,7 @@ READY := .venv/.ready
 # A paper is a package that declares an experiment; nothing has to be listed here.
 PACKAGES := $(sort $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))))
 PAPERS := $(notdir $(patsubst %/pyproject.toml,%,$(shell grep -l '^\[project.entry-points."tenfold.experiments"\]' packages/*/pyproject.toml)))
-HERE := not gpu and not vllm and not dft and not network
+HERE := not gpu and not vllm and not dft and not site and not network
 IN_CI := not long and $(HERE)
 ORDINARY := not slow and $(IN_CI)
 # Files with slow tests begin first (conftest.py), so that no process is left with one at the end.
@@ -98,8 +98,8 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports --no-logo
 
-kernels: $(READY) ## compile every GPU kernel for each target, with no GPU; UPDATE=1 writes the golden tables
-	$(BIN)/python tools/kernel_check.py $(if $(UPDATE),--update)
+kernels: $(READY) ## compile the GPU kernels for each target, with no GPU: all that changed, of others some; ALL=1 all; UPDATE=1 writes the golden tables
+	$(BIN)/python tools/kernel_check.py $(if $(ALL),--all) $(if $(UPDATE),--update)
 
 format: $(READY) ## format, and repair what the linter can
 	$(BIN)/ruff format
@@ -107,8 +107,9 @@ format: $(READY) ## format, and repair what the linter can
 
 ## artefacts
 
-docs: $(READY) ## the site, in site/
+docs: $(READY) ## the site, in site/, and the tests that look at its pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest -m site tools/tests
 
 wheels: $(READY) ## build every package and install each alone in a clean environment
 	$(BIN)/python tools/check_wheels.py
@@ -117,7 +118,7 @@ build: $(READY) ## the wheels and source distributions, in dist/
 	$(UV) build --all-packages --out-dir dist
 
 ci: ## all checks in order, with the time of each; stops at the first that fails
-	@python3 tools/stages.py setup ruff kernels,wheels,types,docs,test-dft,imports test-ci test-vllm
+	@python3 tools/stages.py setup ruff wheels,docs,types,test-dft,kernels,imports test-ci test-vllm
 
 clean: ## remove what was built: caches, dist, site (results stay)
 	rm -rf dist site .venv-wheels-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

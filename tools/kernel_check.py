@@ -1,6 +1,10 @@
 """Compile every shipped kernel, for GPUs that need not be there, and compare with the golden table.
 
-    python tools/kernel_check.py [PACKAGE ...] [--targets sm_80,gfx942] [--update]
+    python tools/kernel_check.py [PACKAGE ...] [--targets sm_80,gfx942] [--all] [--update]
+
+Where the sources of a package are those that its golden table was made of, by the same Triton, the table is
+what compiling gives: then one of eight tiles is compiled, over all targets, to see that it does. `--all`
+compiles all of them.
 
 A package is found by its entry point in the group `tenfold.kernels`; its `aot` module runs in a process of
 its own. Fails where a tile does not compile, spills, has too much shared memory, lacks tensor cores in 16-bit
@@ -11,6 +15,7 @@ After a change that is meant, `--update` writes that file.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -25,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUP = "tenfold.kernels"
 TARGETS = ("sm_80", "sm_86", "sm_90", "sm_100", "gfx942")
 MOST_RISE = 0.10
+SPOT_CHECK = 8
+"""One of so many tiles is compiled where nothing changed; five targets do not divide it, so all have some."""
 SIXTEEN_BIT = ("bf16", "fp16")
 
 
@@ -61,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compile all kernels ahead of time; no GPU is needed.")
     parser.add_argument("packages", nargs="*", help="default: all that have kernels")
     parser.add_argument("--targets", default=",".join(TARGETS), help="default: %(default)s")
-    parser.add_argument("--update", action="store_true", help="write the golden tables")
+    parser.add_argument("--all", action="store_true", help="compile all tiles, though no source changed")
+    parser.add_argument("--update", action="store_true", help="compile all and write the golden tables")
     chosen = parser.parse_args(arguments)
     modules = find_packages()
     if unknown := set(chosen.packages) - modules.keys():
@@ -70,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = []
     for package in chosen.packages or modules:
         try:
-            faults = check(package, modules[package], targets, chosen.update)
+            whole = chosen.all or chosen.update or has_changed(package)
+            faults = check(package, modules[package], targets, chosen.update, 1 if whole else SPOT_CHECK)
         except CheckError as error:
             faults = [str(error)]
         for fault in faults:
@@ -84,31 +93,50 @@ def find_packages() -> dict[str, str]:
     return {entry.name: entry.module for entry in sorted(entry_points(group=GROUP))}
 
 
-def check(package: str, module: str, targets: Sequence[str], update: bool) -> list[str]:
-    """Compile one package's kernels, print the table, and return what is wrong.
+def check(package: str, module: str, targets: Sequence[str], update: bool, every: int = 1) -> list[str]:
+    """Compile one package's kernels, or one of `every` so many, print the table, and return what is wrong.
 
     Raises `CheckError` if they could not be compiled, or there is nothing to compare with.
     """
     start = time.monotonic()
-    rows, sound = compile_rows(module, targets)
+    rows, sound = compile_rows(module, targets, every)
     print(table(rows))
-    print(f"{package}: {len(rows)} tiles in {time.monotonic() - start:.0f} s")
+    which = "" if every == 1 else f", one of {every}: no source changed since the golden table"
+    print(f"{package}: {len(rows)} tiles in {time.monotonic() - start:.0f} s{which}")
     faults = [] if sound else ["a tile does not compile, spills or needs too much shared memory: see above"]
     faults += missing_tensor_cores(rows)
     path = golden_path(package)
     if update:
         if faults:
             return [*faults, f"{path.relative_to(ROOT)} is left as it was"]
-        write_golden(path, rows, targets)
+        write_golden(path, rows, targets, sources(package))
         return []
-    return faults + compare(rows, read_golden(path), targets)
+    return faults + compare(rows, read_golden(path), targets, whole=every == 1)
 
 
-def compile_rows(module: str, targets: Sequence[str]) -> tuple[list[Row], bool]:
+def has_changed(package: str) -> bool:
+    """Whether the golden table was made of other sources or by another Triton, or there is none."""
+    path = golden_path(package)
+    if not path.exists():
+        return True
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return bool((content["triton"], content.get("sources")) != (version("triton"), sources(package)))
+
+
+def sources(package: str) -> str:
+    """Return the SHA-256 of all Python files of a package, with their names."""
+    folder, digest = ROOT / "packages" / package / "src", hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def compile_rows(module: str, targets: Sequence[str], every: int = 1) -> tuple[list[Row], bool]:
     """Run a package's `aot` module; return its rows and whether all were sound. Raises `CheckError`."""
     # Interpreted kernels cannot be compiled. Progress and the faults that it finds pass through to stderr.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", module, "--json", "--targets", ",".join(targets)]
+    command += ["--every", str(every)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode not in (0, 1):
         raise CheckError(f"`python -m {module}` ended with code {done.returncode}")
@@ -135,8 +163,13 @@ def multiplies(kernel: str) -> bool:
     return "delta" not in kernel
 
 
-def compare(rows: Iterable[Row], golden: Iterable[Row], targets: Sequence[str]) -> list[str]:
-    """Return where the rows use more than the golden table allows, and where the two name different tiles."""
+def compare(
+    rows: Iterable[Row], golden: Iterable[Row], targets: Sequence[str], *, whole: bool = True
+) -> list[str]:
+    """Return where the rows use more than the golden table allows, and where the two name different tiles.
+
+    Tiles that the rows lack are a fault if the rows are the `whole` of what was to be compiled.
+    """
     known = {row.key: row for row in golden if row.target in targets}
     found = {row.key: row for row in rows}
     faults = [
@@ -145,7 +178,7 @@ def compare(rows: Iterable[Row], golden: Iterable[Row], targets: Sequence[str]) 
     faults += [
         f"{row.title} is in the golden table and not shipped: run with --update"
         for key, row in known.items()
-        if key not in found
+        if whole and key not in found
     ]
     for key in found.keys() & known.keys():
         for name in ("regs", "shared"):
@@ -173,8 +206,11 @@ def read_golden(path: Path) -> list[Row]:
     return [Row(**row) for row in content["rows"]]
 
 
-def write_golden(path: Path, rows: Iterable[Row], targets: Sequence[str]) -> None:
-    """Write the rows of some targets, a row a line; those of other targets stay."""
+def write_golden(path: Path, rows: Iterable[Row], targets: Sequence[str], digest: str) -> None:
+    """Write the rows of some targets, a row a line, and the sources' digest; rows of other targets stay.
+
+    Then the digest is left out: the rows may be of other sources than those.
+    """
     others = []
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -185,9 +221,11 @@ def write_golden(path: Path, rows: Iterable[Row], targets: Sequence[str]) -> Non
             )
     ordered = sorted([*others, *rows], key=lambda row: (row.key[:3], order(row.target)))
     lines = ",\n".join(f"  {json.dumps(asdict(row))}" for row in ordered)
-    path.write_text(
-        f'{{\n"triton": {json.dumps(version("triton"))},\n"rows": [\n{lines}\n]\n}}\n', encoding="utf-8"
+    made = ",\n".join(
+        f"{json.dumps(name)}: {json.dumps(value)}"
+        for name, value in (("triton", version("triton")), ("sources", "" if others else digest))
     )
+    path.write_text(f'{{\n{made},\n"rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
 
 
 def order(target: str) -> tuple[int, str]:

@@ -18,7 +18,7 @@ ENVIRONMENT = ROOT / ".venv-newest"
 PYTHON = ENVIRONMENT / "bin" / "python"
 # They want environments of their own, or a compiler, as in `make setup`.
 LEFT_OUT = {"vllm", "gpaw", "llama-cpp"}
-ORDINARY = "not slow and not long and not gpu and not vllm and not dft and not network"
+ORDINARY = "not slow and not long and not gpu and not vllm and not dft and not site and not network"
 
 
 def main(arguments: list[str]) -> int:

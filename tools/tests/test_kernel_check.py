@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GOOD = Row("attention_fwd", "bf16", 64, "sm_80", 100, 0, 40_000, True)
 # Stands for a package's `aot` module: prints rows.json beside it, and ends with the code of its first line.
 MODULE = """
-import os, pathlib, sys
+import json, os, pathlib, sys
 assert "TRITON_INTERPRET" not in os.environ
-assert sys.argv[1:] == ["--json", "--targets", "sm_80"], sys.argv
+assert sys.argv[1:5] == ["--json", "--targets", "sm_80", "--every"], sys.argv
 text = (pathlib.Path(__file__).parent / "rows.json").read_text()
 code, _, rows = text.partition("\\n")
-print(rows)
+print(json.dumps(json.loads(rows)[:: int(sys.argv[5])]))
 sys.exit(int(code))
 """
 
@@ -30,6 +30,8 @@ sys.exit(int(code))
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with one package, `sample`, whose kernels are what `rows.json` says."""
     (tmp_path / "packages" / "sample" / "tests").mkdir(parents=True)
+    (tmp_path / "packages" / "sample" / "src").mkdir()
+    (tmp_path / "packages" / "sample" / "src" / "kernels.py").write_text("tile = 64\n")
     (tmp_path / "sample_aot.py").write_text(MODULE)
     monkeypatch.setattr(kernel_check, "ROOT", tmp_path)
     monkeypatch.setattr(kernel_check, "find_packages", lambda: {"sample": "sample_aot"})
@@ -40,7 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(package: Path, *rows: Row, code: int = 0, flags: tuple[str, ...] = ()) -> int:
     (package / "rows.json").write_text(f"{code}\n{json.dumps([asdict(row) for row in rows])}")
-    return kernel_check.main(["--targets", "sm_80", *flags])
+    return kernel_check.main(["--targets", "sm_80", "--all", *flags])
 
 
 def test_what_was_updated_holds(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,11 +93,29 @@ def test_tensor_cores_are_asked_of_16_bit_products_only() -> None:
 
 def test_other_targets_are_left_alone(package: Path) -> None:
     run(package, GOOD, flags=("--update",))
+    assert not kernel_check.has_changed("sample")
     path = kernel_check.golden_path("sample")
     other = replace(GOOD, target="sm_90")
-    kernel_check.write_golden(path, [other], ["sm_90"])
+    kernel_check.write_golden(path, [other], ["sm_90"], kernel_check.sources("sample"))
     assert kernel_check.read_golden(path) == [GOOD, other]
+    assert kernel_check.has_changed("sample")  # who knows of which sources the row of sm_80 is
     assert run(package, GOOD) == 0
+
+
+def test_one_of_eight_tiles_is_compiled_until_a_source_changes(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [replace(GOOD, head_dim=dim) for dim in range(16)]
+    run(package, *rows, flags=("--update",))
+    capsys.readouterr()
+    assert kernel_check.main(["--targets", "sm_80"]) == 0
+    assert "sample: 2 tiles in" in capsys.readouterr().out
+    (package / "rows.json").write_text(f"0\n{json.dumps([asdict(replace(rows[0], regs=200))])}")
+    assert kernel_check.main(["--targets", "sm_80"]) == 1
+    run(package, *rows)
+    (package / "packages" / "sample" / "src" / "kernels.py").write_text("tile = 128\n")
+    assert kernel_check.main(["--targets", "sm_80"]) == 0
+    assert "sample: 16 tiles in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

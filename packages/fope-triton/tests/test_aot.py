@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Kernels made to go wrong: `hungry` keeps many numbers a thread alive, `product` may need much shared memory.
 SCRIPT = """
 import json, sys

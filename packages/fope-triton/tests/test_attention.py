@@ -118,6 +118,7 @@ def packed(lens: list[int], heads: int = 2, group: int = 2, seed: int = 0) -> tu
     return [q, k, v], (cos, sin, starts), dout
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(
     lens=st.lists(st.sampled_from([0, 1, 5, 16, 17, 20]), min_size=1, max_size=4),

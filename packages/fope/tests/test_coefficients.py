@@ -126,7 +126,11 @@ def _rank(rank: int, store: str, seeds: tuple[int, int], queue: torch.multiproce
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seeds", "answer"), [((0, 0), "equal"), ((0, 1), "coefficients differ between rank 0 and rank 1")]
+    ("seeds", "answer"),
+    [
+        pytest.param((0, 0), "equal", marks=pytest.mark.long),
+        ((0, 1), "coefficients differ between rank 0 and rank 1"),
+    ],
 )
 def test_ranks_compare_their_coefficients(tmp_path: object, seeds: tuple[int, int], answer: str) -> None:
     context = torch.multiprocessing.get_context("spawn")

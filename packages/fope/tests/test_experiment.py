@@ -67,6 +67,7 @@ def test_arms_of_one_seed_share_every_weight_and_differ_in_what_they_compute() -
         assert same == [arm]
 
 
+@pytest.mark.slow
 def test_a_small_run_judges_the_claims_and_draws_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,7 @@ def assert_close(one: Path, two: Path) -> None:
     ("settings", "kind"),
     [
         ({"loss": "ce", "tied": True}, "sharded"),
-        ({"loss": "ce", "precompute_ref_log_probs": True}, "sharded"),
+        pytest.param({"loss": "ce", "precompute_ref_log_probs": True}, "sharded", marks=pytest.mark.long),
         ({"loss": "kto", "precompute_ref_log_probs": True}, "replicated"),
     ],
 )

@@ -72,6 +72,7 @@ def questions(seed: int) -> list[list[dict[str, Any]]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

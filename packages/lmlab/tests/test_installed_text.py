@@ -97,6 +97,7 @@ def test_the_key_follows_the_versions_but_not_the_build(monkeypatch: pytest.Monk
     assert installed_text.docs_key() != before
 
 
+@pytest.mark.slow
 def test_code_is_the_standard_librarys_source(code: Splits):
     assert_no_overlap(code)
     texts = {document.name: document.text for split in code.values() for document in split}

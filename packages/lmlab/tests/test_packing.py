@@ -103,6 +103,7 @@ def test_a_copy_maps_the_same_file(blocks: TokenBlocks):
     np.testing.assert_array_equal(copy.tokens, part.tokens)
 
 
+@pytest.mark.slow
 def test_batches_come_from_spawned_processes(blocks: TokenBlocks):
     loader = torch.utils.data.DataLoader(
         blocks.slice(0, 6), batch_size=3, num_workers=1, multiprocessing_context="spawn"

@@ -41,6 +41,7 @@ if other:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_get_the_same(small_file: Path, empty_cache: Path):
     command = [sys.executable, "-c", PREPARE, f"file:{small_file}"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -22,6 +22,7 @@ def test_the_example_in_python(small_corpus: str, capsys: pytest.CaptureFixture[
     assert 0 < bits < 11
 
 
+@pytest.mark.slow
 def test_the_example_from_a_file(
     small_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

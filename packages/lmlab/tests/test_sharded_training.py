@@ -112,6 +112,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
         torch.testing.assert_close(weight, others[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_interrupted_and_resumed_equal_one(file: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     run_file(file, one)

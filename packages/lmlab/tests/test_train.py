@@ -108,6 +108,7 @@ def test_what_a_run_writes(file: Path, tmp_path: Path, small_corpus: str) -> Non
     assert torch.__version__.startswith(packages["torch"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_alone(file: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = run_file(file, whole)
@@ -141,6 +142,7 @@ def trained_by(file: Path, output: Path, *assignments: str, apply: str | None = 
     return AutoModelForCausalLM.from_pretrained(output / "model")
 
 
+@pytest.mark.slow
 def test_apply_changes_the_model_before_training(file: Path, tmp_path: Path) -> None:
     still = "training.learning_rate=1e-30"
     plain = trained_by(file, tmp_path / "plain", still)

@@ -57,6 +57,7 @@ def interrupted_at(step):
     return on_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 7])
 @pytest.mark.parametrize("tied", [False, True])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, blocks, stop, tied):
@@ -78,6 +79,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, bloc
     assert [entry["step"] for entry in got.curve] == [4, 8, 10]
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_disturb_training(blocks):
     often, never = build_model(SETTINGS, 1), build_model(SETTINGS, 1)
     train(

@@ -136,6 +136,7 @@ def test_factorize_with_text_and_with_a_budget(
     assert saved_json["dense_params"] - saved_json["params"] >= 0.5 * 4 * 32 * 32
 
 
+@pytest.mark.slow
 def test_train_eval_and_sweep(run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     metrics = json.loads(printed(capsys, "train", "--config", str(run_file), "-o", str(out), "--json"))

@@ -154,6 +154,7 @@ def run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return run
 
 
+@pytest.mark.slow
 def test_a_small_run_judges_the_claims_and_draws_the_figures(run_small: Callable[..., Outcome]) -> None:
     outcome = run_small()
     verdicts = {claim.id: claim for claim in outcome.claims.claims}
@@ -170,6 +171,7 @@ def test_a_small_run_judges_the_claims_and_draws_the_figures(run_small: Callable
     assert {file.name for file in outcome.folder.figures.glob("*.svg")} == FIGURES
 
 
+@pytest.mark.long
 def test_at_the_paper_s_scale_one_training_has_the_machine(
     run_small: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +244,7 @@ def timed_types(
     return types
 
 
+@pytest.mark.slow
 def test_no_claim_rests_on_a_training_that_diverged(
     run_small: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,12 +55,14 @@ def logits_in_a_new_process(folder: Path, ids: torch.Tensor, how: str) -> torch.
     return torch.load(folder / "logits.pt")
 
 
+@pytest.mark.slow
 def test_a_new_process_reads_equal_bits(tiny_llama: Build, token_ids: torch.Tensor, tmp_path: Path) -> None:
     model = low_rank(tiny_llama)
     model.save_pretrained(tmp_path)
     assert torch.equal(logits_in_a_new_process(tmp_path, token_ids, "with lpa"), model(token_ids).logits)
 
 
+@pytest.mark.slow
 def test_a_merged_model_needs_no_lpa(tiny_llama: Build, token_ids: torch.Tensor, tmp_path: Path) -> None:
     model = low_rank(tiny_llama)
     lpa.merge(model).save_pretrained(tmp_path)

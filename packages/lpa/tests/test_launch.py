@@ -174,7 +174,7 @@ debug_launcher(train, num_processes=2)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "own"),
     [

@@ -84,6 +84,7 @@ def test_plans_where_only_something_is_low_rank() -> None:
     assert f"{ATTENTION}qkv_proj" not in phi3
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     configs = {
         "llama": LlamaConfig(**SIZES, num_key_value_heads=2),

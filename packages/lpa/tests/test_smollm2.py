@@ -62,6 +62,7 @@ def dense_perplexity(model, blocks) -> float:
     return perplexity(model, blocks[:BLOCKS])
 
 
+@pytest.mark.long
 def test_the_model_reads_english(dense_perplexity):
     assert dense_perplexity < 50
 

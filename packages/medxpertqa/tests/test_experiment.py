@@ -110,6 +110,7 @@ def tiny_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return LlamaForCausalLM(config), PreTrainedTokenizerFast(tokenizer_object=known, unk_token="?")
 
 
+@pytest.mark.slow
 def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ import pytest
 import memoryformer_triton as mt
 from memoryformer_triton.report import access_bits
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "golden_kernels.json"
 # The loads of the look-up for one target, width and dtype of the tables.
 LOADS = """

@@ -129,6 +129,7 @@ def test_two_hundred_steps_on_books_need_attention_and_the_gradient_to_the_input
     assert found["losses"]["valid"] < 2.25
 
 
+@pytest.mark.slow
 def test_a_small_run_judges_the_claims_and_draws_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,9 +85,11 @@ def test_the_command_itself_needs_torch_and_typer_only(bare: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "imports",
     [
-        "import memoryformer\nfrom transformers import AutoModelForCausalLM",
         pytest.param(
-            "from transformers import AutoModelForCausalLM\nimport memoryformer", marks=pytest.mark.slow
+            "import memoryformer\nfrom transformers import AutoModelForCausalLM", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "from transformers import AutoModelForCausalLM\nimport memoryformer", marks=pytest.mark.long
         ),
         # Llama's module imports the auto classes in the middle of its own import.
         pytest.param(

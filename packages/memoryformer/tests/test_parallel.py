@@ -20,6 +20,8 @@ from memoryformer.quantization import quantize_tables_
 from memoryformer.statistics import bucket_stats
 from memoryformer.training import param_groups
 
+pytestmark = pytest.mark.slow
+
 PROCESS = """
 import os
 import sys

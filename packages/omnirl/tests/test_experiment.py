@@ -75,7 +75,7 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("scale", ["quick", pytest.param("laptop", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scale", ["quick", pytest.param("laptop", marks=pytest.mark.long)])
 def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

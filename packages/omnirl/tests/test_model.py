@@ -75,8 +75,9 @@ def test_what_happens_at_a_step_changes_nothing_before_it_bit_for_bit(model: Omn
     assert (before[:, blind:] != after[:, blind:]).any()
 
 
-def test_step_by_step_equals_the_whole_history_over_512_steps(model: OmniRL) -> None:
-    steps = history(2, 512)
+@pytest.mark.parametrize("length", [96, pytest.param(512, marks=pytest.mark.long)])
+def test_step_by_step_equals_the_whole_history(model: OmniRL, length: int) -> None:
+    steps = history(2, length)
     whole = model(*steps)
     single = step_by_step(model, steps)
     logits = torch.stack([output.policy_logits for output in single], dim=1)

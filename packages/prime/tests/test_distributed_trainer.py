@@ -141,7 +141,7 @@ def log(folder: Path) -> list[dict[str, float]]:
     ("settings", "sharded"),
     [
         ({"prm_train_on": "all", "tied": True}, "1"),
-        ({"prm_loss": "nca", "advantage": "ppo"}, "1"),
+        pytest.param({"prm_loss": "nca", "advantage": "ppo"}, "1", marks=pytest.mark.long),
         ({"prm_replay_steps": 2, "prm_train_on": "all"}, ""),
     ],
 )
@@ -162,7 +162,9 @@ def test_two_processes_resumed_equal_one(settings: dict[str, Any], sharded: str,
             torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("sharded", ["1", ""], ids=["sharded", "replicated"])
+@pytest.mark.parametrize(
+    "sharded", ["1", pytest.param("", marks=pytest.mark.long)], ids=["sharded", "replicated"]
+)
 def test_a_full_disk_is_told_by_both_processes(sharded: str, tmp_path: Path) -> None:
     """The policy's weights cannot be written, and what all processes gather after them is gathered still."""
     code = (

@@ -117,6 +117,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_tiny_run_judges_what_it_can_and_draws_every_figure(
     assert {file.stem for file in outcome.folder.figures.glob("*.svg")} == names
 
 
+@pytest.mark.slow
 def test_an_arm_whose_policy_collapses_ends_early_and_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_threads_may_share_a_verifier(verifier):
     assert found == dict.fromkeys(range(6), 1.0)
 
 
+@pytest.mark.slow
 def test_a_hung_judgement_is_killed_and_the_others_are_judged():
     tower = r"\boxed{\sum_{k=1}^{10^{9}} \sin(k^{k})^{k!}}"  # sympy evaluates it term by term
     verifier = MathVerifier(timeout_s=4, workers=1)

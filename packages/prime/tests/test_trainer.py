@@ -112,6 +112,7 @@ def test_a_step_is_timed_by_phase(start: Start, tmp_path: Path) -> None:
     assert 0 < parts <= phases["time/step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"prm_replay_steps": 2, "prm_train_on": "all"}, {"advantage": "ppo", "process_weight": "accuracy"}],
@@ -164,6 +165,7 @@ def test_every_advantage_trains(start: Start, tmp_path: Path, advantage: str) ->
     assert ("policy/value_loss" in metrics) is (advantage == "ppo")
 
 
+@pytest.mark.slow
 def test_the_task_is_learned(start: Start, tmp_path: Path) -> None:
     trainer = start(tmp_path, max_steps=8, prompts_per_step=6, mini_batch_size=24, micro_batch_size=24)
     before = trainer.evaluate(n=4, temperature=1.0)["eval/all/accuracy"]
@@ -352,6 +354,7 @@ def test_evaluation_is_greedy_and_counts_missing_verdicts_as_wrong(start: Start,
     assert not trainer.clock.read()  # the next step pays for none of it
 
 
+@pytest.mark.slow
 def test_policy_prm_and_reference_share_one_model_by_adapters(
     start: Start, tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM]
 ) -> None:

@@ -118,6 +118,7 @@ def assert_same_numbers(wild: RunFolder, calm: RunFolder) -> None:
     assert not wild.checkpoints.exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_resumes_to_the_same_numbers(
     paper: Paper, tmp_path: Path, calm: Calm, clock: random.Random
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_numbers(
             done.result()
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_gets_on_and_ends_with_the_same_numbers(
     paper: Paper, tmp_path: Path, calm: Calm, clock: random.Random
 ) -> None:
@@ -201,6 +203,7 @@ def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_says_how_to_go_on(paper: Paper, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "results" / "growth" / "quick")

@@ -210,6 +210,7 @@ def test_a_chat_that_has_no_such_form_is_told_with_its_row(
     assert "row 2: the messages are of type str" in told
 
 
+@pytest.mark.slow
 def test_where_there_is_no_terminal_no_library_draws_a_bar(corpus: Path, model: str) -> None:
     code = (
         "import sys; from toedit.cli import main\n"

@@ -107,6 +107,7 @@ def test_the_listed_edits_make_the_new_text(editor):
     assert editor.tokenizer.decode(result.ids.tolist()) == result.text
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(data=st.data())
 def test_edits_do_not_depend_on_batches_order_or_padding(editor, data):

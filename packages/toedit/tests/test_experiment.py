@@ -51,6 +51,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"file:{text}"
 
 
+@pytest.mark.slow
 def test_without_a_prior_theory_mixtures_and_features_are_judged(corpus: str, tmp_path: Path) -> None:
     changes = [*TINY, f"docs='{corpus}'"]
     outcome = run_experiment(EXPERIMENT, "quick", assignments=changes, results=tmp_path / "results")
@@ -68,6 +69,7 @@ def test_without_a_prior_theory_mixtures_and_features_are_judged(corpus: str, tm
     }
 
 
+@pytest.mark.slow
 def test_with_a_prior_edits_are_counted_and_their_effect_reported_without_a_verdict(
     corpus: str,
     tmp_path: Path,

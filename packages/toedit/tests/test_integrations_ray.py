@@ -16,7 +16,7 @@ CONFIG = EditConfig(threshold=1e-4, temperature=3.0, seed=5)
 ROWS = [{"id": f"d{n}", "text": f"the cat sat on mat {n}, hello world " * (1 + n % 4)} for n in range(24)]
 
 
-@pytest.mark.slow  # two processes start torch and transformers
+@pytest.mark.long  # two processes start torch and transformers
 def test_two_actors_give_the_texts_of_one_process(tmp_path: Path, tiny_llama: Any, tokenizer: Any) -> None:
     import ray.data
 

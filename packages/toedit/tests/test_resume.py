@@ -112,6 +112,7 @@ def edited_twice(folder: Path) -> int:
     return len(ids) - len(set(ids))
 
 
+@pytest.mark.slow
 def test_a_job_killed_again_and_again_gives_the_uninterrupted_results(
     folder: Path, uninterrupted: dict[str, bytes]
 ) -> None:

@@ -61,6 +61,7 @@ def test_the_same_noise_draws_the_same_texts(
     assert [RAW[index] for index in chosen] == [json.loads(line)["text"] for line in lines]
 
 
+@pytest.mark.slow
 def test_draws_follow_the_weights() -> None:
     # Two texts: the first one is drawn with the probability w_1/(w_1 + w_2).
     dsir = DSIR(["a a b"], ["a b b"], n=1)

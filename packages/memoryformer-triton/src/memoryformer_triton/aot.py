@@ -161,9 +161,9 @@ def _entries() -> list[CompileSpec]:
     return _known
 
 
-def compile_all(targets: Sequence[str], jobs: int) -> tuple[list[Row], list[str]]:
-    """Compile what is shipped for the targets, in `jobs` processes; return the rows and what went wrong."""
-    wanted = [index for index, spec in enumerate(_entries()) if spec.target in targets]
+def compile_all(targets: Sequence[str], jobs: int, every: int = 1) -> tuple[list[Row], list[str]]:
+    """Compile what is shipped for the targets, or one of `every` so many; return rows and what went wrong."""
+    wanted = [index for index, spec in enumerate(_entries()) if spec.target in targets][::every]
     rows: dict[int, Row] = {}
     faults = []
     # Not forked: the parent has threads of torch and LLVM.
@@ -215,12 +215,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes; default: %(default)s"
     )
+    parser.add_argument("--every", type=int, default=1, help="compile one of so many; default: all")
     chosen = parser.parse_args(arguments)
     chosen.targets = chosen.targets.split(",")
     if unknown := [name for name in chosen.targets if name not in TARGETS]:
         parser.error(f"no target {', '.join(unknown)}; there are: {', '.join(TARGETS)}")
     if chosen.jobs < 1:
         parser.error(f"--jobs is {chosen.jobs}; it must be at least 1")
+    if chosen.every < 1:
+        parser.error(f"--every is {chosen.every}; it must be at least 1")
     if triton.knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, and an interpreted kernel cannot be compiled: unset it")
     return chosen
@@ -229,7 +232,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, print the table; return 1 if a tile does not compile, spills or needs too much shared."""
     chosen = parse(arguments)
-    rows, faults = compile_all(chosen.targets, chosen.jobs)
+    rows, faults = compile_all(chosen.targets, chosen.jobs, chosen.every)
     if chosen.json:
         shown: Any = [asdict(row) for row in rows]
         print("[\n" + ",\n".join(json.dumps(row) for row in shown) + "\n]")

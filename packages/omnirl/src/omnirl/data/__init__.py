@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omnirl.data.airsoul import read_airsoul, write_airsoul
+    from omnirl.data.dataset_stream import DatasetStream
     from omnirl.data.executors import RayExecutor
     from omnirl.data.minari import from_minari, to_minari
     from omnirl.data.mixtures import METHODS, MIXES, Behaviour
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Behaviour": "omnirl.data.mixtures",
     "Dataset": "omnirl.data.sequences",
+    "DatasetStream": "omnirl.data.dataset_stream",
     "METHODS": "omnirl.data.mixtures",
     "MIXES": "omnirl.data.mixtures",
     "RayExecutor": "omnirl.data.executors",
@@ -46,6 +48,7 @@ __all__ = [
     "TAGS",
     "Behaviour",
     "Dataset",
+    "DatasetStream",
     "RayExecutor",
     "TaskStream",
     "Worlds",

@@ -106,22 +106,26 @@ class Dataset:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
-    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+    def batch(
+        self, indices: Sequence[int] | NDArray[np.integer], steps: int | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Columns (B, T) and `task_index` (B,) of the sequences `indices`, for the model: int64, rewards
-        float32.
+        float32; with `steps` only the first so many.
         """
         wanted = np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
         ends = np.cumsum([len(part["task_index"]) for part in self.parts])
         place = np.searchsorted(ends, wanted, side="right")
-        columns = {
-            name: np.empty((len(wanted), *self.parts[0][name].shape[1:]), _model_type(name))
+        length = min(self.steps, self.steps if steps is None else steps)
+        columns: dict[str, NDArray[Any]] = {
+            name: np.empty((len(wanted), *(length,) * (self.parts[0][name].ndim - 1)), _model_type(name))
             for name in STORED
         }
         for number in np.unique(place):
             mine = place == number
             rows = wanted[mine] - (ends[number] - len(self.parts[number]["task_index"]))
             for name, column in columns.items():
-                column[mine] = self.parts[number][name][rows]
+                values = self.parts[number][name]
+                column[mine] = values[rows] if values.ndim == 1 else values[rows, :length]
         return columns
 
 

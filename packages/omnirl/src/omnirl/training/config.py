@@ -28,7 +28,7 @@ class TrainConfig:
 
     What is read: `updates` batches of `batch_size` sequences, `context` steps long; over the first
     `context_ramp` of the updates the length grows from `context_start` (no more than `context`); `data` is
-    passed on to `omnirl.data.TaskStream`.
+    passed on to `omnirl.data.TaskStream`, or with a `folder` to `omnirl.data.DatasetStream`.
 
     The loss: `context_warmup` steps until a step counts in full, `policy_weight`, `state_weight` and
     `reward_weight` as in section 2.6 (None means 0.2, 0.4, 0.4 where there is a world model, else 1, 0, 0).

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnirl.data.dataset_stream import DatasetStream
 from omnirl.data.stream import TaskStream
 from omnirl.errors import OmniRLError, TrainingError
 from omnirl.model.config import check_keys
@@ -71,7 +72,8 @@ def train(
 
     `batches` are dictionaries of `observations, tags, actions, labels` (B, T) integers and `rewards` (B, T),
     and perhaps `targets` (B, T, A), arrays or tensors; longer ones than `config.length(update)` are cut. By
-    default they come from `omnirl.data.TaskStream(**config.data)`. With `resume` the run goes on from `out`
+    default they come from `omnirl.data.TaskStream(**config.data)`, or from the data set on disk where
+    `config.data` has a `folder`: `omnirl.data.DatasetStream`. With `resume` the run goes on from `out`
     and ends with the same bits as one that was never stopped (on a CPU); the batches already used are passed
     over, by `batches.seek(update)` where there is such a method. Without `resume`, or where `out` has no
     checkpoint, the run begins anew and replaces the checkpoint and metrics in `out`. SIGINT and SIGTERM write
@@ -332,13 +334,22 @@ def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-def _stream(config: TrainConfig, processes: Processes) -> TaskStream:
+def _stream(config: TrainConfig, processes: Processes) -> TaskStream | DatasetStream:
     """The batches that `config.data` describes; lengths, sizes and this process's share come from the run."""
-    ours = {"steps": config.length, "longest": config.context, "batch_size": config.batch_size}
+    ours: dict[str, Any] = {"steps": config.length, "batch_size": config.batch_size}
     ours |= {"rank": processes.rank, "world_size": processes.count}
-    known = [name for name in inspect.signature(TaskStream).parameters if name not in ours]
+    stream: type[TaskStream | DatasetStream]
+    if "folder" in config.data:
+        stream, sizes = DatasetStream, config.model
+        ours |= {"num_observations": sizes.num_states, "num_actions": sizes.num_actions}
+    else:
+        stream = TaskStream
+        ours |= {"longest": config.context}
+    known = [name for name in inspect.signature(stream).parameters if name not in ours]
     check_keys(config.data, known, "the table [data] of the training config")
-    return TaskStream(**{"seed": config.seed, **config.data}, **ours)  # type: ignore[arg-type]
+    batches = stream(**{"seed": config.seed, **config.data}, **ours)
+    batches.steps(config.updates)  # the longest: told before the first update
+    return batches
 
 
 def _after(batches: Iterable[Mapping[str, Any]], update: int) -> Iterator[Mapping[str, Any]]:
