@@ -147,6 +147,10 @@ def test_scores_of_people_are_told_with_their_normalisation(tmp_path):
         settings = BuildSettings.model_validate({"human": {"normalise": normalise}})
         build = run_pipeline([Item(question, counts, 1.0)], settings, tmp_path / normalise, Says)
         assert build.decisions[0].details == f"{normalise} Brier score {score:.4f}, level medium"
+    wrong = next(letter for letter in question.letters if letter != question.label)
+    settings = BuildSettings.model_validate({"human": {"normalise": "skill"}})
+    build = run_pipeline([Item(question, {wrong: 10.0}, 1.0)], settings, tmp_path / "wrong", Says)
+    assert build.decisions[0].details == f"skill Brier score {1 - 2 * n / (n - 1):.4f}, level medium"
 
 
 @pytest.mark.parametrize(("normalise", "first_stays"), [("paper", False), ("skill", True)])

@@ -264,8 +264,9 @@ class _Run:
         scores = [_hardness(item, stage.min_responses, stage.normalise) for item in self.items]
         result = human_filter(scores, levels, stage.mode, stage.top_percent)
         self.retention = result.retention
+        sign = -1 if stage.normalise == "skill" else 1  # shown as `brier` gives it
         details = [
-            "" if score is None else f"{stage.normalise} Brier score {abs(score):.4f}, level {level}"
+            "" if score is None else f"{stage.normalise} Brier score {sign * score:.4f}, level {level}"
             for score, level in zip(scores, levels, strict=True)
         ]
         self._keep("human", result.keep, result.reasons, details)
