@@ -450,6 +450,24 @@ def test_a_model_without_rotation_is_refused():
         fope.hf.convert_to_fope(model, train_length=64)
 
 
+def test_latent_attention_has_no_keys_of_each_head_to_turn():
+    config = transformers.DeepseekV3Config(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        first_k_dense_replace=1,
+        intermediate_size=32,
+    )
+    model = transformers.DeepseekV3ForCausalLM(config)
+    with pytest.raises(FopeError, match=r"DeepseekV3Config has latent attention \(MLA\)"):
+        fope.hf.convert_to_fope(model, train_length=32)
+    model(torch.arange(8)[None])
+
+
 def test_scaled_rope_is_refused():
     model = fresh(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4})
     with pytest.raises(FopeError, match="scaled already"):

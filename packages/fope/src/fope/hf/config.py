@@ -63,13 +63,18 @@ def rescaled(inv_freq: Tensor, config: FopeConfig, scaling: Mapping[str, Any]) -
 
 
 def model_shape(config: PreTrainedConfig) -> dict[str, Any]:
-    """The settings of `FopeConfig` that are the model's own. Raises `FopeError` for a model without RoPE."""
+    """The settings of `FopeConfig` that are the model's own. Raises `FopeError` where no RoPE turns heads."""
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None)
     if not rope or "rope_theta" not in rope:
         raise FopeError(
             f"{type(text).__name__} has no single rope_theta: fope.hf converts models with one "
             "rotary embedding"
+        )
+    if getattr(text, "kv_lora_rank", None):
+        raise FopeError(
+            f"{type(text).__name__} has latent attention (MLA): all its heads share one rotated key, and "
+            "FoPE's coefficients are those of each key-value head"
         )
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
