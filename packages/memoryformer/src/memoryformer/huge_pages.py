@@ -18,7 +18,7 @@ def use_huge_pages_(model: nn.Module) -> nn.Module:
     """Move the tables of every layer of `model` on the CPU, in place, to memory that asks for huge pages.
 
     A look-up reads rows all over its tables, most of them on a 4 KB page of their own; with pages of 2 MB the
-    translations of their addresses stay cached (7 to 15 % faster, measured with tables beyond the cache).
+    translations of their addresses stay cached.
     Results do not change. Takes effect where /sys/kernel/mm/transparent_hugepage/enabled says "madvise" or
     "always". Returns the model. Raises `MemoryFormerError` where the system has no huge pages, tables are
     not on the CPU, or there are none.
