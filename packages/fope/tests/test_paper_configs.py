@@ -49,8 +49,11 @@ def test_kept_pairs_of_the_paper_s_shapes() -> None:
     }
 
 
-QUICK = ("60M-c4-512",)  # the others take a second each
-NAMES = [pytest.param(n, marks=() if n.startswith(QUICK) else pytest.mark.slow) for n in paper_names()]
+MARKS = {"60M-c4-512": (), "60M": pytest.mark.slow, "": pytest.mark.long}  # a second or two each
+NAMES = [
+    pytest.param(name, marks=next(marks for start, marks in MARKS.items() if name.startswith(start)))
+    for name in paper_names()
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

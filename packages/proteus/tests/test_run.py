@@ -263,7 +263,7 @@ def test_two_runs_side_by_side(finished: po.Run, tmp_path: Path) -> None:
     assert len(found) == len(finished.hypotheses) + len(other.hypotheses) - (found["in"] == "both").sum()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(finished: po.Run, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "proteus_omics", "demo", "--out", str(tmp_path / "killed")]
     whole = po.run(demo_data(), design=po.Design(condition="treatment"), out=tmp_path / "whole")
