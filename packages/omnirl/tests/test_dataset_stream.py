@@ -77,8 +77,10 @@ def test_what_does_not_fit_is_said(folder: Path, tmp_path: Path) -> None:
         stream(num_actions=6)
     with pytest.raises(OmniRLError, match="the data set has 16 observations, the model 8"):
         stream(num_observations=8)
-    with pytest.raises(OmniRLError, match="batch 0 is to have 25 steps; the data set has 24"):
-        stream(steps=25).batch(0)
+    with pytest.raises(OmniRLError, match="batches have up to 25 steps; the data set has 24"):
+        stream(steps=25)
+    with pytest.raises(OmniRLError, match="rank is 2; with world_size 2"):
+        stream(rank=2, world_size=2)
     with pytest.raises(OmniRLError, match="holds no data set"):
         stream(tmp_path)
     bare = stream().dataset
@@ -112,7 +114,7 @@ def test_a_run_trains_on_the_folder_and_goes_on_bit_for_bit(folder: Path, tmp_pa
     assert len(set(whole)) == 6
     assert run("parts", updates=3) == whole[:3]
     assert run("parts") == whole[2:]  # the checkpoint after the third update was not written any more
-    with pytest.raises(OmniRLError, match="is to have 25 steps; the data set has 24"):
+    with pytest.raises(OmniRLError, match="batches have up to 25 steps; the data set has 24"):
         run("long", context=25)
     with pytest.raises(OmniRLError, match="tasks"):
         run("both", data={"folder": str(folder), "tasks": 4})

@@ -22,3 +22,15 @@ def _check(kind: type, words: str, values: dict[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, kind):
             raise OmniRLError(f"{key} is {value!r}; it must be {words}")
+
+
+def check_batches(batch_size: int, seed: int, rank: int, world_size: int, label_temperature: float) -> None:
+    """Raise `OmniRLError` for settings that no stream of batches can have."""
+    check_whole(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    check_real(label_temperature=label_temperature)
+    if batch_size < 1:
+        raise OmniRLError(f"batch_size is {batch_size}; it must be at least 1")
+    if not 0 <= rank < world_size:
+        raise OmniRLError(f"rank is {rank}; with world_size {world_size} it must be 0..{world_size - 1}")
+    if label_temperature < 0:
+        raise OmniRLError(f"label_temperature is {label_temperature}; it must not be negative")

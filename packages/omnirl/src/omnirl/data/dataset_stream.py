@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnirl.checks import check_real, check_whole
+from omnirl.checks import check_batches
 from omnirl.data.sequences import Dataset
 from omnirl.data.shards import load_dataset
 from omnirl.data.worlds import soft_labels
@@ -26,6 +26,7 @@ class DatasetStream:
     Args:
         folder: the data set, as `synthesize`, `save_dataset` or `omnirl convert` wrote it, or a `Dataset`.
         steps: T, or the T of each batch as a function of k; no more than the data set has.
+        longest: the largest T, where steps is a function and the first T is not the largest.
         batch_size: B.
         seed: of the orders.
         num_observations, num_actions: those of the model; None for any.
@@ -42,6 +43,7 @@ class DatasetStream:
         folder: Dataset | str | Path,
         *,
         steps: int | Callable[[int], int],
+        longest: int | None = None,
         batch_size: int,
         seed: int,
         num_observations: int | None = None,
@@ -51,14 +53,7 @@ class DatasetStream:
         world_size: int = 1,
         verify: bool = True,
     ) -> None:
-        check_whole(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
-        check_real(label_temperature=label_temperature)
-        if batch_size < 1:
-            raise OmniRLError(f"batch_size is {batch_size}; it must be at least 1")
-        if not 0 <= rank < world_size:
-            raise OmniRLError(f"rank is {rank}; with world_size {world_size} it must be 0..{world_size - 1}")
-        if label_temperature < 0:
-            raise OmniRLError(f"label_temperature is {label_temperature}; it must not be negative")
+        check_batches(batch_size, seed, rank, world_size, label_temperature)
         self.dataset = folder if isinstance(folder, Dataset) else load_dataset(folder, verify=verify)
         if num_actions not in (None, self.dataset.num_actions):
             raise OmniRLError(f"the data set has {self.dataset.num_actions} actions, the model {num_actions}")
@@ -66,21 +61,19 @@ class DatasetStream:
             raise OmniRLError(
                 f"the data set has {self.dataset.num_observations} observations, the model {num_observations}"
             )
+        self._steps = steps
+        largest = max(longest or 0, self.steps(0))
+        if largest > self.dataset.steps:
+            raise OmniRLError(f"batches have up to {largest} steps; the data set has {self.dataset.steps}")
         self._targets = _targets(self.dataset, label_temperature)
         self.batch_size, self.rank, self.world_size, self.seed = batch_size, rank, world_size, seed
         self.position = 0
         """The number of the batch that comes next."""
-        self._steps = steps
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def steps(self, number: int) -> int:
-        """T of batch `number`. Raises `OmniRLError` if the sequences are shorter."""
-        length = self._steps(number) if callable(self._steps) else self._steps
-        if length > self.dataset.steps:
-            raise OmniRLError(
-                f"batch {number} is to have {length} steps; the data set has {self.dataset.steps}"
-            )
-        return length
+        """T of batch `number`."""
+        return self._steps(number) if callable(self._steps) else self._steps
 
     def seek(self, number: int) -> None:
         """Go on with batch `number`."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnirl.checks import check_real, check_whole
+from omnirl.checks import check_batches, check_real, check_whole
 from omnirl.data.executors import send_ahead
 from omnirl.data.mixtures import Behaviour, method_named
 from omnirl.data.sequences import COLUMNS
@@ -80,16 +80,10 @@ class TaskStream:
         world_size: int = 1,
         workers: int = 0,
     ) -> None:
-        check_whole(batch_size=batch_size, seed=seed, num_states=num_states, num_actions=num_actions)
-        check_whole(rank=rank, world_size=world_size, workers=workers)
+        check_batches(batch_size, seed, rank, world_size, label_temperature)
+        check_whole(num_states=num_states, num_actions=num_actions, workers=workers)
         check_whole(min_states=8 if min_states is None else min_states)
-        check_real(label_temperature=label_temperature, noise_time_scale=noise_time_scale)
-        if batch_size < 1:
-            raise OmniRLError(f"batch_size is {batch_size}; it must be at least 1")
-        if not 0 <= rank < world_size:
-            raise OmniRLError(f"rank is {rank}; with world_size {world_size} it must be 0..{world_size - 1}")
-        if label_temperature < 0:
-            raise OmniRLError(f"label_temperature is {label_temperature}; it must not be negative")
+        check_real(noise_time_scale=noise_time_scale)
         if workers < 0:
             raise OmniRLError(f"workers is {workers}; it must not be negative")
         self.batch_size, self.rank, self.world_size, self.workers = batch_size, rank, world_size, workers

@@ -336,20 +336,15 @@ def _seed(*parts: int) -> int:
 
 def _stream(config: TrainConfig, processes: Processes) -> TaskStream | DatasetStream:
     """The batches that `config.data` describes; lengths, sizes and this process's share come from the run."""
-    ours: dict[str, Any] = {"steps": config.length, "batch_size": config.batch_size}
-    ours |= {"rank": processes.rank, "world_size": processes.count}
-    stream: type[TaskStream | DatasetStream]
+    ours: dict[str, Any] = {"steps": config.length, "longest": config.context}
+    ours |= {"batch_size": config.batch_size, "rank": processes.rank, "world_size": processes.count}
+    stream: type[TaskStream | DatasetStream] = TaskStream
     if "folder" in config.data:
-        stream, sizes = DatasetStream, config.model
-        ours |= {"num_observations": sizes.num_states, "num_actions": sizes.num_actions}
-    else:
-        stream = TaskStream
-        ours |= {"longest": config.context}
+        stream = DatasetStream
+        ours |= {"num_observations": config.model.num_states, "num_actions": config.model.num_actions}
     known = [name for name in inspect.signature(stream).parameters if name not in ours]
     check_keys(config.data, known, "the table [data] of the training config")
-    batches = stream(**{"seed": config.seed, **config.data}, **ours)
-    batches.steps(config.updates)  # the longest: told before the first update
-    return batches
+    return stream(**{"seed": config.seed, **config.data}, **ours)
 
 
 def _after(batches: Iterable[Mapping[str, Any]], update: int) -> Iterator[Mapping[str, Any]]:
