@@ -67,6 +67,10 @@ def test_a_report_of_both_subsets_has_the_papers_columns_and_no_comparison(tmp_p
     table = by_title["As the paper's Table 4"]
     shown = dict(zip(table.head, table.rows[0], strict=True))
     assert (shown["text"], shown["mm"], shown["average"]) == ("33.33", "50.00", "40.00")
+    assert [row[0] for row in by_title["Accuracy"].rows] == [
+        "m (official-cot, official, Text)",
+        "m (official-cot, official, MM)",
+    ]
     assert "Comparison on the same questions" not in by_title
     assert report(runs, tmp_path / "r.html").exists()
     assert compare_all(runs) == []

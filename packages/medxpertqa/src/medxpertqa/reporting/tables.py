@@ -67,11 +67,12 @@ def p_text(p_value: float) -> str:
 
 
 def labels(summaries: Sequence[Summary]) -> list[str]:
-    """A name for each run: the model's, and its protocol where another run has the same name."""
+    """A name for each run: the model's, with protocol, parser and subset where it is not its alone."""
     names = [visible(summary.name or f"run {place}") for place, summary in enumerate(summaries, 1)]
+    about = [(s.protocol, s.parser, *s.by.get("subset", ())) for s in summaries]
     return [
-        f"{name} ({visible(summary.protocol)}, {summary.parser})" if names.count(name) > 1 else name
-        for name, summary in zip(names, summaries, strict=True)
+        f"{name} ({', '.join(map(visible, words))})" if names.count(name) > 1 else name
+        for name, words in zip(names, about, strict=True)
     ]
 
 
