@@ -197,6 +197,17 @@ def test_a_data_set_without_validation_gets_some(tmp_path: Path, hub_cache: None
     assert find_corpus(name).splits == ("train", "valid")
 
 
+def test_repeated_texts_of_a_data_set_are_never_in_both_splits(tmp_path: Path, hub_cache: None):
+    name = make_hub_folder(tmp_path / "repeats", train=[{"text": f"text {n % 50}"} for n in range(400)])
+    train, valid = documents(name, "train")["text"], documents(name, "valid")["text"]
+    assert (len(train), len(valid)) == (392, 8)
+    assert len(set(valid)) == 1  # 2% of 50
+    assert not set(train) & set(valid)
+    name = make_hub_folder(tmp_path / "one", train=[{"text": "again"}] * 3)
+    with pytest.raises(CorpusError, match="has 1 different text, too few to split off"):
+        documents(name, "train")
+
+
 def test_the_first_documents_are_streamed(tmp_path: Path, hub_cache: None):
     texts = [{"text": f"text {number}"} for number in range(50)]
     name = make_hub_folder(tmp_path / "large", train=texts, validation=texts[:30], test=texts[:3])

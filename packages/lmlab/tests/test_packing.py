@@ -82,6 +82,15 @@ def test_all_bytes_are_there(small_corpus: str, tokenizer: PreTrainedTokenizerFa
     assert blocks.num_bytes == sum(len(text.encode()) for text in texts)
 
 
+def test_halves_share_no_block(blocks: TokenBlocks):
+    half = len(blocks) // 2
+    first, second = blocks.halves(3, 10**6)
+    assert (len(first), len(second)) == (3, half)
+    assert torch.equal(first[0]["input_ids"], blocks[0]["input_ids"])
+    assert torch.equal(second[0]["input_ids"], blocks[half]["input_ids"])
+    assert [len(part) for part in blocks.halves(10**6, 0)] == [half, 0]
+
+
 def test_slices(blocks: TokenBlocks):
     part = blocks.slice(4, 9).slice(1, 3)
     assert len(part) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -84,6 +85,17 @@ def test_a_model_that_copies_finds_every_key(tokenizer: PreTrainedTokenizerFast)
     for score in passkey(avoids, tokenizer, [256], DEPTHS, trials=3):  # type: ignore[arg-type]
         assert score.accuracy == 0.0
         assert score.mean_rank > 4.5
+
+
+def test_a_model_that_gives_no_numbers_ranks_the_key_last(tokenizer: PreTrainedTokenizerFast) -> None:
+    broken = Retriever(len(tokenizer))
+
+    def forward(input_ids: torch.Tensor, logits_to_keep: int) -> SimpleNamespace:
+        return SimpleNamespace(logits=torch.full((len(input_ids), logits_to_keep, len(tokenizer)), math.nan))
+
+    broken.forward = forward  # type: ignore[method-assign]
+    (score,) = passkey(broken, tokenizer, [256], [0.5], trials=3)  # type: ignore[arg-type]
+    assert (score.accuracy, score.mean_rank) == (0.0, 8.0)
 
 
 def test_a_model_without_knowledge_ranks_by_chance(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -59,6 +59,20 @@ def test_what_looks_like_the_end_of_text_is_text(tokenizer: PreTrainedTokenizerF
     assert tokenizer.eos_token_id in tokenizer(f"a{END_OF_TEXT}b")["input_ids"]
 
 
+def test_truncation_and_padding_of_an_earlier_call_are_not_obeyed(tokenizer: PreTrainedTokenizerFast):
+    texts = ["The old cat " * 20, "a"]
+    ids, name = encode(tokenizer, texts), tokenizer_fingerprint(tokenizer)
+    tokenizer(texts, truncation=True, max_length=8, padding="max_length")
+    backend = tokenizer.backend_tokenizer
+    left = (backend.truncation, backend.padding)
+    assert all(left)
+    assert encode(tokenizer, texts) == ids
+    assert tokenizer_fingerprint(tokenizer) == name
+    assert (backend.truncation, backend.padding) == left
+    backend.no_truncation()
+    backend.no_padding()
+
+
 def test_one_special_token_begins_ends_and_pads(tokenizer: PreTrainedTokenizerFast):
     assert tokenizer.bos_token == tokenizer.eos_token == tokenizer.pad_token == END_OF_TEXT
     assert tokenizer.eos_token_id == tokenizer.pad_token_id == tokenizer.bos_token_id == 0

@@ -137,6 +137,24 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_alone(file: Path,
     assert [row["step"] for row in without_time((broken / "curve.jsonl").read_text())] == [4, 8]
 
 
+@pytest.mark.slow
+def test_a_run_begun_anew_has_a_curve_of_its_own(file: Path, tmp_path: Path) -> None:
+    run_file(file, tmp_path / "out", assignments=["training.eval_every=1"])
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    changes = ["training.learning_rate=0.02", "training.eval_every=3", "training.checkpoint_every=0"]
+    with pytest.raises(KeyboardInterrupt):
+        run_file(file, tmp_path / "out", assignments=changes, resume=False, on_progress=interrupt)
+    curve = without_time((tmp_path / "out" / "curve.jsonl").read_text())
+    assert [row["step"] for row in curve] == [3]
+    run_file(file, tmp_path / "out", assignments=changes)
+    curve = without_time((tmp_path / "out" / "curve.jsonl").read_text())
+    assert [row["step"] for row in curve] == [3, 6, 8]
+
+
 def trained_by(file: Path, output: Path, *assignments: str, apply: str | None = None) -> PreTrainedModel:
     run_file(file, output, apply=apply, assignments=["training.max_steps=1", *assignments])
     return AutoModelForCausalLM.from_pretrained(output / "model")

@@ -199,6 +199,23 @@ def test_checkpoint_of_another_run_is_refused_by_the_key_that_differs(tmp_path, 
     assert steps[0] == 1
 
 
+@pytest.mark.parametrize("stop", [2, 4])
+def test_a_run_begun_anew_leaves_nothing_of_the_one_before(tmp_path, blocks, stop):
+    """Interrupted, before or after its first checkpoint, it never goes on from the earlier run's weights."""
+    with pytest.raises(KeyboardInterrupt):
+        train(build_model(SETTINGS, 1), blocks, CONFIG, directory=tmp_path, on_step=interrupted_at(10))
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "checkpoint-of-mine").mkdir()
+    model = build_model(SETTINGS, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, blocks, CONFIG, directory=tmp_path, resume=False, on_step=interrupted_at(stop))
+    kept = ["checkpoint-3"] if stop == 4 else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "checkpoint-of-mine"]
+    steps = []
+    train(build_model(SETTINGS, 2), blocks, CONFIG, directory=tmp_path, on_step=steps.append)
+    assert steps[0] == (4 if stop == 4 else 1)
+
+
 def test_divergence_stops_with_step_rate_norm_and_last_checkpoint(tmp_path, blocks):
     model = build_model(SETTINGS, 1)
 

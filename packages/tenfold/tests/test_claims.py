@@ -4,6 +4,7 @@ import pytest
 
 from tenfold import AtLeast, CIExcludes, Claim, Estimate, Verdict
 from tenfold.claims import judge
+from tenfold.figures import title
 
 METRICS = {"ppl": Estimate((1, 2, 3)), "dense": Estimate((2, 2, 2)), "broken": Estimate((1, math.nan))}
 
@@ -39,6 +40,21 @@ def claim(**changes: object) -> Claim:
 )
 def test_judge(given: Claim, verdict: Verdict, reason: str) -> None:
     assert judge(given, METRICS, "quick", lambda name: name == "docs") == (verdict, reason)
+
+
+@pytest.mark.parametrize(
+    ("given", "holds"),
+    [
+        (claim(scales=("paper",)), True),
+        (claim(criterion=AtLeast(2.5), needs=("books",)), False),
+        (claim(metric="time"), None),
+        (claim(criterion=AtLeast("sparse")), None),
+    ],
+)
+def test_what_a_figure_says_of_a_claim(given: Claim, holds: bool | None) -> None:
+    assert given.holds(METRICS) is holds
+    told = {True: "yes", False: "no", None: "who knows"}[holds]
+    assert title(given, METRICS, "yes", "no", "who knows") == told
 
 
 def test_one_seed_gives_no_interval_and_no_verdict() -> None:

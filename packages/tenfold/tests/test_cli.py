@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -12,8 +13,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 
-from tenfold import TenfoldError
+from tenfold import TenfoldError, cli
 
 if TYPE_CHECKING:
     from conftest import Paper
@@ -88,9 +90,55 @@ def test_run_shows_the_claims_and_where_the_results_are(
     assert (tmp_path / "results" / "growth" / "quick" / "claims.json").exists()
 
 
+def test_run_as_json_and_with_assert(paper: Paper, tenfold: Command, tmp_path: Path) -> None:
+    code, out, err = tenfold("run", "growth", "--quick", "-o", "here", "--json", "--assert")
+    assert (code, err) == (1, "growth: not held: C2, C3\n")
+    assert json.loads(out) == json.loads((tmp_path / "here" / "growth" / "quick" / "claims.json").read_text())
+
+
+def test_an_exact_claim_that_does_not_hold_ends_with_1_and_the_gating_ones_are_listed(
+    install: Callable[..., Paper], source: str, tenfold: Command
+) -> None:
+    named = source.replace("claims=CLAIMS,", "claims=CLAIMS,\n    exact=['C3'],\n    gating=['C1'],")
+    install({"__init__.py": named})
+    code, out, err = tenfold("run", "growth", "--set", "seeds=[0, 1]", "--set", "steps=1")
+    assert (code, err, "Results: " in out) == (1, "growth: not held: C3\n", True)
+    assert "gating (--assert): C1" in tenfold("list", "growth")[1]
+
+
+def test_reproduce_is_run_as_a_verb_of_the_paper_s_own_command(
+    paper: Paper, tenfold: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = typer.Typer(rich_markup_mode=None)
+    own.callback()(lambda: None)
+
+    @own.command(
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+    )
+    def reproduce(context: typer.Context) -> None:
+        """Run growth."""
+        cli.reproduce("growth", context)
+
+    def said(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            own(["reproduce", *arguments], prog_name="grow")
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    code, out, _ = said("--help")
+    assert (code, out.splitlines()[0], "Run growth." in out) == (0, "Usage: grow reproduce [OPTIONS]", True)
+    theirs = tenfold("run", "--help")[1]
+    assert out.partition("Options:")[2] == theirs.partition("Options:")[2]
+    code, out, err = said("--jobs", "2", "--set", "steps=3", "--set", "seeds=[0, 1]", "--assert", "--json")
+    assert (code, err) == (1, "growth: not held: C3\n")
+    assert [claim["id"] for claim in json.loads(out)["claims"]] == ["C1", "C2", "C3", "C4"]
+    code, _, err = said("--jobs", "many")
+    assert (code, "valid integer" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (["run", "growth", "--quick", "--laptop"], ["--quick and --laptop: choose one"]),
         (["run", "grwoth"], ["no experiment 'grwoth'", "growth"]),
         (["run", "growth", "--scale", "huge"], ["no scale 'huge'", "quick"]),
         (["run", "growth", "--set", "step=3"], ["no key 'step'", "did you mean steps?"]),

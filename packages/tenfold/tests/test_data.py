@@ -103,6 +103,30 @@ def test_a_wrong_download_is_moved_aside_and_never_used(words: Dataset, site: Si
     assert words.path() is None
 
 
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    words: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataUnavailableError, match=r"could not be fetched: .*Not a directory") as error:
+        words.get()
+    assert "set TENFOLD_DATA to a folder with words/words.txt" in str(error.value)
+    assert words.path() is None
+
+
+def test_a_file_that_cannot_be_read_is_no_failure(
+    words: Dataset, own_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (own_folder / "words.txt").write_bytes(WORDS)
+
+    def refuse(path: Path, memory: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("tenfold.data.sha256", refuse)
+    assert words.path() is None
+    assert "words.txt: it cannot be read: [Errno 13]" in caplog.text
+
+
 def test_the_next_source_is_tried(words: Dataset, site: Site) -> None:
     site.files["/wrong/words.txt"] = WRONG
     before = [URL(f"{site.url}/none/words.txt"), URL(f"{site.url}/wrong/words.txt")]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold import Estimate
-from tenfold.estimates import number_text
+from tenfold.estimates import less, number_text
 
 
 def test_interval_of_three_seeds_is_the_closed_form_of_two_degrees_of_freedom() -> None:
@@ -86,3 +86,9 @@ def test_number_text(value: float, text: str) -> None:
 
 def test_number_text_of_nan() -> None:
     assert number_text(math.nan) == "nan"
+
+
+def test_less_takes_pairs() -> None:
+    assert less([3, 2.5], (1, 2)) == [2, 0.5]
+    with pytest.raises(ValueError, match="shorter"):
+        less([1, 2], [1])

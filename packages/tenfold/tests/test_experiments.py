@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,14 +59,41 @@ class Lax(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-def build(model: type[BaseModel], *claims: Claim) -> Experiment:
-    return Experiment("x", "X", "", "", model, "x", lambda config, run: {}, claims)
+def build(model: type[BaseModel], *claims: Claim, **named: Sequence[str]) -> Experiment:
+    return Experiment("x", "X", "", "", model, "x", lambda config, run: {}, claims, **named)
 
 
 def test_two_claims_with_one_id_are_refused() -> None:
     claim = Claim("C1", "", "", "m", AtLeast(1))
     with pytest.raises(ValueError, match="several claims have the id C1"):
         build(Strict, claim, claim)
+
+
+@pytest.mark.parametrize(
+    ("named", "plain", "gated"),
+    [
+        ({}, [], ["C2", "C3"]),
+        ({"exact": ["C3"]}, ["C3"], ["C2", "C3"]),
+        ({"gating": ["C1"]}, [], []),
+        ({"gating": ["C1", "C4"]}, [], ["C4"]),  # it was not tested: nobody found that it holds
+        ({"exact": ["C2"], "gating": ["C2", "C3"]}, ["C2"], ["C2", "C3"]),
+    ],
+)
+def test_claims_that_end_a_command_with_1(
+    named: dict[str, list[str]], plain: list[str], gated: list[str]
+) -> None:
+    verdicts = {"C1": "held", "C2": "did not hold", "C3": "did not hold", "C4": "not tested"}
+    experiment = build(Strict, *(Claim(name, "", "", "m", AtLeast(1)) for name in verdicts), **named)
+    claims = {"claims": [{"id": name, "verdict": verdict} for name, verdict in verdicts.items()]}
+    assert experiment.failures(claims, gate=False) == plain
+    assert experiment.failures(claims, gate=True) == gated
+
+
+@pytest.mark.parametrize("names", ["exact", "gating"])
+def test_an_id_that_no_claim_has_is_refused(names: str) -> None:
+    claim = Claim("C1", "", "", "m", AtLeast(1))
+    with pytest.raises(ValueError, match="no claim has the id C2"):
+        build(Strict, claim, **{names: ("C1", "C2")})
 
 
 def test_a_config_that_would_ignore_a_mistyped_key_is_refused() -> None:

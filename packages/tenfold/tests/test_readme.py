@@ -68,7 +68,7 @@ def test_the_commands_and_options_that_the_readme_names_exist(
     code, out, _ = tenfold(command, "--help")
     assert code == 0
     listed = {
-        "run": ["--scale", "--set", "--resume", "--jobs", "--results"],
+        "run": ["--scale", "--set", "--resume", "--jobs", "--results", "--assert", "--json"],
         "report": ["--results", "--open"],
     }
     listed |= {"data": ["list", "get", "path"], "compare": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -138,8 +139,32 @@ def figures(config, metrics, records, folder):
     return head + drawn + middle + end.replace("claims=CLAIMS,", "claims=CLAIMS,\n    figures=figures,")
 
 
+def test_a_run_started_by_the_paper_s_own_command_keeps_what_it_changed(
+    paper: Paper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bin/growth", "reproduce", "--resume", "--set", "steps=3"])
+    run_experiment(find_experiment("growth"), "quick", assignments=["steps=3"], results=tmp_path, tell=str)
+    assert "tenfold run growth --set steps=3" in text_of(write_report(tmp_path, pytest.fail))
+
+
 def test_a_run_started_from_python_says_the_command_that_makes_it(paper: Paper, tmp_path: Path) -> None:
     run_experiment(find_experiment("growth"), "quick", results=tmp_path, tell=pytest.fail)
+    assert "tenfold run growth --scale quick" in text_of(write_report(tmp_path, pytest.fail))
+
+
+@pytest.mark.parametrize("command", [["pytest"], ["bin/tenfold", "run", "--set", "steps=3", "growth"]])
+def test_what_was_changed_is_in_the_command_however_the_run_was_started(
+    paper: Paper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", command)
+    changes = (change for change in ["steps=3", "pause=0.0"])
+    run_experiment(find_experiment("growth"), "quick", assignments=changes, results=tmp_path, tell=str)
+    again = "tenfold run growth --scale quick --set steps=3 --set pause=0.0"
+    assert again in text_of(write_report(tmp_path, pytest.fail))
+    file = tmp_path / "growth" / "quick" / "environment.json"
+    older = json.loads(file.read_text())
+    del older["assignments"]
+    file.write_text(json.dumps(older))
     assert "tenfold run growth --scale quick" in text_of(write_report(tmp_path, pytest.fail))
 
 

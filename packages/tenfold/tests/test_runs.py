@@ -70,6 +70,26 @@ def test_stages_are_kept_apart_in_the_records(growth: ModuleType, run: Run) -> N
     assert list(run.records().curve("a", "x", stage="sweep")) == [0]
 
 
+def test_unlike_stages_run_together_each_by_its_own_function(
+    install: Callable[..., Paper], source: str, run: Run
+) -> None:
+    import importlib
+
+    paper = install(
+        {"__init__.py": source + "\n\ndef length(trial, context):\n    return {'y': trial.seed}\n"}
+    )
+    find_experiment(paper.name)
+    module = importlib.import_module(paper.package)
+    parts = {"growth": module.recursion, "length": module.length}
+    wanted = [Trial("a", 7, {}, "length"), Trial("a", 0, SETTINGS, "growth")]
+    first, second = run.map(parts, wanted).values()
+    assert (first, second["x"]) == ({"y": 7}, run.map(module.recursion, wanted[1:])[wanted[1]]["x"])
+    with pytest.raises(ValueError, match="no function for the stages 'width'"):
+        run.map(parts, [*wanted, Trial("a", 0, {}, "width")])
+    with pytest.raises(TypeError, match="top level of a module"):
+        run.map(parts | {"width": lambda trial, context: {}}, wanted)
+
+
 def test_records_of_trials_no_longer_asked_for_are_left_out(growth: ModuleType, run: Run) -> None:
     run.map(growth.recursion, trials(range(1), rate=3.0))
     later = Run(run.directory, "quick", run.log)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tenfold import Trial, TrialContext
 from tenfold.records import load_records
+from tenfold.trials import by_arm
 
 JSON = st.recursive(
     st.none()
@@ -65,6 +66,13 @@ def test_changing_the_callers_dict_does_not_change_the_trial() -> None:
     trial = Trial("a", 0, settings)
     settings["layers"].append(2)
     assert trial.settings == {"layers": [1]}
+
+
+def test_results_by_arm_are_those_of_one_stage_with_the_seeds_in_order() -> None:
+    trials = [Trial("b", 1, stage="x"), Trial("a", 2, stage="x"), Trial("b", 0, stage="x"), Trial("a", 0)]
+    found = by_arm({trial: number for number, trial in enumerate(trials)}, "x")
+    assert found == {"b": {0: 2, 1: 0}, "a": {2: 1}}
+    assert [list(seeds) for seeds in found.values()] == [[0, 1], [2]]
 
 
 def test_finishing_writes_the_result_and_removes_the_checkpoints(tmp_path: Path) -> None:

@@ -215,6 +215,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TenfoldError as error:
         _tell(f"lmlab: {error}")
         sys.exit(error.exit_code)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "lmlab":  # a mistake of ours
+            raise
+        _tell(f"lmlab: {error}")  # says itself what it needs
+        sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"lmlab: {error}")
         sys.exit(1)

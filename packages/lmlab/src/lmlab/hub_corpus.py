@@ -6,27 +6,29 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmlab.cache import fingerprint
-from lmlab.splitting import SPLITS, CorpusError, Manifest
+from lmlab.splitting import SPLITS, CorpusError, Manifest, place
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _NAMES = {"train": ("train",), "valid": ("validation", "valid", "dev"), "heldout": ("test",)}
 _VALID_SHARE = 0.02
-_MAX_VALID_DOCUMENTS = 10_000
+_MAX_VALID_TEXTS = 10_000
 
 
 class HubCorpus:
     """`hf:<id>[:<config>][@<documents>]`: its train, validation (or valid, dev) and test splits as train,
     valid, heldout.
 
-    Where there is no validation split, 2% of the training documents (at most 10,000), drawn with a fixed
-    seed, become one. The data set needs a column `text`; it is fetched, and kept, by `datasets`: whole, or
-    with `@<documents>` that many of each split, the first ones, streamed.
+    Where there is no validation split, a hash of each text chooses 2% of the different training texts (at
+    most 10,000) for one, so that repeated texts are never in both; splits that the data set has are taken as
+    they are. It needs a column `text`, and is fetched, and kept, by `datasets`: whole, or with
+    `@<documents>` that many of each split, the first ones, streamed.
     Raises `CorpusError` for a number of documents that is none.
     """
 
@@ -74,19 +76,29 @@ class HubCorpus:
             raise CorpusError(
                 f"{self.name} has the splits {', '.join(there)}; a corpus needs train, validation or test"
             )
-        if "train" in found and "valid" not in found:
-            rows = len(found["train"])
-            count = max(1, min(round(_VALID_SHARE * rows), _MAX_VALID_DOCUMENTS))
-            if rows < 2:
-                raise CorpusError(f"{self.name} has {rows} document, too few to split off a validation text")
-            parts = found["train"].train_test_split(test_size=count, seed=0)
-            found |= {"train": parts["train"], "valid": parts["test"]}
         for data in found.values():
             if "text" not in data.column_names:
                 raise CorpusError(
                     f"{self.name} has no column text; its columns are {', '.join(data.column_names)}"
                 )
+        if "train" in found and "valid" not in found:
+            found |= self._split_by_text(found["train"])
         return found
+
+    def _split_by_text(self, data: Dataset) -> dict[str, Dataset]:
+        columns = data.column_names
+        places = np.array(data.map(_places, batched=True, remove_columns=columns)["place"][:])
+        different = np.unique(places)
+        if len(different) < 2:
+            raise CorpusError(
+                f"{self.name} has {len(different)} different text, too few to split off a validation text"
+            )
+        count = max(1, min(round(_VALID_SHARE * len(different)), _MAX_VALID_TEXTS))
+        is_valid = places < different[count]
+        return {
+            "train": data.select(np.flatnonzero(~is_valid)),
+            "valid": data.select(np.flatnonzero(is_valid)),
+        }
 
     def _load(self) -> dict[str, Dataset]:
         from datasets import load_dataset
@@ -108,6 +120,10 @@ class HubCorpus:
                 f"{self.name} is not in the cache of Hugging Face data sets and the hub cannot be reached "
                 f"({error}). These work without a network: {', '.join(self._offline_names)} and file:<path>"
             ) from error
+
+
+def _places(rows: dict[str, list[str]]) -> dict[str, list[float]]:
+    return {"place": [place(text) for text in rows["text"]]}
 
 
 def _first(name: str, config: str | None, split: str, documents: int) -> Dataset:

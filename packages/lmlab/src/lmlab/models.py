@@ -66,7 +66,7 @@ def build_model(settings: Mapping[str, Any], seed: int, dtype: str = "float32") 
 
     `settings` are `model_type` and that family's config keys, and optionally `attn_implementation`
     ("sdpa", the default of most families, "eager", "flex_attention", ...). The weights depend on
-    `settings` and `seed` alone, and the caller's random state is left as it was.
+    `settings` and `seed` alone, and the CPU's random state is left as it was; an accelerator's is seeded too.
 
     Raises `SettingsError` as `build_config` does, for an unknown `dtype` ("float32", "bfloat16",
     "float16"), or for a family that has no causal language model.

@@ -58,6 +58,11 @@ class TokenBlocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             raise IndexError(f"blocks {start} to {stop} of {len(self)}")
         return TokenBlocks(self.folder, self.context_length, self._start + start, self._start + stop)
 
+    def halves(self, first: int, second: int) -> tuple[TokenBlocks, TokenBlocks]:
+        """At most `first` blocks of the first half, to choose on, and `second` of the second, to judge on."""
+        half = len(self) // 2
+        return self.slice(0, min(half, first)), self.slice(half, half + min(half, second))
+
     @property
     def tokens(self) -> NDArray[Any]:
         """The blocks' tokens in one row: a memory map of shape (len(self) * context_length,)."""

@@ -145,4 +145,4 @@ def _answer(model: PreTrainedModel, trial: PasskeyTrial) -> tuple[bool, int]:
     chosen = logits.log_softmax(-1).gather(-1, expected[..., None])[..., 0]
     totals = (chosen * counted).sum(-1)
     greedy = (logits[0].argmax(-1) == expected[0]) | ~counted[0]
-    return bool(greedy.all()), 1 + int((totals[1:] >= totals[0]).sum())
+    return bool(greedy.all()), 1 + int((~(totals[1:] < totals[0])).sum())  # last, where they are no numbers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +93,39 @@ def even_sample(texts: Iterable[str], most: int) -> Iterator[str]:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Depends on how the tokenizer makes tokens of text and on which token ends a text."""
-    rules = _backend(tokenizer).to_str().encode()
+    """Depends on how `encode` makes tokens of text and on which token ends a text."""
+    with _whole_texts(_backend(tokenizer)) as backend:
+        rules = backend.to_str().encode()
     return fingerprint(hashlib.sha256(rules).hexdigest(), tokenizer.eos_token_id)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text. What looks like a special token in a text is text, and nothing is added."""
-    backend = _backend(tokenizer)
-    before = backend.encode_special_tokens
-    backend.encode_special_tokens = True
+    """Token ids of each whole text, whatever truncation and padding the tokenizer was last used with.
+
+    What looks like a special token in a text is text, and nothing is added.
+    """
+    with _whole_texts(_backend(tokenizer)) as backend:
+        before = backend.encode_special_tokens
+        backend.encode_special_tokens = True
+        try:
+            return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        finally:
+            backend.encode_special_tokens = before
+
+
+@contextmanager
+def _whole_texts(backend: Any) -> Iterator[Any]:
+    """The backend without truncation and padding, which a call of the tokenizer leaves in it."""
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
     try:
-        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        yield backend
     finally:
-        backend.encode_special_tokens = before
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.uint16] | None:

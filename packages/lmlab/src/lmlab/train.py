@@ -107,7 +107,7 @@ def run(
     config.toml (as resolved), environment.json, curve.jsonl (see `TrainingResult.curve`), metrics.json
     (parameters, FLOPs, speed, `lmlab.battery.evaluate`) and model/ (weights and tokenizer, for
     `from_pretrained`). A run that was interrupted goes on from its last checkpoint, and one that is finished
-    is not done again; with `resume=False` it is.
+    is not done again; with `resume=False` it begins anew, and its checkpoints and curve are removed.
 
     Under `torchrun` or `accelerate launch` every process calls it, the first one writes, all return the same.
     Raises `SettingsError` if the folder holds a run of another config, or for settings that cannot be;
@@ -129,7 +129,7 @@ def run(
         "forward_flops_per_token": forward_flops(model, 1, length) / length,
     }
     if first:
-        _begin(folder, config)
+        _begin(folder, config, resume)
     result = train(
         model,
         corpus.train,
@@ -190,10 +190,12 @@ def _check_same(folder: Path, config: RunConfig) -> None:
             )
 
 
-def _begin(folder: Path, config: RunConfig) -> None:
+def _begin(folder: Path, config: RunConfig, resume: bool) -> None:
     plain = plain_config(config)
     seeds = (config.seed, config.training.seed, config.training.data_seed)
     (folder / METRICS).unlink(missing_ok=True)
+    if not resume:
+        (folder / CURVE).unlink(missing_ok=True)
     write_json(folder / "environment.json", describe_environment(None, config_sha256(plain), seeds))
     write_atomically(folder / CONFIG, tomli_w.dumps(plain))
 

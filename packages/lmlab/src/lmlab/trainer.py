@@ -186,6 +186,13 @@ class LaboratoryTrainer(Trainer):
 
     # ---- checkpoints
 
+    def remove_checkpoints(self) -> None:
+        """Forget what an earlier run left in the folder; every process has to call it."""
+        if self.args.should_save:
+            for old in [*checkpoints(self.folder), self.folder / "unfinished"]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
     def _get_output_dir(self, trial: Any) -> str:
         # Checkpoints are written beside the good ones and moved into place when whole.
         return str(self.folder / "unfinished" if self._saving_checkpoint else self.folder)

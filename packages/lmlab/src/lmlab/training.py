@@ -118,8 +118,9 @@ def train(
 
     `train_data` is a data set of blocks of equal length (or a tensor (blocks, length)); their order is a
     function of `config.data_seed` alone. `directory` holds the checkpoints; with `resume` the newest whole
-    one is continued, on the CPU bit for bit. `on_evaluate(step, metrics)` gets each entry of the curve,
-    `on_step(step)` is called after each optimizer step, `on_progress(done, total)` likewise.
+    one is continued, on the CPU bit for bit; without it those that are there are removed.
+    `on_evaluate(step, metrics)` gets each entry of the curve, `on_step(step)` is called after each optimizer
+    step, `on_progress(done, total)` likewise.
     `optimizer_groups` are AdamW parameter groups (or a function of the model that returns them) with their
     own `lr` or `weight_decay`; the schedule multiplies each group's rate. `save_model_to` writes the final
     weights with `save_pretrained` (the way to get them out of a sharded run).
@@ -149,6 +150,8 @@ def train(
         )
         observer = _Observer(trainer, config, progress, length, valid_data, on_evaluate, on_step, on_progress)
         trainer.add_callback(observer)
+        if not resume:
+            trainer.remove_checkpoints()  # or the next call would go on from them
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
         if save_model_to is not None:
             trainer.save_weights(str(save_model_to))

@@ -62,6 +62,16 @@ class Claim:
         """The criterion in words, with the metric's name."""
         return self.criterion.describe(self.metric, self.paper_value)
 
+    def holds(self, metrics: Mapping[str, Estimate]) -> bool | None:
+        """Say whether the metrics meet the criterion, at any scale; None where they cannot say.
+
+        For what a figure says; the verdict of a run is `judge`'s.
+        """
+        try:
+            return self.criterion.holds(metrics[self.metric], metrics, self.paper_value)
+        except (KeyError, NotTestableError):
+            return None
+
 
 def judge(
     claim: Claim,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +59,8 @@ def list_experiments(
 def run(
     paper: Annotated[str, typer.Argument(help="The experiment's name (see `tenfold list`).")],
     scale: Annotated[str, typer.Option(help="quick, laptop or paper.")] = "quick",
+    quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
+    laptop: Annotated[bool, typer.Option("--laptop", hidden=True)] = False,
     assignments: Annotated[
         Optional[list[str]],  # noqa: UP045  # typer reads it at run time
         typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
@@ -67,15 +70,49 @@ def run(
         Optional[int],  # noqa: UP045
         typer.Option(help="The most trials side by side (default: one a core)."),
     ] = None,
-    results: Results = Path("results"),
+    results: Annotated[
+        Path, typer.Option("--results", "--out", "-o", help="The folder of all results.")
+    ] = Path("results"),
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--assert", help="Exit 1 if a claim did not hold; if some are gating, unless they held."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print claims.json instead of the table.")] = False,
 ) -> None:
     """Run a paper's experiment and say which of its claims hold."""
     from tenfold.experiments import find_experiment
 
+    if quick and laptop:
+        raise UsageError("--quick and --laptop: choose one")
+    scale = "quick" if quick else "laptop" if laptop else scale
     experiment = find_experiment(paper)
-    _, table = experiment.reproduce(scale, assignments or (), results, resume=resume, jobs=jobs, tell=_tell)
-    _console().print(table)
-    _console().print(f"Results: {results / paper / scale}", soft_wrap=True)
+    claims, table = experiment.reproduce(
+        scale, assignments or (), results, resume=resume, jobs=jobs, tell=_tell
+    )
+    if as_json:
+        typer.echo(json.dumps(claims, indent=2, ensure_ascii=False))
+    else:
+        _console().print(table)
+        _console().print(f"Results: {results / paper / scale}", soft_wrap=True)
+    if failed := experiment.failures(claims, gate=gate):
+        _tell(f"{paper}: not held: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def reproduce(paper: str, context: Any) -> None:
+    """Be the verb `reproduce` of a paper's own command: `tenfold run PAPER` with the arguments in `context`.
+
+    The command hands them on as they are, so that all papers have the same options, and those only here.
+    """
+    group: Any = typer.main.get_command(app)
+    verb = group.commands["run"]
+    verb.params = [parameter for parameter in verb.params if parameter.name != "paper"]
+    verb.help = context.command.help
+    with verb.make_context(context.info_name, [*context.args], parent=context.parent) as own:
+        own.params["paper"] = paper
+        verb.invoke(own)
 
 
 @app.command()
@@ -155,6 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TenfoldError as error:
         _tell(f"tenfold: {error}")
         sys.exit(error.exit_code)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "tenfold":  # a mistake of ours
+            raise
+        _tell(f"tenfold: {error}")  # says itself what it needs
+        sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"tenfold: {error} (a run that was interrupted by this goes on with --resume)")
         sys.exit(1)

@@ -94,7 +94,12 @@ class Dataset:
         Raises `DataUnavailableError`, which names the ways to get it, if that does not work.
         """
         found, problems = self._look()
-        return found or self._fetch(problems)
+        if found:
+            return found
+        try:
+            return self._fetch(problems)
+        except OSError as error:  # a cache that cannot be written, a full disk
+            raise self._unavailable([*problems, f"it could not be fetched: {error}"]) from error
 
     def _look(self) -> tuple[Path | None, list[str]]:
         """The folder, or why each of the places is not it."""
@@ -125,7 +130,10 @@ class Dataset:
 
     def _mismatch(self, file: str, where: Path) -> str:
         """How the sum of the file at `where` is not that of `file`, or nothing."""
-        actual, expected = sha256(where, cache_directory() / "checked"), self.files[file]
+        try:
+            actual, expected = sha256(where, cache_directory() / "checked"), self.files[file]
+        except OSError as error:
+            return f"it cannot be read: {error}"
         return "" if actual == expected else f"the SHA-256 is {actual} instead of {expected}"
 
     @property

@@ -15,7 +15,9 @@ from pathlib import Path
 from tenfold.results import Environment, GitState
 
 
-def describe_environment(source: Path | None, config_sha256: str, seeds: Iterable[int]) -> Environment:
+def describe_environment(
+    source: Path | None, config_sha256: str, seeds: Iterable[int], assignments: Iterable[str] = ()
+) -> Environment:
     """Return the present environment. `source` is a file of the experiment, for the git commit."""
     import psutil
 
@@ -33,6 +35,7 @@ def describe_environment(source: Path | None, config_sha256: str, seeds: Iterabl
         gpus=gpus(),
         git=git_state(source) if source is not None else None,
         seeds=sorted(set(seeds)),
+        assignments=list(assignments),
     )
 
 

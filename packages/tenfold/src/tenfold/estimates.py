@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,3 +75,11 @@ class Estimate:
 def number_text(value: float) -> str:
     """Return a number for people: a whole number in full (parameter counts), others to four digits."""
     return f"{value:,.0f}" if abs(value) < 1e15 and value == round(value) else f"{value:.4g}"
+
+
+def less(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Return the first less the second, sample by sample: what an `Estimate` of a paired difference is of.
+
+    Raises `ValueError` if one has more samples.
+    """
+    return [one - other for one, other in zip(ones, others, strict=True)]

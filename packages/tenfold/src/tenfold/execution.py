@@ -53,6 +53,7 @@ def run_experiment(
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs}: it must be at least 1")
+    assignments = list(assignments)
     config = load_config(experiment, scale, assignments)
     folder = RunFolder(Path(results) / experiment.name / scale)
     with own_lock(folder.path):
@@ -60,7 +61,13 @@ def run_experiment(
         before = _prepare(folder, plain_config(config), resume, log)
         run = Run(folder.path, scale, log, jobs)
         log.write(f"{'resumed' if before else 'started'} {experiment.name} at scale {scale}")
-        environment = _write_environment(folder, experiment, config_sha256(plain_config(config)), before, log)
+        now = describe_environment(
+            experiment.source,
+            config_sha256(plain_config(config)),
+            before.seeds if before else (),
+            assignments,
+        )
+        environment = _write_environment(folder, now, before, log)
         for name in dict.fromkeys(name for claim in experiment.claims for name in claim.needs):
             run.has_data(name)  # before the work, so that a name that nobody knows is found out now
         metrics = _measure(experiment, config, run)
@@ -125,9 +132,8 @@ def _shown(value: Any) -> str:
 
 
 def _write_environment(
-    folder: RunFolder, experiment: Experiment, config_hash: str, before: Environment | None, log: RunLog
+    folder: RunFolder, environment: Environment, before: Environment | None, log: RunLog
 ) -> Environment:
-    environment = describe_environment(experiment.source, config_hash, before.seeds if before else ())
     if before is not None:
         changes = changes_between(before, environment)
         if changes:

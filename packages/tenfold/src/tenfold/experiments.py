@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tenfold.claims import Claim
+from tenfold.claims import Claim, Verdict
 from tenfold.errors import TenfoldError, UsageError
 from tenfold.estimates import Estimate
 
@@ -37,7 +37,11 @@ class Experiment:
     work and returns the metrics; `figures(config, metrics, records, folder)` writes its files into `folder`
     and returns them with captions. Entry point: group `tenfold.experiments`, name as here.
 
-    Raises `ValueError` if two claims share an id, or the config model admits unknown keys.
+    `exact` names the claims that are mathematics: where one does not hold the code is wrong. `gating` names
+    those that `--assert` asks for, where it is not all.
+
+    Raises `ValueError` if two claims share an id, if `exact` or `gating` names a claim that is not there, or
+    if the config model admits unknown keys.
     """
 
     name: str
@@ -50,12 +54,16 @@ class Experiment:
     claims: Sequence[Claim]
     figures: FiguresFunction | None = None
     summary: str = ""
+    exact: Sequence[str] = ()
+    gating: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         ids = [claim.id for claim in self.claims]
         repeated = {claim for claim in ids if ids.count(claim) > 1}
         if repeated:
             raise ValueError(f"experiment {self.name}: several claims have the id {', '.join(repeated)}")
+        if unknown := {*self.exact, *self.gating}.difference(ids):
+            raise ValueError(f"experiment {self.name}: no claim has the id {', '.join(sorted(unknown))}")
         settings = self.config_model.model_config
         if settings.get("extra") != "forbid" or not settings.get("frozen"):
             raise ValueError(
@@ -94,6 +102,21 @@ class Experiment:
             tell("\nInterrupted. What finished is kept; to continue, repeat the command with --resume.")
             raise
         return outcome.claims.model_dump(mode="json"), claims_table(outcome.claims)
+
+    def failures(self, claims: Mapping[str, Any], *, gate: bool) -> list[str]:
+        """Return the ids for which a command ends with exit code 1, of what `reproduce` returned.
+
+        Always those of `exact` that did not hold; with `gate` (`--assert`) those of `gating` that were not
+        found to hold or, where it names none, all that did not hold.
+        """
+        verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}
+        broken = [name for name, verdict in verdicts.items() if verdict == Verdict.DID_NOT_HOLD]
+        failed = [name for name in broken if name in self.exact]
+        if gate and self.gating:
+            failed += [name for name in self.gating if verdicts.get(name) != Verdict.HELD]
+        elif gate:
+            failed = broken
+        return list(dict.fromkeys(failed))
 
 
 @dataclass(frozen=True)

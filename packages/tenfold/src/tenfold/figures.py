@@ -5,7 +5,7 @@ The report and a README show the same file on light and on dark pages, so a figu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from cycler import cycler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
+
+    from tenfold.claims import Claim
+    from tenfold.estimates import Estimate
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#6b6b6b")
 """Okabe and Ito's colours that show on white, with a wine and a grey: distinct to colour-blind readers."""
@@ -81,3 +84,8 @@ def save(figure: Canvas, folder: Path, name: str) -> Path:
         figure.savefig(path, metadata={"Date": None})
         figure.savefig(path.with_suffix(".png"), dpi=200)
     return path
+
+
+def title(claim: Claim, metrics: Mapping[str, Estimate], yes: str, no: str, unknown: str) -> str:
+    """Return what a figure says of its claim: `yes` where it holds, `no` where not, else `unknown`."""
+    return {True: yes, False: no, None: unknown}[claim.holds(metrics)]

@@ -10,7 +10,7 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -23,6 +23,8 @@ from tenfold.locks import share_lock
 from tenfold.trials import Trial
 
 TrialFunction: TypeAlias = Callable[[Trial, TrialContext], Any]
+TrialFunctions: TypeAlias = TrialFunction | Mapping[str, TrialFunction]
+"""One for all trials, or one a stage."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -64,7 +66,7 @@ Event: TypeAlias = Started | Progressed | Finished | Failed
 
 
 def run_in_processes(
-    function: TrialFunction, trials: Iterable[Trial], directory: Path, jobs: int, threads: int
+    function: TrialFunctions, trials: Iterable[Trial], directory: Path, jobs: int, threads: int
 ) -> Generator[Event, None, None]:
     """Run every trial in one of `jobs` spawned processes of `threads` threads each; yield what happens.
 
@@ -197,12 +199,17 @@ def _outcome(trial: Trial, pickled_function: bytes, directory: Path, connection:
         _send(connection, Progressed(trial, done, total))
 
     try:
-        function: TrialFunction = pickle.loads(pickled_function)  # noqa: S301  # from the parent process
+        function = function_of(pickle.loads(pickled_function), trial)  # noqa: S301  # from the parent process
         context = TrialContext(trial, directory, report)
         return Finished(trial, context.finish(function(trial, context)))
     except Exception as error:
         message = "".join(traceback.format_exception_only(error)).strip()
         return Failed(trial, message, traceback.format_exc())
+
+
+def function_of(functions: TrialFunctions, trial: Trial) -> TrialFunction:
+    """Return the function that runs this trial. Raises `KeyError` for a stage that has none."""
+    return functions[trial.stage] if isinstance(functions, Mapping) else functions
 
 
 def _send(connection: Connection, event: Event) -> None:

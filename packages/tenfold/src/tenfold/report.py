@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,7 @@ from tenfold.experiments import experiment_names
 from tenfold.pictures import Picture, read_pictures
 from tenfold.results import ClaimResult, ClaimsFile, Environment, EstimateRecord, RunFolder
 from tenfold.storage import Tell, write_atomically
+from tenfold.tables import paper_number
 
 PAGE = "index.html"
 
@@ -46,9 +48,13 @@ class RunPart:
     def command(self) -> str:
         """The command that makes this run again, with the values that --set changed."""
         given = self.environment.command if self.environment is not None else []
+        changes = self.environment.assignments if self.environment is not None else []
         arguments = ["run", self.name, "--scale", self.scale]
-        if given[1:3] == ["run", self.name]:  # else it was started from Python
-            arguments = [argument for argument in given[1:] if argument != "--resume"]
+        arguments += [part for change in changes for part in ("--set", change)]
+        # As it was given; else options stood before the name, or it was started from Python.
+        match given:
+            case [_, "run", self.name, *options] | [_, "reproduce", *options]:
+                arguments = ["run", self.name, *(option for option in options if option != "--resume")]
         return shlex.join(["tenfold", *arguments])
 
 
@@ -178,7 +184,14 @@ def _claims_of(name: str, runs: list[RunPart], anchors: Anchors) -> list[ClaimPa
     parts: dict[tuple[object, ...], ClaimPart] = {}
     for run in runs:
         for claim in run.claims.claims if run.claims is not None else ():
-            text = (claim.id, claim.statement, claim.condition, claim.source, claim.note, paper_number(claim))
+            text = (
+                claim.id,
+                claim.statement,
+                claim.condition,
+                claim.source,
+                claim.note,
+                paper_number(claim, number),
+            )
             if text not in parts:
                 parts[text] = ClaimPart(anchors.new("claim", name, claim.id), [])
             parts[text].results.append((run.scale, claim))
@@ -207,7 +220,7 @@ def _render(papers: list[PaperPart], results: Path) -> str:
         "number": number,
         "numbers": numbers,
         "slug": slug,
-        "paper_number": paper_number,
+        "paper_number": partial(paper_number, write=number),
         "why": why_not_tested,
         "moment": moment,
         "breakable": breakable,
@@ -274,13 +287,6 @@ def numbers(claim: ClaimResult) -> dict[str, EstimateRecord]:
 def number(value: float) -> str:
     """Return a number for people, with the sign of mathematics for minus."""
     return number_text(value).replace("-", "−")
-
-
-def paper_number(claim: ClaimResult) -> str:
-    """Return what the paper says: its own words, or its number with the unit."""
-    if claim.paper_text or claim.paper_value is None:
-        return claim.paper_text
-    return f"{number(claim.paper_value)} {claim.unit}".strip()
 
 
 def why_not_tested(claim: ClaimResult) -> str:

@@ -138,6 +138,7 @@ class Environment(Stored):
     gpus: list[str]
     git: GitState | None
     seeds: list[int]
+    assignments: list[str] = Field(default_factory=list)  # what --set changed; older files do not say
     changed_on_resume: list[str] = Field(default_factory=list)
 
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tenfold.environment import usable_cores
 from tenfold.errors import TenfoldError
 from tenfold.log import RunLog
-from tenfold.pool import Failed, Finished, Progressed, Started, TrialFunction, run_in_processes
+from tenfold.pool import (
+    Failed,
+    Finished,
+    Progressed,
+    Started,
+    TrialFunction,
+    TrialFunctions,
+    run_in_processes,
+)
 from tenfold.progress import TrialBars
 from tenfold.records import Records, load_records
 from tenfold.results import RunFolder
@@ -41,20 +49,28 @@ class Run:
         self._data: dict[str, bool] = {}
 
     def map(
-        self, function: TrialFunction, trials: Iterable[Trial], jobs: int | None = None, threads: int = 1
+        self,
+        function: TrialFunctions,
+        trials: Iterable[Trial],
+        jobs: int | None = None,
+        threads: int = 1,
     ) -> dict[Trial, dict[str, Any]]:
         """Run `function(trial, context)` for every trial and return {trial: result} in their order.
 
         `function` is defined at the top level of a module; it runs in a spawned process with `threads`
-        threads and returns a dict that is plain JSON. At most `jobs` trials run side by side (default: as
-        many as there are cores for; the user's `--jobs` can only lower it). A trial that finished before is
-        not run again. A trial that raises does not stop the others.
+        threads and returns a dict that is plain JSON. Of several stages it may be {stage: function}, so that
+        unlike work fills the cores together. At most `jobs` trials run side by side, and no more than the
+        user's `--jobs` (where neither is given, as many as there are cores for). A trial that finished before
+        is not run again. A trial that raises does not stop the others.
 
         Raises `TrialsFailedError` after the others are done, `TypeError` for a function that a new process
-        cannot import, `ValueError` for a trial given twice.
+        cannot import, `ValueError` for a trial given twice or of a stage that has no function.
         """
-        _check_importable(function)
         wanted = list(trials)
+        if isinstance(function, Mapping) and (lacking := {trial.stage for trial in wanted} - function.keys()):
+            raise ValueError(f"no function for the stages {', '.join(map(repr, sorted(lacking)))}")
+        for one in function.values() if isinstance(function, Mapping) else [function]:
+            _check_importable(one)
         if len(set(wanted)) != len(wanted):
             twice = next(trial for trial in wanted if wanted.count(trial) > 1)
             raise ValueError(f"{twice} with the same settings was given twice")
@@ -98,7 +114,7 @@ class Run:
         return records
 
     def _run(
-        self, function: TrialFunction, pending: list[Trial], jobs: int, threads: int
+        self, function: TrialFunctions, pending: list[Trial], jobs: int, threads: int
     ) -> dict[Trial, dict[str, Any]]:
         self.log.write(f"{len(pending)} trials, {jobs} at a time, {threads} threads each")
         results: dict[Trial, dict[str, Any]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -37,7 +37,9 @@ def experiment_table(experiment: Experiment) -> Table:
     table = _table("id", "claim", "paper", "holds if", "tested at", title=experiment.title)
     for claim in experiment.claims:
         tested = ", ".join(scale for scale in scales if scale in claim.scales)
-        table.add_row(claim.id, claim.statement, _paper(claim), claim.condition, tested)
+        table.add_row(claim.id, claim.statement, paper_number(claim), claim.condition, tested)
+    if experiment.gating:
+        table.caption = Text(f"gating (--assert): {', '.join(experiment.gating)}")
     return table
 
 
@@ -45,7 +47,7 @@ def claims_table(claims: ClaimsFile) -> Table:
     """Return the claims of a run: id, claim, paper, ours, verdict."""
     table = _table("id", "claim", "paper", "ours", "verdict", title=f"{claims.title} ({claims.scale})")
     for claim in claims.claims:
-        table.add_row(claim.id, claim.statement, _paper(claim), _ours(claim), _verdict(claim))
+        table.add_row(claim.id, claim.statement, paper_number(claim), _ours(claim), _verdict(claim))
     return table
 
 
@@ -87,10 +89,11 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _paper(claim: Claim | ClaimResult) -> str:
+def paper_number(claim: Claim | ClaimResult, write: Callable[[float], str] = number_text) -> str:
+    """Return what the paper says: its own words, or its number as `write` shows it, with the unit."""
     if claim.paper_text or claim.paper_value is None:
         return claim.paper_text
-    return f"{number_text(claim.paper_value)} {claim.unit}".strip()
+    return f"{write(claim.paper_value)} {claim.unit}".strip()
 
 
 def _ours(claim: ClaimResult) -> str:

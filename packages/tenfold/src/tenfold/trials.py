@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+Result = TypeVar("Result")
 
 
 class TrialKey(NamedTuple):
@@ -67,3 +69,12 @@ class Trial:
             return json.dumps(self.settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise TypeError(f"the settings of arm {self.arm!r} must be plain JSON: {error}") from error
+
+
+def by_arm(results: Mapping[Trial, Result], stage: str) -> dict[str, dict[int, Result]]:
+    """Return the results of a stage by arm and seed, {arm: {seed: result}}, seeds in order."""
+    arms: dict[str, dict[int, Result]] = {}
+    for trial, result in results.items():
+        if trial.stage == stage:
+            arms.setdefault(trial.arm, {})[trial.seed] = result
+    return {arm: dict(sorted(seeds.items())) for arm, seeds in arms.items()}
