@@ -201,6 +201,37 @@ def test_match_by_the_wider_ffn_is_within_a_thousandth():
     assert parameters(lpa.match(MATCHED, 32), 32) == pytest.approx(parameters(MATCHED, None), rel=1e-3)
 
 
+SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "dense"),
+    [
+        (tf.OPTConfig(**SMALL, ffn_dim=200, word_embed_proj_dim=64), "ffn_dim", 200),
+        (tf.FalconConfig(**SMALL, multi_query=False), "ffn_hidden_size", 256),
+        (tf.GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=4), "n_inner", 256),
+    ],
+    ids=["opt", "falcon", "gpt2"],
+)
+def test_match_finds_the_feed_forward_width_by_its_name(config, field, dense):
+    matched = lpa.match(config, 16)
+    assert getattr(matched, field) > dense
+    one = 2 * 2 * 64 + 2  # parameters of one more feed-forward unit in both layers, at most
+    assert abs(parameters(matched, 16) - parameters(config, None)) <= one
+
+
+def test_match_by_the_width_where_the_width_of_a_head_is_no_setting():
+    config = lpa.match(tf.FalconConfig(**SMALL | {"hidden_size": 256}), 16, what="width")
+    assert config.hidden_size > 256
+    assert config.head_dim == config.hidden_size // 4
+
+
+def test_match_says_where_the_feed_forward_width_is_no_setting():
+    config = tf.BloomConfig(vocab_size=64, hidden_size=64, n_layer=2, n_head=4)
+    with pytest.raises(LPAError, match=r"cannot be made wider.*what='layers' or what='width'"):
+        lpa.match(config, 16)
+
+
 def test_match_knows_three_ways():
     with pytest.raises(LPAError, match="what is 'heads'; it may be 'ffn', 'layers' or 'width'"):
         lpa.match(MATCHED, 32, what="heads")

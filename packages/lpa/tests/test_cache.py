@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -161,6 +163,35 @@ def test_half_precision_and_two_caches_in_turn(
         model(token_ids.flip(1)[:, start:end], past_key_values=two)
         expected = model(token_ids[:, start:end], past_key_values=dense).logits
         assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_two_threads_generate_with_one_model_and_a_cache_each(
+    tiny_llama: Callable[..., PreTrainedModel], token_ids: torch.Tensor
+) -> None:
+    model = low_rank(tiny_llama().config)
+    prompts = [token_ids[:1, :8], token_ids[1:2, :8]]
+    settings: dict[str, Any] = {
+        "max_new_tokens": 6,
+        "min_new_tokens": 6,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+    expected = [model.generate(ids, **settings) for ids in prompts]
+    caches = [lpa.latent_cache(model) for _ in prompts]
+    together = threading.Barrier(2, timeout=60)  # neither goes on before the other has computed its latents
+
+    def meet(*_: Any) -> None:
+        together.wait()
+
+    for layer in model.model.layers:
+        layer.self_attn.v_proj.up.register_forward_hook(meet)
+
+    def generate(number: int) -> torch.Tensor:
+        return model.generate(prompts[number], past_key_values=caches[number], **settings)
+
+    with ThreadPoolExecutor(2) as pool:
+        for found, tokens in zip(pool.map(generate, range(2)), expected, strict=True):
+            assert torch.equal(found, tokens)
 
 
 def test_a_cache_leaves_no_hooks_and_a_model_that_can_be_pickled_behind(

@@ -13,6 +13,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
+    modeling_gguf_pytorch_utils,
 )
 
 import lpa
@@ -101,6 +102,18 @@ def test_estimate_of_a_preset_counts_as_the_paper_s_table_does(capsys: pytest.Ca
     assert cost["params"] == 115_265_025
     assert cost["dense_params"] == 134_139_393
     assert cost["flops"]["attention_projections"] == 18_874_368
+
+
+def test_a_gguf_file_without_its_library_names_the_extra(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(modeling_gguf_pytorch_utils, "is_gguf_available", lambda: False)
+    (saved / "model.gguf").touch()
+    (saved / "config.json").unlink()
+    asked = ("--gguf-file", "model.gguf", "--rank", "8", "-o", str(tmp_path / "out"))
+    err = refused(capsys, "factorize", str(saved), *asked)
+    assert "gguf>=" in err
+    assert "pip install 'lpa[reproduce]' brings gguf" in err
 
 
 def test_estimate_of_a_dense_model_at_a_rank(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,9 +166,16 @@ def test_lora_on_the_factors(tiny_llama: Build) -> None:
             parameter.normal_(std=0.1)
     after = adapted(ids).logits  # for so many tokens the A's would be stacked, and their adapters left out
     assert not torch.allclose(after, before)
+    for part, message in (
+        (adapted, "PeftModel.* has it inside"),
+        (adapted.base_model.model, "merge_and_unload"),
+    ):
+        with pytest.raises(lpa.LPAError, match=message):
+            lpa.merge(part)
     merged = adapted.merge_and_unload()
     torch.testing.assert_close(merged(ids).logits, after, atol=1e-4, rtol=1e-4)
     assert lpa.is_lpa(merged)
+    torch.testing.assert_close(lpa.merge(merged)(ids).logits, after, atol=1e-4, rtol=1e-4)
 
 
 def test_lora_by_suffix(tiny_llama: Build) -> None:

@@ -1,5 +1,6 @@
 import copy
 import itertools
+import re
 import warnings
 
 import pytest
@@ -285,12 +286,12 @@ def spectrum_model(tiny_llama) -> nn.Module:
 def test_ranks_by_energy_are_the_lowest_that_keep_it(tiny_llama):
     model = spectrum_model(tiny_llama)
     ranks = lpa.ranks_by_energy(model, 0.88)
-    assert ranks[r"^model\.layers\.0\.self_attn\.q_proj$"] == 3
-    assert ranks[r"^model\.layers\.1\.self_attn\.q_proj$"] == 18
+    assert ranks[r"^(?:model\.)?layers\.0\.self_attn\.q_proj$"] == 3
+    assert ranks[r"^(?:model\.)?layers\.1\.self_attn\.q_proj$"] == 18
     for site in sites(model):
         if site.role in "qkvo":
             energy = torch.linalg.svdvals(part_weights(model, site)[""]).square()
-            rank = ranks[f"^{site.name}$".replace(".", r"\.")]
+            (rank,) = (rank for pattern, rank in ranks.items() if re.search(pattern, site.name))
             assert energy[:rank].sum() >= 0.88 * energy.sum() > energy[: rank - 1].sum()
 
 
@@ -306,11 +307,30 @@ def test_ranks_by_energy_go_into_a_config(tiny_llama):
     assert [layer.self_attn.q_proj.rank for layer in model.model.layers] == [3, 18]
 
 
+@pytest.mark.parametrize("saved_before", [True, False])
+def test_a_rank_for_each_matrix_is_read_by_the_inner_model_too(tiny_llama, token_ids, tmp_path, saved_before):
+    model = spectrum_model(tiny_llama)
+    pattern = lpa.ranks_by_energy(model, 0.88, targets=("q",))
+    if saved_before:  # the pattern's form until now
+        pattern = {name.replace(r"(?:model\.)?", r"model\."): rank for name, rank in pattern.items()}
+    targets = (r"^model\.layers\.\d+\.self_attn\.q_proj$",)
+    lpa.factorize(model, LPAConfig(1, targets=targets, rank_pattern=pattern, allow_expand=True))
+    model.save_pretrained(tmp_path / "whole")
+    inner = tf.AutoModel.from_pretrained(tmp_path / "whole")
+    assert [layer.self_attn.q_proj.rank for layer in inner.layers] == [3, 18]
+    hidden = inner(token_ids).last_hidden_state
+    assert torch.equal(model.lm_head(hidden), model(token_ids).logits)
+    inner.save_pretrained(tmp_path / "inner")
+    again = tf.AutoModel.from_pretrained(tmp_path / "inner")
+    assert torch.equal(again(token_ids).last_hidden_state, hidden)
+
+
 def cost_and_loss(model: nn.Module, ranks: dict[str, int]) -> tuple[int, float]:
     """Parameters of the factors, and the sum of the shares of energy that they lose."""
     cost, loss = 0, 0.0
-    for name, rank in ranks.items():
-        weight = model.get_submodule(name.strip("^$").replace("\\", "")).weight.detach()
+    for pattern, rank in ranks.items():
+        (matrix,) = (module for name, module in model.named_modules() if re.search(pattern, name))
+        weight = matrix.weight.detach()
         energy = torch.linalg.svdvals(weight).double().square()
         cost += rank * sum(weight.shape)
         loss += float(energy[rank:].sum() / energy.sum())
@@ -347,12 +367,13 @@ def test_parts_of_a_fused_matrix_have_their_own_ranks():
     model = tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4))
     pattern = lpa.ranks_by_budget(model, 0.5)
     assert set(pattern) == {
-        rf"^transformer\.h\.0\.attn\.{name}$" for name in (r"c_attn\.q", r"c_attn\.k", r"c_attn\.v", "c_proj")
+        rf"^(?:transformer\.)?h\.0\.attn\.{name}$"
+        for name in (r"c_attn\.q", r"c_attn\.k", r"c_attn\.v", "c_proj")
     }
     lpa.factorize(model, LPAConfig(1, rank_pattern=pattern))
     parts = model.transformer.h[0].attn.c_attn.parts
     assert {
-        rf"^transformer\.h\.0\.attn\.c_attn\.{name}$": part.rank for name, part in parts.items()
+        rf"^(?:transformer\.)?h\.0\.attn\.c_attn\.{name}$": part.rank for name, part in parts.items()
     }.items() <= (pattern.items())
 
 

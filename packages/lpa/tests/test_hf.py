@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -119,6 +121,37 @@ def test_a_head_with_a_bias(tiny_llama: Build, token_ids: torch.Tensor, tmp_path
 
 
 @pytest.mark.parametrize("load", LOADERS)
+def test_two_models_of_one_config_do_not_mix_it_up(
+    tiny_llama: Build, token_ids: torch.Tensor, tmp_path: Path, load: Any
+) -> None:
+    config = tiny_llama().config
+    dense, low = (AutoModelForCausalLM.from_config(config).eval() for _ in range(2))
+    lpa.apply_lpa(low, lpa.LPAConfig(rank=9, init="matched"))
+    assert all(module.config is low.config for module in low.modules() if hasattr(module, "config"))
+    assert not hasattr(config, "quantization_config")
+    dense.save_pretrained(tmp_path / "dense")
+    low.save_pretrained(tmp_path / "low")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "dense")
+    assert not lpa.is_lpa(again)
+    assert torch.equal(again(token_ids).logits, dense(token_ids).logits)
+    assert torch.equal(load(tmp_path / "low")(token_ids).logits, low(token_ids).logits)
+
+
+@pytest.mark.parametrize("kept", ["none", "downs"])
+def test_a_checkpoint_without_a_factor(tiny_llama: Build, tmp_path: Path, kept: str) -> None:
+    low = low_rank(tiny_llama)
+    low.save_pretrained(tmp_path)
+    if kept == "none":
+        save_file(tiny_llama().state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    else:
+        state = {name: values for name, values in low.state_dict().items() if ".up." not in name}
+        save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    number = 16 if kept == "none" else 8
+    with pytest.raises(lpa.LPAError, match=rf"lacks {number} of the 16 factors .* first model\.layers\.0\."):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("load", LOADERS)
 def test_a_config_with_another_rank(tiny_llama: Build, tmp_path: Path, load: Any) -> None:
     low_rank(tiny_llama).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -164,6 +197,37 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(
     lpa.save_pretrained(second, folder)  # shards of the earlier save would be read before it
     assert torch.equal(lpa.from_pretrained(folder)(token_ids).logits, second(token_ids).logits)
     assert (folder / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("sizes", [("10KB", "5GB"), ("5GB", "10KB"), ("5GB", "5GB")])
+def test_a_move_that_fails_leaves_a_whole_checkpoint(
+    tiny_llama: Build, token_ids: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: Any
+) -> None:
+    first, second, folder = low_rank(tiny_llama), low_rank(tiny_llama), tmp_path / "model"
+    whole = [model(token_ids).logits for model in (first, second)]
+    real, moves = Path.replace, list[str]()
+
+    def lost(file: Path, target: Path) -> Path:
+        moves.append(target.name)
+        if len(moves) > allowed:
+            raise OSError(5, "Input/output error")
+        return real(file, target)
+
+    for allowed in range(100):
+        lpa.save_pretrained(first, folder, max_shard_size=sizes[0])
+        moves.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", lost)
+            with contextlib.suppress(OSError):
+                lpa.save_pretrained(second, folder, max_shard_size=sizes[1])
+        read = lpa.from_pretrained(folder)(token_ids).logits
+        assert any(torch.equal(read, logits) for logits in whole)
+        assert allowed or torch.equal(read, whole[0])
+        if len(moves) <= allowed:
+            break
+    assert torch.equal(read, whole[1])
+    assert moves[-1] == "config.json"
+    assert (folder / "model.safetensors.index.json").exists() == (sizes[1] == "10KB")
 
 
 def test_copies_and_pickles(tiny_llama: Build, token_ids: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -81,7 +82,6 @@ def test_every_run_file_is_of_a_preset() -> None:
 
 @runs
 @pytest.mark.parametrize("low", [True, False])
-@pytest.mark.filterwarnings("ignore:LlamaForCausalLM is dense:lpa.LPAWarning")
 def test_a_run_file_makes_the_model_of_its_preset(file: str, preset: str, low: bool) -> None:
     config = read_config(LAUNCH / file, RunConfig, [] if low else ["apply.options={}"])
     assert config.apply is not None
@@ -147,11 +147,22 @@ def test_setting_1_trains_from_its_file_with_the_official_biases(tmp_path: Path,
 
 def test_setting_2_is_swept_from_its_file_with_the_official_head(tmp_path: Path, smaller: list[str]) -> None:
     changes = [*smaller, "model.num_key_value_heads=2"]
-    with pytest.warns(lpa.LPAWarning, match="dense, and its class has a head without bias"):
-        rows = sweep_ranks(LAUNCH / "setting2_130m.toml", tmp_path / "out", [8], changes)
+    rows = sweep_ranks(LAUNCH / "setting2_130m.toml", tmp_path / "out", [8], changes)
     saved = 4 * (32 * 32 - 8 * 64)
     assert rows[0]["parameters"] - rows[1]["parameters"] == saved
     assert rows[0]["parameters"] == 2 * 301 * 32 + 301 + 4 * 32 * 32 + 3 * 32 * 48 + 3 * 32
+    for folder, low in (("dense", False), ("rank-8", True)):
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / folder / "model")
+        assert lpa.is_lpa(model) == low
+        assert model.lm_head.bias.abs().max() > 0
+
+
+def test_a_function_of_another_is_not_replaced_without_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[model]\nmodel_type = "llama"\n[apply]\nfunction = "my.module:own"\n')
+    for run in (train_file, partial(sweep_ranks, ranks=[8])):
+        with pytest.raises(lpa.LPAError, match=r"function is 'my\.module:own'.*by `lmlab train`"):
+            run(file, tmp_path / "out")
 
 
 # What `accelerate launch --config_file fsdp2.yaml --num_processes 2` does, by forked processes over gloo.

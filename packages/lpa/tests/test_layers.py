@@ -1,5 +1,6 @@
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -227,6 +228,34 @@ def test_three_layers_make_one_down_product_where_that_pays(monkeypatch):
     for layer in (q, k, v):
         layer(x[:1])  # one token: copying the A's would cost more than it saves
     assert shapes == [(5, 16), (12, 5), (3, 16), (8, 3), (4, 16), (8, 4)]
+
+
+def in_another_thread(function, *arguments):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def test_what_waits_for_the_neighbours_is_each_threads_own(monkeypatch):
+    alone = neighbours(False)
+    q, k, v = stacked(*copy.deepcopy(alone))
+    x, other = torch.randn(2, 20, 16, dtype=torch.float64)
+    q(x)
+    in_another_thread(q, other)
+    shapes = counting_products(monkeypatch)
+    k(x)
+    assert shapes == [(8, 3)]  # B alone: the other thread's call has not taken what was computed in this one
+    torch.testing.assert_close(in_another_thread(v, x), alone[2](x))
+    torch.testing.assert_close(v(x), alone[2](x))
+
+
+def test_a_replica_of_data_parallel_computes_with_its_own_factors():
+    alone = neighbours(False)
+    replicas = [layer._replicate_for_data_parallel() for layer in stacked(*copy.deepcopy(alone))]
+    for replica in replicas:
+        replica.down, replica.up = copy.deepcopy(replica.down), copy.deepcopy(replica.up)
+    x = torch.randn(20, 16, dtype=torch.float64)
+    for replica, layer in zip(replicas, alone, strict=True):
+        torch.testing.assert_close(replica(x), layer(x))
 
 
 def test_an_adapter_on_a_factor_is_not_bypassed():

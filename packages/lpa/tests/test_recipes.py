@@ -2,12 +2,11 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 import lpa
 from lpa.paper_reference import PAPER_NUMBERS
-
-pytestmark = pytest.mark.filterwarnings("ignore:LlamaForCausalLM is dense, and its class:lpa.LPAWarning")
+from lpa.recipes import as_setting_2
 
 
 def count(name: str, low_attention: bool, low_ffn: bool) -> int:
@@ -92,6 +91,17 @@ def test_setting_2_starts_with_torchs_defaults_not_transformers():
         assert 0.97 * bound < float(layer.weight.detach().abs().max()) <= bound
     assert model.lm_head.bias is not None
     assert attention.q_proj.rank == 96
+
+
+@pytest.mark.parametrize("low", [None, lpa.LPAConfig(rank=8)])
+def test_setting_2_is_read_again_with_the_bias_of_its_head(low, tiny_llama, token_ids, tmp_path):
+    model = as_setting_2(tiny_llama(tie_word_embeddings=False, rms_norm_eps=1e-4), low).eval()
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(again(token_ids).logits, model(token_ids).logits)
+    assert again.config.rms_norm_eps == 1e-4
+    assert again.config.model_type == ("lpa_biased_llama" if low is None else "llama")
 
 
 def test_paper_numbers_say_where_they_are_from_and_that_nobody_has_checked_them():

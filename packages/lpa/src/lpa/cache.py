@@ -46,8 +46,8 @@ def latent_cache(model: PreTrainedModel, keys: Keys = "latent") -> LatentCache:
     all other caches. Not for training.
 
     Raises `LPAError` if k and v (for "rotated": v) are not low-rank in all layers, for ranks that save
-    nothing, for a bottleneck or an adapter on B, for another attention than sdpa, and at the first use, for
-    models that change keys in a way that is not known here.
+    nothing, for an adapter on B, for another attention than sdpa, and at the first use, for models that
+    change keys in a way that is not known here.
     """
     if keys not in ("latent", "rotated"):
         raise LPAError(f"keys is {keys!r}; it must be 'latent' or 'rotated'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -107,18 +108,24 @@ class Rotation(GrowingLayer):
         return scores
 
 
+class _Last(threading.local):
+    """Each thread's own: several may generate with one model at a time, each with a cache of its own."""
+
+    value: Any = None
+
+
 class Tap:
-    """What flows into (or out of) a module at its last call, while anybody holds the tap."""
+    """What flows into (or out of) a module at its last call in this thread, while anybody holds the tap."""
 
     def __init__(self, module: nn.Module, output: bool = False) -> None:
         self.linear: Any = module
-        self._last: Any = None
+        self._last = _Last()
         this = weakref.ref(self)
 
         def note(_module: nn.Module, arguments: Any, result: Any) -> None:
             tap = this()
             if tap is not None:
-                tap._last = result if output else arguments[0]
+                tap._last.value = result if output else arguments[0]
 
         weakref.finalize(self, module.register_forward_hook(note).remove)
 
@@ -127,7 +134,7 @@ class Tap:
 
     def take(self) -> Any:
         """The last thing seen, once."""
-        last, self._last = self._last, None
+        last, self._last.value = self._last.value, None
         if last is None:
             raise LPAError("this latent cache belongs to another model: make one by latent_cache(model)")
         return last

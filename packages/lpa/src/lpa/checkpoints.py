@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -26,23 +27,25 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 def save_pretrained(model: PreTrainedModel, folder: str | os.PathLike[str], **settings: Any) -> None:
     """`model.save_pretrained(folder, **settings)`, so that an interruption or a full disk breaks nothing.
 
-    All files are first written beside `folder`, then moved into it, config.json last. A save that fails
-    leaves an earlier checkpoint there as it was; files that a model does not have (a tokenizer's) stay.
+    All files are first written beside `folder`; a save that fails there leaves an earlier checkpoint as it
+    was. Then they are moved into it, the weights first, and only then are earlier ones of other names
+    removed. Files that a model does not have (a tokenizer's) stay.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         written = Path(name)
         model.save_pretrained(written, **settings)
-        for file in written.iterdir():
+        files = {file.name: file for file in written.iterdir()}
+        for file in files.values():
             _flush(file)
         target.mkdir(exist_ok=True)
-        names = {file.name for file in written.iterdir()}
-        for old in target.glob("model*.safetensors*"):
-            if old.name not in names:  # a shard of an earlier save, which would be read instead
+        # The index says which weights are read, so it comes after the new ones and goes before the old ones.
+        for name in sorted(files, key=lambda name: (name == "config.json", name == INDEX)):
+            files[name].replace(target / name)
+        for old in sorted(target.glob("model*.safetensors*"), key=lambda file: file.suffix == ".safetensors"):
+            if old.name not in files:
                 old.unlink()
-        for file in sorted(written.iterdir(), key=lambda file: file.name == "config.json"):
-            file.replace(target / file.name)
 
 
 def _flush(file: Path) -> None:
@@ -115,6 +118,48 @@ def check_ranks(model: nn.Module, files: Iterable[str | os.PathLike[str]]) -> No
                 f"{name} has rank {rank} in the checkpoint and rank {module.rank} by the LPA config. Correct "
                 "the config (config.json, quantization_config), or load the checkpoint it belongs to"
             )
+
+
+def check_complete(model: nn.Module, files: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise `LPAError` if a factor of the model is in none of a checkpoint's safetensors files.
+
+    Nothing else would give it values. Names are compared from the layer's number on: families may write
+    what comes before it in another way than their modules have it.
+    """
+    keys = _keys(files)
+    if not keys:
+        return  # in another format, or given as a state dict
+    stored = {_from_layer(key) for key in keys}
+    factors: dict[int, str] = {}  # an A that q, k and v share is stored once
+    for name, module in model.named_modules():
+        if isinstance(module, LowRankLinear):
+            for factor in ("down", "up"):
+                factors.setdefault(id(getattr(module, factor).weight), f"{name}.{factor}.weight")
+    missing = [
+        name
+        for name in factors.values()
+        if _from_layer(name) not in stored and not any(_same_layer(key, name) for key in keys)
+    ]
+    if missing:
+        raise LPAError(
+            f"the checkpoint lacks {len(missing)} of the {len(factors)} factors that its LPA config says, "
+            f"first {missing[0]}. Its weights and its config.json (quantization_config) are of two models: "
+            "take that key out if the weights are dense, or save the model again"
+        )
+
+
+def _keys(files: Iterable[str | os.PathLike[str]]) -> list[str]:
+    keys: list[str] = []
+    for file in files:
+        if str(file).endswith(".safetensors"):
+            with safe_open(file, framework="pt") as tensors:
+                keys += tensors.keys()
+    return keys
+
+
+def _from_layer(name: str) -> str:
+    """The name from its layer's number on; all of it where it has none."""
+    return re.sub(r"^.*?(?=\b\d+\.)", "", name)
 
 
 def _stored_ranks(files: Iterable[str | os.PathLike[str]]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lpa import tables
-from lpa.errors import LPAError
+from lpa.errors import LPAError, MissingExtraError
 
 app = typer.Typer(
     name="lpa",
@@ -45,7 +45,8 @@ Assignments = Annotated[
 ]
 
 ATTENTION = "q,k,v,o"
-EXTRA_OF = dict.fromkeys(("lmlab", "tenfold", "matplotlib"), "reproduce") | {"lm_eval": "eval"}
+# The extra that brings a package, where it is not `reproduce`.
+EXTRAS = {"lm_eval": "eval"}
 
 
 @app.command()
@@ -231,19 +232,15 @@ def evaluate(
     _show(measured, as_json, tables.evaluation)
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
-    assignments: Assignments = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: AsJson = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run lpa`."""
-    from lpa.reproduce.experiment import EXPERIMENT
+    from lpa.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=_tell)
-    _show(claims, as_json, lambda _: table)
+    verb.reproduce("lpa", context)
 
 
 def _load(model: str, gguf_file: str | None = None) -> Any:
@@ -251,6 +248,8 @@ def _load(model: str, gguf_file: str | None = None) -> Any:
 
     try:
         return AutoModelForCausalLM.from_pretrained(model, **({"gguf_file": gguf_file} if gguf_file else {}))
+    except ImportError as error:
+        raise _lacks(model, gguf_file, error) from error
     except (OSError, ValueError) as error:
         if isinstance(error, LPAError):
             raise
@@ -263,9 +262,16 @@ def _tokenizer(model: str, gguf_file: str | None = None) -> tuple[Any, str]:
 
     try:
         found = AutoTokenizer.from_pretrained(model, **({"gguf_file": gguf_file} if gguf_file else {}))
+    except ImportError as error:
+        raise _lacks(model, gguf_file, error) from error
     except (OSError, ValueError) as error:
         return None, str(error)
     return found, ""
+
+
+def _lacks(model: str, gguf_file: str | None, error: ImportError) -> MissingExtraError:
+    brings = "; pip install 'lpa[reproduce]' brings gguf" if gguf_file else ""
+    return MissingExtraError(f"{model} needs a library that is not installed: {str(error).strip()}{brings}")
 
 
 def _save_tokenizer(tokenizer: Any, missing: str, output: Path) -> None:
@@ -371,10 +377,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         # lmlab's own error about lm-eval names lmlab's extra; its cause names the module, as others do.
         cause = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
-        name = (cause.name or "").partition(".")[0]
-        if not isinstance(cause, ModuleNotFoundError) or name not in EXTRA_OF:
+        package = (cause.name or "").partition(".")[0]
+        if package == "lpa":  # a mistake of ours
             raise
-        _tell(f"lpa: this needs {name}, which is not installed: pip install 'lpa[{EXTRA_OF[name]}]'")
+        if isinstance(cause, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _tell(f"lpa: this needs {package}, which is not installed: pip install 'lpa[{extra}]'")
+        else:
+            _tell(f"lpa: {error}")  # says itself what it needs
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"lpa: {error}")

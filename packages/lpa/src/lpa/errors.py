@@ -9,5 +9,9 @@ class RankError(LPAError):
     """A rank is impossible, or so high that the product is larger than the dense matrix."""
 
 
+class MissingExtraError(LPAError, ImportError):
+    """A package of one of the extras is not installed; the message says which `pip install` brings it."""
+
+
 class LPAWarning(UserWarning):
     """Allowed, but probably not what was meant."""

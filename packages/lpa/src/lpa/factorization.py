@@ -225,7 +225,7 @@ def ranks_by_energy(
     for name, spectrum in _spectra(model, targets).items():
         kept = spectrum.energy.cumsum(0) / spectrum.energy.sum()
         enough = kept >= energy * (1 - 1e-12)  # sums of all of it may come out just below 1
-        ranks[_exactly(name)] = int(enough.int().argmax()) + 1
+        ranks[_exactly(name, model)] = int(enough.int().argmax()) + 1
     return ranks
 
 
@@ -265,7 +265,7 @@ def ranks_by_budget(
         ranks[name] += 1
         if ranks[name] < spectrum.most:
             heapq.heappush(waiting, (-spectrum.gain(ranks[name]), next(tie_break), name))
-    return {_exactly(name): rank for name, rank in ranks.items()}
+    return {_exactly(name, model): rank for name, rank in ranks.items()}
 
 
 class _Spectrum:
@@ -292,8 +292,12 @@ def _spectra(model: nn.Module, targets: Sequence[str]) -> dict[str, _Spectrum]:
     return spectra
 
 
-def _exactly(name: str) -> str:
-    return f"^{re.escape(name)}$"
+def _exactly(name: str, model: nn.Module) -> str:
+    """A pattern for this matrix alone, in the model as in the inner one that `AutoModel` makes of it."""
+    base = getattr(model, "base_model_prefix", "")
+    if not base:
+        return f"^{re.escape(name)}$"
+    return rf"^(?:{re.escape(base)}\.)?{re.escape(name.removeprefix(base + '.'))}$"
 
 
 def _check_settings(config: LPAConfig, method: str, calibration: Iterable[Batch] | None) -> None:

@@ -8,6 +8,8 @@ more than that; its weights are ordinary floating-point parameters and train as 
 
 from __future__ import annotations
 
+import copy
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,7 +20,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from lpa.checkpoints import check_ranks
+from lpa.checkpoints import check_complete, check_ranks
 from lpa.config import LPAConfig
 from lpa.errors import LPAError, LPAWarning
 from lpa.layers import LowRankLinear
@@ -66,8 +68,9 @@ class LPAQuantizer(HfQuantizer):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LPAWarning)  # said when the model was made
-            apply_lpa(model, self.lpa)
+            apply_lpa(model, _of_inner_model_too(self.lpa, model.base_model_prefix))
         check_ranks(model, checkpoint_files or ())
+        check_complete(model, checkpoint_files or ())
         return model
 
     def is_serializable(self) -> bool:
@@ -90,11 +93,27 @@ class LPAQuantizer(HfQuantizer):
         return True
 
 
+def _of_inner_model_too(config: LPAConfig, prefix: str) -> LPAConfig:
+    """The config with expressions that also mean the inner model alone, whose names lack `prefix`."""
+    start, either = f"^{re.escape(prefix)}\\.", f"^(?:{re.escape(prefix)}\\.)?"
+
+    def without(expression: str) -> str:
+        return either + expression.removeprefix(start) if expression.startswith(start) else expression
+
+    targets = tuple(without(target) for target in config.targets)
+    patterns = {without(pattern): rank for pattern, rank in (config.rank_pattern or {}).items()}
+    return config.model_copy(update={"targets": targets, "rank_pattern": patterns or None})
+
+
 def attach(model: Any, config: LPAConfig) -> None:
-    """Record in the model that it was made low-rank with `config`, and which parameters are shared."""
+    """Record in the model that it was made low-rank with `config`, and which parameters are shared.
+
+    The record stands in a config of the model's own: others may have been built from the same object.
+    """
     if not isinstance(model, PreTrainedModel):
         model.lpa_config = config
         return
+    _own_config(model)
     quantization = LPAQuantizationConfig(**config.to_dict())
     model.config.quantization_config = quantization
     record: Any = model
@@ -104,6 +123,16 @@ def attach(model: Any, config: LPAConfig) -> None:
     if shared := _shared_downs(model):
         record._tied_weights_keys = {**(model._tied_weights_keys or {}), **shared}
         model.all_tied_weights_keys.update(shared)
+
+
+def _own_config(model: PreTrainedModel) -> None:
+    """Give the model and its modules a copy of their config, and of the configs inside it."""
+    copies: dict[int, Any] = {}
+    copy.deepcopy(model.config, copies)
+    for module in model.modules():
+        own = copies.get(id(getattr(module, "config", None)))
+        if own is not None:
+            module.config = own
 
 
 def _shared_downs(model: nn.Module) -> dict[str, str]:

@@ -8,6 +8,7 @@ The parameters stay separate, in the state dict too.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -106,14 +107,14 @@ class LowRankLinear(nn.Module):
     def effective_weight(self) -> torch.Tensor:
         """W = B A, (out_features, in_features), multiplied in at least float32.
 
-        Raises `LPAError` with a bottleneck.
+        Raises `LPAError` with a bottleneck, or an adapter on A or B.
         """
-        self._check_linear()
+        self._check_product()
         return (_precise(self.up.weight) @ _precise(self.down.weight)).to(self.up.weight.dtype)
 
     def effective_bias(self) -> torch.Tensor | None:
         """c = B a + b, (out_features,); None where there is neither a nor b."""
-        self._check_linear()
+        self._check_product()
         bias = None if self.up.bias is None else _precise(self.up.bias)
         if self.down.bias is not None:
             moved = _precise(self.up.weight) @ _precise(self.down.bias)
@@ -176,11 +177,17 @@ class LowRankLinear(nn.Module):
         if self.up.bias is not None and bias is not None:
             self.up.bias.copy_(bias)
 
-    def _check_linear(self) -> None:
+    def _check_product(self) -> None:
         if self.bottleneck is not None:
             raise LPAError(
                 f"a layer with bottleneck {self.bottleneck!r} is not linear: no dense matrix does the same"
             )
+        for name, factor in (("A (down)", self.down), ("B (up)", self.up)):
+            if not isinstance(factor, nn.Linear):  # its adapter would be left out
+                raise LPAError(
+                    f"an adapter is on {name}, a {type(factor).__module__}.{type(factor).__name__}: call "
+                    "merge_and_unload() first, and go on with the model that it returns"
+                )
 
     def extra_repr(self) -> str:
         """Shown by `print(model)`, and by PEFT where an adapter is put on the whole layer."""
@@ -193,32 +200,34 @@ class StackedDown:
 
     The first layer's call computes the latents of all; each of the others then takes its own, once, if it is
     called with that very tensor, unchanged, and computes it alone otherwise. So no result depends on who
-    calls when. Not a module: it owns no parameters.
+    calls when, in this thread or another. Not a module: it owns no parameters.
     """
 
     def __init__(self, layers: Sequence[LowRankLinear]) -> None:
         self.layers = list(layers)
-        self._x: torch.Tensor | None = None
-        self._state: tuple[int, ...] = ()
-        self._waiting: dict[int, torch.Tensor] = {}
+        self._waiting = _Waiting()
 
     def __call__(self, layer: LowRankLinear, x: torch.Tensor) -> torch.Tensor:
         """A x + a of `layer`: (..., in_features) -> (..., rank)."""
         # The compiler sees three products with one operand and may stack them itself; state would stop it.
         if torch.compiler.is_compiling():
             return layer.down(x)
-        index = self.layers.index(layer)
-        if x is self._x and index in self._waiting and self._state == self._now(x):
-            z = self._waiting.pop(index)
-            if not self._waiting:
-                self._x = None
+        try:
+            index = self.layers.index(layer)
+        except ValueError:  # a replica of nn.DataParallel: it has copies of the factors
+            return layer.down(x)
+        waiting = self._waiting
+        if x is waiting.x and index in waiting.latents and waiting.state == self._now(x):
+            z = waiting.latents.pop(index)
+            if not waiting.latents:
+                waiting.x = None
             return z
         downs = [member.down for member in self.layers]
         if index or not stacking_pays(downs, x):
             return layer.down(x)
         z, *others = stacked_latents(downs, x)
-        self._x, self._state = x, self._now(x)
-        self._waiting = dict(enumerate(others, start=1))
+        waiting.x, waiting.state = x, self._now(x)
+        waiting.latents = dict(enumerate(others, start=1))
         return z
 
     def _now(self, x: torch.Tensor) -> tuple[int, ...]:
@@ -227,8 +236,17 @@ class StackedDown:
         versions = (0 if tensor.is_inference() else tensor._version for tensor in tensors)
         return torch.is_grad_enabled(), *versions
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"layers": self.layers, "_x": None, "_state": (), "_waiting": {}}
+
+class _Waiting(threading.local):
+    """What the first layer's call has computed for the others; each thread has its own, a copy nothing."""
+
+    def __init__(self) -> None:
+        self.x: torch.Tensor | None = None
+        self.state: tuple[int, ...] = ()
+        self.latents: dict[int, torch.Tensor] = {}
+
+    def __reduce__(self) -> tuple[type[_Waiting], tuple[()]]:
+        return _Waiting, ()
 
 
 def stacked_latents(downs: Sequence[nn.Linear], x: torch.Tensor) -> list[torch.Tensor]:

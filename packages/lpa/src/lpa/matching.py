@@ -12,6 +12,9 @@ from lpa.config import LPAConfig
 from lpa.errors import LPAError
 from lpa.surgery import apply_lpa
 
+# The width of the feed-forward layers, as the families call it (OPT, Falcon, GPT-2).
+_FFN_WIDTHS = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
+
 
 def match(
     model_config: PreTrainedConfig, rank: int, what: Literal["ffn", "layers", "width"] = "ffn"
@@ -21,14 +24,18 @@ def match(
     What the attention saves at `rank` goes into a wider feed-forward layer ("ffn"), more layers ("layers"),
     or a larger hidden size with the same number of heads ("width"); as near to the dense count as whole units
     allow. Heads grow with the hidden size where they are hidden_size / num_attention_heads wide, and keep
-    a width of their own (Qwen3). Raises `LPAError` for another `what`.
+    a width of their own (Qwen3). Raises `LPAError` for another `what`, and for "ffn" where the family's
+    feed-forward width is not a setting (BLOOM).
     """
     if what not in ("ffn", "layers", "width"):
         raise LPAError(f"what is {what!r}; it may be 'ffn', 'layers' or 'width'")
     goal = _parameters(model_config, None)
     low = LPAConfig(rank=rank)
-    field = {"ffn": "intermediate_size", "layers": "num_hidden_layers", "width": "hidden_size"}[what]
+    fields = {"layers": "num_hidden_layers", "width": "hidden_size"}
+    field = fields[what] if what in fields else _ffn_width(model_config)
     start, unit = getattr(model_config, field), 1
+    if start is None:  # GPT-2's n_inner
+        start = 4 * model_config.hidden_size
     if what == "width":
         unit = 2 * model_config.num_attention_heads  # an even number for each head: rotary halves
 
@@ -46,12 +53,22 @@ def match(
     return _changed(model_config, field, start + best * unit)
 
 
+def _ffn_width(config: PreTrainedConfig) -> str:
+    found = next((name for name in _FFN_WIDTHS if hasattr(config, name)), None)
+    if found is None:
+        raise LPAError(
+            f"{type(config).__name__} has none of {', '.join(_FFN_WIDTHS)}: its feed-forward layers cannot "
+            "be made wider. Spend the parameters by what='layers' or what='width'"
+        )
+    return found
+
+
 def _changed(config: PreTrainedConfig, field: str, value: int) -> PreTrainedConfig:
     changed = copy.deepcopy(config)
     setattr(changed, field, value)
     if field == "hidden_size":
         heads = config.num_attention_heads
-        if getattr(config, "head_dim", None) == config.hidden_size // heads:
+        if vars(config).get("head_dim") == config.hidden_size // heads:  # else it follows of itself
             changed.head_dim = value // heads
     if field == "num_hidden_layers" and getattr(changed, "layer_types", None):
         kinds = list(config.layer_types)

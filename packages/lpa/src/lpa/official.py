@@ -84,7 +84,8 @@ def add_head_bias(model: PreTrainedModel) -> None:
         return
     warnings.warn(
         f"{type(model).__name__} is dense, and its class has a head without bias: save_pretrained will write "
-        "the bias, but from_pretrained will not read it",
+        "the bias, but from_pretrained will not read it. presets[...].build(low_attention=False) has a class "
+        "that does",
         LPAWarning,
         stacklevel=3,
     )

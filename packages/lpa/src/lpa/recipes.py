@@ -11,8 +11,15 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
+from lpa.biased_llama import BiasedLlamaConfig
 from lpa.classic import ClassicConfig
 from lpa.config import ATTENTION_ROLES, LPAConfig
 from lpa.official import add_head_bias
@@ -89,10 +96,16 @@ class Preset:
 
 
 def as_setting_2(model: PreTrainedModel, lpa: LPAConfig | None) -> PreTrainedModel:
-    """Start `model` as the official setting 2 does, in place: dense, or low-rank as `lpa` says.
+    """Start `model` as the official setting 2 does and return it: dense, or low-rank as `lpa` says.
 
-    Matrices at PyTorch's default, embeddings at N(0, 1), a head with a bias.
+    Matrices at PyTorch's default, embeddings at N(0, 1), a head with a bias. Works in place, save that a
+    dense Llama becomes another model, a `BiasedLlamaForCausalLM`, which is saved and loaded with its bias.
     """
+    if lpa is None and type(model) is LlamaForCausalLM:
+        config = BiasedLlamaConfig.of(model.config)
+        attention, device = model.config._attn_implementation, model.device
+        model = AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation=attention)
+        nn.Module.to(model, device)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             module.reset_parameters()

@@ -290,10 +290,16 @@ def merge(model: Model, dtype: torch.dtype | None = None) -> Model:
     The copy has no trace of lpa: it loads where lpa is not installed (vLLM, llama.cpp). Products are computed
     in at least float32 and cast last, to `dtype` if given. The model itself is not changed.
 
-    Raises `LPAError` if the model is not low-rank or has a bottleneck.
+    Raises `LPAError` if the model is not low-rank, has a bottleneck or has an adapter on a factor, or is
+    not itself the model that was made low-rank but something around it, as a `PeftModel` is.
     """
     if not is_lpa(model):
         raise LPAError(f"{type(model).__name__} has no low-rank matrix: there is nothing to merge")
+    if not isinstance(model, PreTrainedModel) and hf.attached_config(model) is None:
+        raise LPAError(
+            f"{type(model).__name__} is not the model that was made low-rank, but has it inside: give merge "
+            "that one (of a PeftModel, what its merge_and_unload() returns)"
+        )
     dense = copy.deepcopy(model)
     if dtype is not None:
         dense = dense.to(torch.float64 if dtype == torch.float64 else torch.float32)

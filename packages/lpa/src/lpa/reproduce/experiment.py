@@ -90,7 +90,7 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """
     settings = trial.settings
     corpus = prepare(settings["corpus"], settings["vocab_size"], settings["context_length"])
-    choice, test = halves(corpus.valid, settings["choice_blocks"], settings["test_blocks"])
+    choice, test = corpus.valid.halves(settings["choice_blocks"], settings["test_blocks"])
     model = ARMS[trial.arm](
         settings["shape"] | {"vocab_size": len(corpus.tokenizer)}, settings["rank"], trial.seed
     )
@@ -123,12 +123,6 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
         "tokens_per_second": outcome.tokens_per_second,
         **final_perplexities(model, corpus, test, books=settings["books"]),
     }
-
-
-def halves(valid: TokenBlocks, choice: int, test: int) -> tuple[TokenBlocks, TokenBlocks]:
-    """Blocks of the validation text: from its first half to choose the rate, from its second to judge."""
-    half = len(valid) // 2
-    return valid.slice(0, min(half, choice)), valid.slice(half, half + min(half, test))
 
 
 def final_perplexities(

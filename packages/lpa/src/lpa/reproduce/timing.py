@@ -30,7 +30,7 @@ class TimingConfig(BaseModel):
     block_layers: int = Field(gt=0, description="layers in the timed block stack")
     batch_size: int = Field(gt=0)
     length: int = Field(gt=0)
-    repeats: int = Field(gt=1, description="interleaved pairs of steps in a round")
+    repeats: int = Field(ge=6, description="interleaved pairs of steps in a round; fewer give no interval")
     rounds: int = Field(gt=0, description="rounds; their spread is the interval")
     whole_model: bool = Field(
         description="also time whole training steps of the full shape, optimiser included"

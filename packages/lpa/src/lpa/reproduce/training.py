@@ -58,7 +58,8 @@ def train_file(
 ) -> dict[str, Any]:
     """Train the model of lmlab's TOML `file` with LPA; returns and writes lmlab's metrics.
 
-    The ranks stand in the file's `apply.options`. Raises `SettingsError` or `LPAError` for mistakes in it.
+    The ranks stand in the file's `apply.options`. Raises `SettingsError` or `LPAError` for mistakes in it,
+    and for an `apply.function` that is not of this package.
     """
     config = read_config(file, RunConfig, [f'apply.function="{_function(file)}"', *assignments])
     return run(config, output, resume=resume, on_progress=on_progress)
@@ -76,17 +77,16 @@ def sweep_ranks(
 
     Each has a folder of its own in `output`; those that are finished are not trained again. Draws
     pareto.png: validation perplexity against parameters outside the embeddings. Raises `LPAError` for a
-    model that has a rank of its own, and so is never dense.
+    model that has a rank of its own, and so is never dense, and as `train_file` does.
     """
     rows = []
-    function = _function(file)
+    changes = [f'apply.function="{_function(file)}"', *assignments]
     for rank in (None, *ranks):
-        changes = [f'apply.function="{function}"']
-        changes += ["apply.options={}"] if rank is None else [f"apply.options.rank={rank}"]
-        config = read_config(file, RunConfig, [*assignments, *changes])
+        change = "apply.options={}" if rank is None else f"apply.options.rank={rank}"
+        config = read_config(file, RunConfig, [*changes, change])
         if "rank" in config.model:
             raise LPAError(f"{file}: take out model.rank; a sweep trains a dense model, and gives the ranks")
-        if rank is None and function == MODIFY:
+        if rank is None and config.apply is not None and config.apply.function == MODIFY:
             config = config.model_copy(update={"apply": None})
         folder = output / ("dense" if rank is None else f"rank-{rank}")
         metrics = run(config, folder, on_progress=on_progress)
@@ -104,7 +104,12 @@ def _function(file: Path) -> str:
         named = tomllib.loads(file.read_text("utf-8"))["apply"]["function"]
     except (OSError, ValueError, LookupError, TypeError):  # `read_config` says what is wrong with a file
         return MODIFY
-    return AS_OFFICIAL if named == AS_OFFICIAL else MODIFY
+    if named not in (MODIFY, AS_OFFICIAL):
+        raise LPAError(
+            f"{file}: apply.function is {named!r}; lpa makes models low-rank by {MODIFY} or {AS_OFFICIAL}. "
+            "Name one of these or none, or train with that function by `lmlab train`"
+        )
+    return named
 
 
 def _draw_pareto(rows: Sequence[dict[str, Any]], folder: Path) -> None:
