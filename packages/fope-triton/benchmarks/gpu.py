@@ -168,8 +168,11 @@ def attention(repeats: int) -> Iterable[Measured]:
     """Causal attention of one layer, forward and backward, its rotation included."""
     for batch, length, (query_heads, heads, head_dim) in itertools.product(BATCHES, LENGTHS[:2], SHAPES):
         shape = f"B{batch} T{length} {query_heads}/{heads}x{head_dim}"
-        q = normal(batch, query_heads, length, head_dim).requires_grad_()
-        k, v = (normal(batch, heads, length, head_dim).requires_grad_() for _ in "kv")
+        # In memory as a projection writes them, so that no peer has to copy them first.
+        q, k, v = (
+            normal(batch, length, count, head_dim).transpose(1, 2).requires_grad_()
+            for count in (query_heads, heads, heads)
+        )
         grad = torch.randn_like(q)
         forwards = attention_peers(q, k, v, *tables(heads, length, KEPT[head_dim]))
         for backward in (False, True):

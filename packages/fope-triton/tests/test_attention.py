@@ -140,6 +140,20 @@ def test_packed_sequences_do_not_see_each_other(
     compare(attend, define, inputs, rest, dout)
 
 
+def test_where_sequences_begin_may_lie_apart() -> None:
+    inputs, (cos, sin, starts), dout = packed([4, 0, 6])
+    apart = torch.stack([starts, starts + 99], dim=1)[:, 0]
+    assert not apart.is_contiguous()
+
+    def attend(*arguments: Any) -> Tensor:
+        return fope_attention_varlen(*arguments, scale=0.2)
+
+    def define(*arguments: Any) -> Tensor:
+        return reference.attention_varlen(*arguments, True, 1.0, 0.2)
+
+    compare(attend, define, inputs, (cos, sin, apart), dout)
+
+
 def test_one_packed_sequence_is_a_whole_one() -> None:
     (q, k, v), (cos, sin, starts), _ = packed([21])
     alone = fope_attention(*(x.transpose(0, 1)[None] for x in (q, k, v)), cos, sin)

@@ -56,6 +56,21 @@ def test_forward_is_timed_as_in_inference(gpu: ModuleType) -> None:
     assert (2 * x).grad_fn is not None
 
 
+def test_no_peer_of_attention_copies_its_inputs_first(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are [B, T, heads, d] in memory, so what rotation takes, [B·T, heads, d], is a view of them."""
+    taken: list[torch.Tensor] = []
+    monkeypatch.setattr(gpu, "normal", lambda *shape: torch.empty(shape, device="meta"))
+    monkeypatch.setattr(gpu, "tables", lambda *_: (None, None))
+    monkeypatch.setattr(gpu, "attention_peers", lambda q, k, v, *_: taken.extend([q, k, v]) or {})
+    assert list(gpu.attention(4)) == []
+    assert taken
+    for x in taken:
+        assert x.requires_grad
+        assert x.transpose(1, 2).is_contiguous()
+
+
 def test_median_and_interquartile_range(gpu: ModuleType) -> None:
     assert gpu.spread([5.0, 1.0, 2.0, 4.0, 3.0]) == (3.0, 2.0)
 

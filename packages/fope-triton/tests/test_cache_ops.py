@@ -115,6 +115,16 @@ def test_the_ends_of_a_cache(lens: list[int], paged: bool) -> None:
     assert all(not got[i].any() for i, length in enumerate(lens) if length == 0)
 
 
+def test_lengths_and_block_tables_may_lie_apart() -> None:
+    arguments = decoding(lens=[LENGTH, 17])
+    arguments["cache_lens"] = torch.stack([arguments["cache_lens"], torch.zeros(2).int().to(DEVICE)], 1)[:, 0]
+    arguments["block_table"] = arguments["block_table"].T.contiguous().T
+    assert not arguments["cache_lens"].is_contiguous()
+    assert not arguments["block_table"].is_contiguous()
+    got = run_kernels(arguments, False)
+    torch.testing.assert_close(got.double(), expected(arguments, False), atol=2e-6, rtol=1e-5)
+
+
 def test_half_precision() -> None:
     arguments = decoding(dtype=torch.float16, lens=[LENGTH, 17])
     got = run_kernels(arguments, False)

@@ -52,9 +52,10 @@ def main() -> None:
             for batch in options.batch:
                 ratios = rotation(shape, batch, options.length, options.repeats)
                 print(f"| {shape} | {batch} | {' | '.join(map(str, ratios))} |", flush=True)
-        print("\n| heads x kv x d | tables / attention |\n|---|---|")
+        print("\n| heads x kv x d | positions | tables / attention |\n|---|---|---|")
         for shape in options.shapes:
-            print(f"| {shape} | {tables(shape, options.length, options.repeats)} |", flush=True)
+            for length in (options.length, 4 * options.length):
+                print(f"| {shape} | {length} | {tables(shape, length, options.repeats)} |", flush=True)
     print("\n| a training step of the quick model | FoPE / RoPE |\n|---|---|")
     print(f"| forward, backward, AdamW | {training_step(options.repeats)} |")
 

@@ -1,4 +1,4 @@
-"""The `fope` command as a user meets it."""
+"""The `fope` command as a user meets it; over 400 lines, as every verb is tried here."""
 
 from __future__ import annotations
 
@@ -138,25 +138,53 @@ def test_inspect_finds_a_pair_that_another_wave_leads(
 def test_selftest_passes_in_both_layouts(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(printed(capsys, "inspect", "--selftest", "--json"))["selftest"]
     assert found == {"half_split": True, "interleaved": True}
-    assert "layout of the checkpoint: passed" in printed(capsys, "inspect", str(converted), "--selftest")
 
 
-def test_selftest_tells_an_interleaved_checkpoint(
-    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As training leaves them, the rows of a pair are alike; here they are interleaved, the config is not."""
+def as_trained(converted: Path, folder: Path, interleaved_config: bool, sizes: torch.Tensor) -> Path:
+    """A copy whose rows of q and k have these lengths in each head: training makes those of a pair alike."""
     tensors = load_file(converted / "model.safetensors")
-    sizes = torch.linspace(0, 2, 8).exp().repeat_interleave(2)  # channels 2j and 2j + 1 alike
     for key, weight in tensors.items():
         if key.endswith(("q_proj.weight", "k_proj.weight")):
             rows = torch.nn.functional.normalize(weight, dim=1).unflatten(0, (-1, 16)) * sizes[:, None]
             tensors[key] = (rows + 0.01 * rows.roll(1, 1)).flatten(0, 1).contiguous()
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    (tmp_path / "config.json").write_bytes((converted / "config.json").read_bytes())
-    with pytest.raises(SystemExit) as ended:
-        main(["inspect", str(tmp_path), "--selftest"])
-    assert ended.value.code == 1
-    assert "layout of the checkpoint: FAILED" in capsys.readouterr().out
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((converted / "config.json").read_text())
+    config["rope_parameters"]["interleaved"] = interleaved_config
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+INTERLEAVED = torch.linspace(0, 2, 8).exp().repeat_interleave(2)  # channels 2j and 2j + 1 alike
+HALF_SPLIT = INTERLEAVED[::2].repeat(2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "interleaved_config", "told"),
+    [
+        (INTERLEAVED, False, "FAILED"),
+        (INTERLEAVED, True, "passed"),
+        (HALF_SPLIT, False, "passed"),
+        (HALF_SPLIT, True, "cannot tell"),
+        (torch.ones(16), False, "cannot tell"),  # not trained
+        (torch.ones(16), True, "cannot tell"),
+    ],
+)
+def test_selftest_tells_the_layout_where_weights_do(
+    sizes: torch.Tensor,
+    interleaved_config: bool,
+    told: str,
+    converted: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["inspect", str(as_trained(converted, tmp_path, interleaved_config, sizes)), "--selftest"]
+    if told == "FAILED":
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 1
+        assert "layout of the checkpoint: FAILED" in capsys.readouterr().out
+    else:
+        assert f"layout of the checkpoint: {told}" in printed(capsys, *arguments)
 
 
 def test_selftest_says_what_it_could_not_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +194,7 @@ def test_selftest_says_what_it_could_not_check(tmp_path: Path, capsys: pytest.Ca
     model = AutoModelForCausalLM.from_config(config)
     fope.hf.convert_to_fope(model, train_length=64).save_pretrained(tmp_path)
     shown = printed(capsys, "inspect", str(tmp_path), "--selftest")
-    assert "layout of the checkpoint: not checked" in shown
+    assert "layout of the checkpoint: cannot tell" in shown
     assert "rotation, interleaved:    passed" in shown
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from fope import FopeConfig, FopeError, FourierPositionEmbedding
 from fope.coefficients import check_ranks, checksum, draw, eye, grow, init_std, normalize
@@ -144,6 +148,20 @@ def test_ranks_compare_their_coefficients(tmp_path: object, seeds: tuple[int, in
     for process in processes:
         process.join(timeout=600)
     assert all(answer in text for text in said), said
+
+
+def test_coefficients_that_fsdp_has_sharded_are_left_out(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        fixed, learnable = (
+            FourierPositionEmbedding(FopeConfig(64, 2, 512, learnable=trained)) for trained in (False, True)
+        )
+        fully_shard(learnable, mesh=init_device_mesh("cpu", (1,)))
+        assert isinstance(learnable.cos_coef, DTensor)
+        check_ranks(torch.nn.ModuleList([fixed, learnable]))
+        check_ranks(learnable)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_without_ranks_there_is_nothing_to_compare() -> None:

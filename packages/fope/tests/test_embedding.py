@@ -13,8 +13,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 import fope.embedding
-from fope import FopeConfig, FopeError, FourierPositionEmbedding, fope_tables
+from fope import FopeConfig, FopeError, FourierPositionEmbedding, fope_basis, fope_tables
 from fope.frequencies import Yarn, yarn
+from fope.functional import factored_basis
 
 
 def built(seed: int = 0, **changes: object) -> FourierPositionEmbedding:
@@ -132,6 +133,58 @@ def test_long_positions_use_the_factored_basis(monkeypatch: pytest.MonkeyPatch) 
     ours = embedding.cos_sin(positions)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, expected, strict=True))
     assert embedding._tables is None
+
+
+def test_on_a_device_the_basis_is_made_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From float32 factors, and anew where the positions are others or were written to."""
+    made: list[torch.Tensor] = []
+
+    def factored(positions: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        made.append(factors)
+        return factored_basis(positions, factors)
+
+    monkeypatch.setattr(fope.embedding, "factored_basis", factored)
+    monkeypatch.setattr(fope.embedding, "fope_basis", None)
+    layers = [built(seed).to("meta") for seed in range(3)]
+    positions = torch.arange(7, device="meta")[None]
+
+    def forward() -> None:
+        for layer in layers:
+            assert layer.cos_sin(positions)[0].shape == (1, 2, 7, layer.config.num_kept)
+
+    forward()
+    assert len(made) == 1
+    assert (made[0].dtype, made[0].device.type) == (torch.float32, "meta")
+    positions.add_(1)
+    forward()
+    assert len(made) == 2
+    layers[0].set_inv_freq(layers[0].inv_freq / 2)
+    forward()
+    assert len(made) == 4  # two banks, in turn
+    with torch.inference_mode():
+        positions = torch.arange(7, device="meta")
+        layers[0].cos_sin(positions)
+        layers[0].cos_sin(positions)
+    assert len(made) == 6  # written to without a trace
+
+
+def test_device_factors_give_the_basis_of_any_position() -> None:
+    embedding = built()
+    positions = torch.tensor([0, 5, 2**16, 2**20 - 1, 2**31 - 1])
+    ours = fope.embedding._basis_on_device(positions, embedding.frequencies, "float64")
+    for part, exact in zip(ours, fope_basis(positions, embedding.inv_freq), strict=True):
+        assert torch.allclose(part, exact, atol=1e-6)
+    plain = fope.embedding._basis_on_device(positions, embedding.frequencies, "float32")
+    assert torch.equal(plain[0], fope_basis(positions, embedding.inv_freq.float())[0])
+
+
+def test_positions_on_the_cpu_and_coefficients_elsewhere() -> None:
+    """Short, longer than tables are kept for, and trained."""
+    for embedding in (built(), built(learnable=True)):
+        embedding.to("meta")
+        for positions in (torch.tensor([5, 2]), torch.tensor([[0, 5, 2**20]])):
+            cos, _ = embedding.cos_sin(positions)
+            assert cos.device.type == "meta"
 
 
 def test_kernels_get_the_factored_basis_and_the_coefficients() -> None:
@@ -263,6 +316,9 @@ def test_checkpoints_that_do_not_fit_are_refused() -> None:
     state = embedding.state_dict()
     with pytest.raises(FopeError, match="sin_coef is missing in the checkpoint"):
         embedding.load_state_dict({"cos_coef": state["cos_coef"]}, strict=False)
+    assert embedding.load_state_dict({}, strict=False).missing_keys == ["cos_coef", "sin_coef"]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        embedding.load_state_dict({})
     other = FourierPositionEmbedding(FopeConfig(16, 2, 400))
     with pytest.raises(FopeError, match=r"keep R=3 pairs and the checkpoint has R=4"):
         embedding.load_state_dict(other.state_dict())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fope import FopeConfig, FopeError, FourierPositionEmbedding, apply_fope, fope_basis, fope_tables
 from fope.functional import factor_basis, factored_basis, series_tables
@@ -197,6 +201,49 @@ def test_factors_of_few_positions() -> None:
     assert factor_basis(torch.ones(3), 1).shape == (2, 1, 3, 2)
     with pytest.raises(FopeError, match="max_positions is 0"):
         factor_basis(torch.ones(3), 0)
+
+
+class Products(TorchFunctionMode):
+    """The dtypes that matrices are multiplied in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("matmul", "__matmul__"):
+            self.dtypes.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def rounded_products() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")  # bfloat16 on CPUs, TF32 on GPUs
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_tables_are_not_made_of_rounded_numbers(rounded_products: None) -> None:
+    embedding = FourierPositionEmbedding(FopeConfig(16, 2, 100))
+    positions = torch.arange(5)
+    with Products() as seen:
+        cos, _ = fope_tables(positions, embedding.inv_freq, embedding.cos_coef, embedding.sin_coef)
+    assert cos.dtype == torch.float32
+    assert seen.dtypes == {torch.float64}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_tables_of_a_gpu_that_may_use_tf32(compiled: bool, rounded_products: None) -> None:
+    embedding = FourierPositionEmbedding(FopeConfig(64, 8, 512))
+    positions = torch.arange(4096)
+    exact = torch.einsum(
+        "td,hdr->htr", fope_basis(positions, embedding.inv_freq)[0].double(), embedding.cos_coef.double()
+    )
+    embedding.to("cuda")
+    tables_at = torch.compile(embedding.cos_sin) if compiled else embedding.cos_sin
+    ours = tables_at(positions.cuda())[0]
+    assert torch.allclose(ours.double().cpu(), exact, atol=5e-6)
 
 
 def test_tables_of_batched_positions_are_stacked() -> None:

@@ -348,6 +348,42 @@ def test_peft_adapters_sit_on_a_converted_model():
     assert torch.allclose(logits(adapted, ids), before, atol=1e-6)
 
 
+def test_an_adapter_comes_back_onto_a_converted_model(tmp_path):
+    peft = pytest.importorskip("peft")
+    ids, lora = tokens(), peft.LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False)
+    adapted = peft.get_peft_model(fope.hf.convert_to_fope(fresh(), train_length=64), lora).eval()
+    adapted.save_pretrained(tmp_path)
+    again = peft.PeftModel.from_pretrained(fope.hf.convert_to_fope(fresh(), train_length=64), tmp_path)
+    assert torch.equal(logits(again, ids), logits(adapted, ids))
+    assert not torch.allclose(logits(again, ids), logits(again.unload(), ids), atol=1e-3)
+
+
+def test_parts_of_a_checkpoint_are_loaded_but_not_another_model():
+    rope, model = fresh(), fope.hf.convert_to_fope(fresh(), train_length=64)
+    head = {"lm_head.weight": rope.lm_head.weight.detach()}
+    assert "model.layers.0.self_attn.fope.cos_coef" in model.load_state_dict(head, strict=False).missing_keys
+    for strict in (False, True):
+        with pytest.raises(FopeError, match=r"layers\.0\.self_attn\.fope\.cos_coef is missing in the check"):
+            copy.deepcopy(model).load_state_dict(rope.state_dict(), strict=strict)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3"])
+def test_adapted_weights_are_not_folded(family):
+    peft = pytest.importorskip("peft")
+    model, ids = fope.hf.convert_to_fope(fresh(family), train_length=20, zero_sin=1.0), tokens()
+    place = {"llama": ["k_proj"], "qwen3": ["q_proj"], "phi3": ["qkv_proj"]}[family]
+    saved = ["q_norm"] if family == "qwen3" else None
+    lora = peft.LoraConfig(target_modules=place, modules_to_save=saved, r=2, init_lora_weights=False)
+    adapted = peft.get_peft_model(model, lora).eval()
+    before = logits(adapted, ids)
+    with pytest.raises(FopeError, match=r"Attention\.\w+ is a peft\..*merge adapters first"):
+        fope.hf.fold_zero_phase(model)
+    assert torch.equal(logits(adapted, ids), before)
+    merged = adapted.merge_and_unload()
+    fope.hf.fold_zero_phase(merged)
+    assert torch.allclose(logits(merged, ids), before, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_torch_compile():
     model, ids = fope.hf.convert_to_fope(fresh(), train_length=64), tokens()

@@ -1,12 +1,13 @@
 """attn_implementation="fope_triton": the same model, with rotation inside the attention function."""
 
 import sys
+import warnings
 
 import pytest
 import torch
 
 import fope.hf
-from fope.errors import FopeError
+from fope.errors import FopeError, FopeWarning
 from fope.hf.rotation import Deferred, give_tables, rotating_layers
 
 from .test_hf import fresh, logits, tokens
@@ -89,6 +90,33 @@ def test_a_layer_that_is_given_a_cache_rotates_by_itself(kernel, name):
     for cache, deferred in ((object(), False), (None, True)):
         _, kwargs = give_tables(attention, (), {**options, name: cache})
         assert isinstance(kwargs["position_embeddings"][0], Deferred) == deferred
+
+
+def test_who_trains_with_a_cache_is_told_that_it_goes_past_the_kernel(kernel):
+    ids, (plain, fused) = tokens(), pair()
+    with pytest.warns(FopeWarning, match="no cache, .*use_cache=False"):
+        fused.train()(ids)
+    assert not kernel
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FopeWarning)
+        fused(ids, use_cache=False)
+        plain.train()(ids)
+        fused.eval()(ids)
+    assert len(kernel) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"zero_sin": 1.0, "preserve": False}])
+def test_attention_that_is_not_causal(kernel, options):
+    plain, fused = pair(**options)
+    ids, asked = tokens(), {"use_cache": False, "is_causal": False}
+    expected = logits(plain, ids, **asked)
+    assert not torch.allclose(expected, logits(plain, ids, use_cache=False), atol=1e-3)
+    assert torch.allclose(logits(fused, ids, **asked), expected, atol=1e-4)
+    assert len(kernel) == 2
+    fused, plain = (model.train() for model in (fused, plain))  # with a cache, and so past the kernel
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FopeWarning)
+        assert torch.allclose(logits(fused, ids, is_causal=False), expected, atol=1e-4)
 
 
 def test_a_mask_goes_past_the_kernel(kernel):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel, StaticCache
 
 from fope import FopeError
 from fope.baselines import alibi_bias
@@ -84,6 +84,22 @@ def test_decoding_with_a_cache_is_the_full_forward(kind: str) -> None:
             steps.append(step.logits)
             cache = step.past_key_values
     assert torch.allclose(torch.cat(steps, dim=1), logits(model), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ADDITIVE)
+@pytest.mark.parametrize("padded", [0, 3])
+@torch.no_grad()
+def test_a_static_cache_has_empty_places_behind_the_queries(kind: str, padded: int) -> None:
+    model = applied(kind)
+    tokens = torch.cat([torch.zeros(2, padded, dtype=torch.long), TOKENS], dim=1)
+    mask = torch.cat([torch.zeros(2, padded, dtype=torch.long), torch.ones_like(TOKENS)], dim=1)
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    steps = [
+        model(input_ids=part, attention_mask=mask[:, :end], past_key_values=cache).logits
+        for part, end in ((tokens[:, : padded + 7], padded + 7), (tokens[:, padded + 7 :], padded + 12))
+    ]
+    expected = logits(model, tokens, attention_mask=mask)
+    assert torch.allclose(torch.cat(steps, dim=1)[:, padded:], expected[:, padded:], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["nope", "alibi", "kerple"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,16 @@ def test_the_core_example_needs_torch_alone() -> None:
     assert names["q"].shape == (2, 32, 512, 64)
     assert names["k"].shape == (2, 8, 512, 64)
     assert set(re.findall(r"^(?:import|from) (\w+)", CORE, flags=re.MULTILINE)) == {"torch", "fope"}
+
+
+def test_every_name_of_the_table_is_there_after_the_imports_that_are_shown() -> None:
+    code = README.split("| for | there is |")[1].split("\n\n")[0]
+    dotted = set(re.findall(r"\bfope(?:\.\w+)+", code))
+    assert {"fope.hf.extend", "fope.hf.baselines.apply_position", "fope.analysis"} <= dotted
+    dotted |= {f"fope.analysis.{name}" for name in re.findall(r"`(\w+)`", code.split("`fope.analysis`")[1])}
+    script = "import fope, fope.hf\n" + "\n".join(sorted(dotted))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_hugging_face_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,8 @@ def fope_attention_varlen(
         positions = packed_positions(cu_seqlens, q.shape[2])
         q, k = rotate_op(q, k, cos, sin, positions, zero_sin, False, False)
         cos, sin, zero_sin = nothing(cos), nothing(sin), 0.0
-    return attend(q, k, v, cos, sin, cu_seqlens.int(), causal, zero_sin, scale)[0].transpose(0, 1)
+    starts = cu_seqlens.int().contiguous()  # the kernels read it without a stride
+    return attend(q, k, v, cos, sin, starts, causal, zero_sin, scale)[0].transpose(0, 1)
 
 
 def attend(

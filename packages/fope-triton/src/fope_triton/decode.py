@@ -230,7 +230,9 @@ def launch(
         splits = split_count(batch * programs, capacity, values["BLOCK_N"], processors(q.device))
     partial = q.new_empty((batch, query_heads, splits, head_dim), dtype=torch.float32)
     lse = q.new_empty((batch, query_heads, splits), dtype=torch.float32)
-    q = unit_stride(q)
+    q, cache_lens = unit_stride(q), cache_lens.contiguous()
+    if block_table is not None:
+        block_table = block_table.contiguous()
     with on_device(q):
         decode_split[(batch, programs, splits)](
             q, k_cache, v_cache, cos, sin, cache_lens, cache_lens if block_table is None else block_table,

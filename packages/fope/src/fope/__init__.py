@@ -1,5 +1,6 @@
 """Fourier position embedding: attention whose position signal survives beyond the training length."""
 
+from fope import analysis
 from fope.config import FopeConfig
 from fope.embedding import FourierPositionEmbedding
 from fope.errors import FopeError, FopeWarning
@@ -11,6 +12,7 @@ __all__ = [
     "FopeError",
     "FopeWarning",
     "FourierPositionEmbedding",
+    "analysis",
     "apply_fope",
     "fope_basis",
     "fope_tables",

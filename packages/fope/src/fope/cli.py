@@ -60,8 +60,9 @@ def inspect(
 
     --selftest rotates numbers worked out by hand with channels paired j, j + d/2 (half-split) and 2j, 2j + 1
     (interleaved), and looks whether a checkpoint's weights are of the layout that its config says: read as
-    the other it is silently another model (not checked where q and k are one projection, as in Phi-3 and
-    GPT-NeoX). Exit code 1 if any of it fails.
+    the other it is silently another model. It cannot tell (null in JSON) where q and k are one projection, as
+    in Phi-3 and GPT-NeoX, where weights are not trained, and where they do not look interleaved as the config
+    says. Exit code 1 if any of it fails.
     """
     from fope import inspection
     from fope.config import FopeConfig
@@ -76,10 +77,7 @@ def inspect(
     if selftest:
         found["selftest"] = inspection.selftest()
         if checkpoint is not None:
-            ratio = inspection.pairing_ratio(checkpoint, config.head_dim)
-            looks_interleaved = ratio is not None and ratio > inspection.INTERLEAVED_RATIO
-            told = None if ratio is None else config.interleaved or not looks_interleaved
-            found["selftest"]["checkpoint"] = told
+            found["selftest"]["checkpoint"] = inspection.layout_fits(checkpoint, config)
     _show(found, as_json, _inspection)
     if False in found.get("selftest", {}).values():
         raise typer.Exit(1)
@@ -261,30 +259,15 @@ def _save(model: Any, source: str, target: Path, as_json: bool) -> None:
     _show(saved, as_json, lambda _: [(str(target), f"{summary}, zero_sin {config.zero_sin:g}")])
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (up to an hour).")] = "quick",
-    assignments: Assignments = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    gate: Annotated[bool, typer.Option("--assert", help="Exit 1 unless claims A and B held.")] = False,
-    as_json: AsJson = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run fope`."""
-    from fope.reproduce.experiment import EXPERIMENT
-    from fope.reproduce.training import not_held
+    from fope.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=_tell)
-    if as_json:
-        typer.echo(json.dumps(claims, indent=2))
-    else:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
-    failed = not_held(claims) if gate else []
-    if failed:
-        _tell(f"fope: not held: {', '.join(failed)}")
-        raise typer.Exit(1)
+    verb.reproduce("fope", context)
 
 
 def _whole_numbers(text: str) -> list[int]:
@@ -294,7 +277,7 @@ def _whole_numbers(text: str) -> list[int]:
         raise FopeError(f"--lengths {text}: write whole numbers with commas between") from error
 
 
-RESULTS = {True: "passed", False: "FAILED", None: "not checked: its q and k are no projections of their own"}
+RESULTS = {True: "passed", False: "FAILED", None: "cannot tell (see fope inspect --help)"}
 
 
 def _inspection(found: Any) -> list[Line]:
@@ -412,15 +395,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FopeError as error:
         _tell(f"fope: {error}")
         sys.exit(2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("fope", ""):
+        if package == "fope":  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _tell(f"fope: this needs {package}, which is not installed: pip install 'fope[{extra}]'")
-        sys.exit(2)
-    except ImportError as error:  # fope.hf says itself what it needs
-        _tell(f"fope: {error}")
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _tell(f"fope: this needs {package}, which is not installed: pip install 'fope[{extra}]'")
+        else:
+            _tell(f"fope: {error}")  # says itself what it needs
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         _tell(f"fope: {error}")

@@ -140,12 +140,16 @@ def check_ranks(module: nn.Module, group: torch.distributed.ProcessGroup | None 
     """Raise `FopeError`, on every rank, if the ranks of `group` have drawn different coefficients.
 
     Call it before the first training step, on all ranks: one collective for all the embeddings in `module`.
+    Coefficients that are trained and that FSDP2 has sharded are left out: they are one tensor for all ranks.
     Without torch.distributed it does nothing.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    state = [value for name, value in module.state_dict().items() if name.endswith(("cos_coef", "sin_coef"))]
-    own = torch.tensor([checksum(*state), len(state)], device=state[0].device if state else "cpu")
+    from torch.distributed.tensor import DTensor
+
+    found = [value for name, value in module.state_dict().items() if name.endswith(("cos_coef", "sin_coef"))]
+    state = [value for value in found if not isinstance(value, DTensor)]
+    own = torch.tensor([checksum(*state), len(state)], device=found[0].device if found else "cpu")
     ranks = [torch.zeros_like(own) for _ in range(torch.distributed.get_world_size(group))]
     torch.distributed.all_gather(ranks, own, group=group)
     for rank, theirs in enumerate(ranks):

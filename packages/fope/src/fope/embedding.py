@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fope import coefficients
 from fope.config import FopeConfig
@@ -14,6 +16,7 @@ from fope.errors import FopeError
 from fope.functional import apply_fope, factor_basis, factored_basis, fope_basis, series_tables
 
 CACHE_BYTES = 2**25  # tables longer than this are made for the positions asked for, and not kept
+POSITIONS = 2**31
 
 
 class FourierPositionEmbedding(nn.Module):
@@ -44,7 +47,7 @@ class FourierPositionEmbedding(nn.Module):
             )
         self.config = config
         self.seed = int(torch.randint(2**62, (), dtype=torch.int64, device="cpu", generator=generator))
-        self.inv_freq = config.bank()
+        self.set_bank(config.bank())
         shape = (config.num_table_heads, config.num_frequencies, config.num_kept)
         for name in ("cos_coef", "sin_coef"):
             empty = torch.empty(shape, dtype=torch.float32, device=device)
@@ -113,14 +116,18 @@ class FourierPositionEmbedding(nn.Module):
             positions = torch.arange(positions, device=device)
         if positions.device.type != "cpu" or torch.compiler.is_compiling() or not positions.numel():
             _check_kind(positions)  # and no look at values, so no waiting for them
-            return self._tables_at(*fope_basis(positions, self._bank_on(positions.device)))
+            return self._tables_at(self._basis_unseen(positions), device)
+        if positions.dim() == 2 and len(positions) == 1:
+            cos, sin = self.cos_sin(positions[0], device)
+            return cos[None], sin[None]
         start = _start_of_range(positions)
         if start is not None and self._kept(start + len(positions)):
             return self._slice(start, len(positions), device)
         longest = _check_values(positions) + 1
         if not self._kept(longest):
-            return self._tables_at(*self._basis_at(positions, longest))
-        cos, sin = (table.index_select(0, positions.flatten()) for table in self._rows(longest, device))
+            return self._tables_at(self._basis_at(positions, longest), device)
+        at = positions.flatten().to(device)
+        cos, sin = (table.index_select(0, at) for table in self._rows(longest, device))
         shape = (*positions.shape, *cos.shape[-2:])
         return self._by_head(cos.view(shape), sin.view(shape))
 
@@ -143,8 +150,13 @@ class FourierPositionEmbedding(nn.Module):
                 f"expected {len(self.inv_freq)} frequencies, one a row of the coefficients, "
                 f"got {list(inv_freq.shape)}"
             )
-        self.inv_freq = inv_freq.detach().to(self.inv_freq)
+        self.set_bank(inv_freq.detach().to(self.inv_freq))
         self._tables = None
+
+    def set_bank(self, inv_freq: Tensor) -> None:
+        """Keep the bank [D], and its numbers on the host, where looking at them does not wait."""
+        self.inv_freq = inv_freq
+        self.frequencies = tuple(inv_freq.tolist())
 
     def _effective(self) -> tuple[Tensor, Tensor]:
         """The coefficients as they enter the tables: normalized if asked for, the sine with its sign."""
@@ -153,8 +165,8 @@ class FourierPositionEmbedding(nn.Module):
             cos, sin = coefficients.normalize(cos), coefficients.normalize(sin)
         return cos, sin if self.config.direction == 1 else -sin
 
-    def _tables_at(self, basis_cos: Tensor, basis_sin: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = series_tables(basis_cos, basis_sin, *self._effective())
+    def _tables_at(self, basis: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+        cos, sin = series_tables(*(part.to(device) for part in (*basis, *self._effective())))
         if not self.config.separate_heads:
             shape = (*cos.shape[:-3], self.config.num_heads, *cos.shape[-2:])
             cos, sin = cos.expand(shape), sin.expand(shape)
@@ -163,14 +175,14 @@ class FourierPositionEmbedding(nn.Module):
     def _basis_at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
         """The basis at positions whose table is not kept."""
         if self.config.angle_dtype == "float64":
-            return factored_basis(positions, _shared_factors(tuple(self.inv_freq.tolist()), longest))
+            return factored_basis(positions, _shared_factors(self.frequencies, longest))
         return fope_basis(positions, self.inv_freq)
 
-    def _bank_on(self, device: torch.device) -> Tensor:
-        """The bank where positions are; it stays there, since moving waits for the device."""
-        if self.inv_freq.device != device and not torch.compiler.is_compiling():
-            self.inv_freq = self.inv_freq.to(device)
-        return self.inv_freq
+    def _basis_unseen(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The basis at positions whose values are not looked at: on a device, or while compiling."""
+        if torch.compiler.is_compiling() or not positions.numel():
+            return fope_basis(positions, self.inv_freq)
+        return _basis_once(positions, self.frequencies, self.config.angle_dtype)
 
     def _kept(self, length: int) -> bool:
         """Whether the table of so many positions is kept between calls."""
@@ -197,7 +209,7 @@ class FourierPositionEmbedding(nn.Module):
             if not self._kept(rows):
                 rows = length
             with torch.inference_mode(False), torch.no_grad():
-                basis = _shared_basis(tuple(self.inv_freq.tolist()), self.config.angle_dtype, rows, device)
+                basis = _shared_basis(self.frequencies, self.config.angle_dtype, rows, device)
                 cos, sin = series_tables(*basis, *(coef.to(device) for coef in self._effective()))
             self._tables = (key, cos.transpose(0, 1).contiguous(), sin.transpose(0, 1).contiguous())
         return self._tables[1], self._tables[2]
@@ -238,14 +250,11 @@ class FourierPositionEmbedding(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("cos_coef", "sin_coef"):
-            if prefix + name not in state_dict:
-                raise FopeError(
-                    f"{prefix}{name} is missing in the checkpoint. Coefficients are random and not "
-                    "trained: new ones would be another model. To convert a RoPE checkpoint, load it first "
-                    "and convert then."
-                )
-            check_coefficients(prefix + name, state_dict[prefix + name], self.config)
+        names = [prefix + name for name in ("cos_coef", "sin_coef")]
+        if found := [name for name in names if name in state_dict]:  # else torch says that they are missing
+            for name in names:
+                check_present(name, found)
+                check_coefficients(name, state_dict[name], self.config)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -259,6 +268,15 @@ class FourierPositionEmbedding(nn.Module):
             f"theta={c.theta:g}, "
             f"{c.num_kept} of {c.num_pairs} pairs kept, {c.num_frequencies} frequencies, "
             f"zero_sin={c.zero_sin:g}"
+        )
+
+
+def check_present(name: str, found: Collection[str]) -> None:
+    """Raise `FopeError` if the coefficients of that name are not among those of a checkpoint."""
+    if name not in found:
+        raise FopeError(
+            f"{name} is missing in the checkpoint. Coefficients are random and not trained: new ones would "
+            "be another model. To convert a RoPE checkpoint, load it first and convert then."
         )
 
 
@@ -287,8 +305,8 @@ def _check_values(positions: Tensor) -> int:
     """The largest position. Raises `FopeError` that names one that is impossible."""
     _check_kind(positions)
     smallest, largest = map(int, positions.aminmax())
-    if smallest < 0 or largest >= 2**31:
-        wrong = (positions < 0) | (positions >= 2**31)
+    if smallest < 0 or largest >= POSITIONS:
+        wrong = (positions < 0) | (positions >= POSITIONS)
         place = wrong.nonzero()[0].tolist()
         raise FopeError(
             f"position_ids{place} is {positions[tuple(place)].item()}; positions go from 0 to 2^31 − 1"
@@ -316,8 +334,40 @@ def _shared_basis(
     frequencies: tuple[float, ...], angle_dtype: str, rows: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The basis of the positions below `rows`: the same for all layers and heads."""
-    inv_freq = torch.tensor(frequencies, dtype=getattr(torch, angle_dtype), device=device)
-    return fope_basis(torch.arange(rows, device=device), inv_freq)
+    inv_freq = torch.tensor(frequencies, dtype=getattr(torch, angle_dtype), device="cpu")
+    cos, sin = fope_basis(torch.arange(rows, device="cpu"), inv_freq)
+    return cos.to(device), sin.to(device)
+
+
+_bases = WeakTensorKeyDictionary()  # of positions on a device, while they live
+
+
+def _basis_once(positions: Tensor, frequencies: tuple[float, ...], angle_dtype: str) -> tuple[Tensor, Tensor]:
+    """The basis at positions on a device, made once for all the layers that are given the same tensor."""
+    if positions.is_inference() or (positions.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return _basis_on_device(positions, frequencies, angle_dtype)  # overwritten without a new version
+    key = (positions._version, frequencies, angle_dtype)
+    if (kept := _bases.get(positions)) is None or kept[0] != key:
+        with torch.inference_mode(False), torch.no_grad():
+            kept = _bases[positions] = (key, _basis_on_device(positions, frequencies, angle_dtype))
+    basis: tuple[Tensor, Tensor] = kept[1]
+    return basis
+
+
+def _basis_on_device(
+    positions: Tensor, frequencies: tuple[float, ...], angle_dtype: str
+) -> tuple[Tensor, Tensor]:
+    """From factors that the host made: a GPU is slow in float64, and some devices have none."""
+    if angle_dtype == "float64":
+        return factored_basis(positions, _device_factors(frequencies, positions.device))
+    return fope_basis(positions, torch.tensor(frequencies, dtype=torch.float32, device=positions.device))
+
+
+@lru_cache(maxsize=4)
+def _device_factors(frequencies: tuple[float, ...], device: torch.device) -> Tensor:
+    """The factors of all positions, D MiB: how far positions go is not known without waiting for them."""
+    with torch.inference_mode(False):
+        return _factors_up_to(frequencies, POSITIONS).to(device)
 
 
 def _shared_factors(frequencies: tuple[float, ...], longest: int) -> Tensor:

@@ -65,11 +65,27 @@ def series_tables(
 
     def table(basis: Tensor, coef: Tensor) -> Tensor:
         weights = coef.permute(1, 0, 2).reshape(D, H * R)
-        return (basis @ weights).unflatten(-1, (H, R)).transpose(-3, -2)
+        return _product(basis, weights).unflatten(-1, (H, R)).transpose(-3, -2)
 
     device = basis_cos.device.type
     with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta has none
         return table(basis_cos, cos_coef), table(basis_sin, sin_coef)
+
+
+def _product(basis: Tensor, weights: Tensor) -> Tensor:
+    """basis @ weights [D, N] with factors as they are; TF32, where a user allows it, would be 7e-4 off."""
+    device = basis.device.type
+    if torch.compiler.is_compiling() and device != "cpu":
+        return (basis.unsqueeze(-1) * weights).sum(-2)  # which the compiler makes one kernel of
+    if not torch.compiler.is_compiling() and _products_are_rounded(device):
+        return (basis.double() @ weights.double()).to(basis.dtype)
+    return basis @ weights
+
+
+def _products_are_rounded(device: str) -> bool:
+    """Whether `torch.set_float32_matmul_precision` or its like has float32 multiplied as TF32 or bfloat16."""
+    products = {"cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}.get(device)  # type: ignore[attr-defined]
+    return products is not None and products.fp32_precision in ("tf32", "bf16")
 
 
 def fope_tables(

@@ -21,6 +21,7 @@ from fope.errors import FopeError
 from fope.frequencies import rope_frequencies
 
 INTERLEAVED_RATIO = 1.5  # half-split models have about 1, interleaved ones 2 to 3 (SmolLM2: 0.96 and 2.76)
+TRAINED_RATIO = 2.0  # rows of trained projections differ by more than so many times what random ones do
 COEFFICIENT = re.compile(r"(?:^|\.)(?:fope|pos_emb|rotary_emb)\.(?:cos|sin|fourier)_coef$")
 QUERY_KEY = re.compile(r"layers\.\d+\.self_attn\.[qk]_proj\.weight$")
 
@@ -113,21 +114,37 @@ def _turns(x: Tensor, order: Tensor, expected: dict[int, float], *, interleaved:
     return all(abs(turned[channel].item() - value) < 1e-5 for channel, value in expected.items())
 
 
+def layout_fits(folder: Path, config: FopeConfig) -> bool | None:
+    """Whether a checkpoint's weights are of the layout that its config says; None where weights cannot tell.
+
+    Trained weights that do not look interleaved fit a half-split config. Of an interleaved one they prove
+    nothing: the lengths of its rows may be alike for other reasons.
+    """
+    ratio = pairing_ratio(folder, config.head_dim)
+    if ratio is None:
+        return None
+    if ratio > INTERLEAVED_RATIO:
+        return config.interleaved
+    return None if config.interleaved else True
+
+
 def pairing_ratio(folder: Path, head_dim: int) -> float | None:
     """How unlike a checkpoint's channels j and j + d/2 are, as a multiple of how unlike 2j and 2j + 1 are.
 
     Of the lengths of the rows of q and k, in logarithms. Training makes channels of like frequency alike: a
     half-split checkpoint has about 1, an interleaved one well above (`INTERLEAVED_RATIO`); rotated as
-    half-split it would be another model. A model that was not trained has 1. None if the folder has no q_proj
-    and k_proj.
+    half-split it would be another model. None if the folder has no q_proj and k_proj, and where rows are
+    about as alike as random ones, whose logarithms of n numbers differ by √(2/(πn)): then nothing is trained.
     """
-    across = beside = 0.0
+    across = beside = random = 0.0
     for _, weight in _tensors(folder, QUERY_KEY):
         lengths = weight.float().unflatten(0, (-1, head_dim)).norm(dim=-1).log()
         first, second = lengths.chunk(2, dim=-1)
         across += (first - second).abs().mean().item()
         beside += (lengths[:, 0::2] - lengths[:, 1::2]).abs().mean().item()
-    return across / beside if beside else None
+        random += math.sqrt(2 / (math.pi * weight.shape[1]))
+    trained = max(across, beside) > TRAINED_RATIO * random
+    return across / beside if beside and trained else None
 
 
 def _tensors(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, Tensor]]:

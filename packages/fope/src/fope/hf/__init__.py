@@ -7,7 +7,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the environment
     raise MissingExtraError("fope.hf needs transformers: pip install 'fope[hf]'") from error
 
-from fope.hf import attention, loading
+from fope.hf import attention, baselines, layouts, loading
 from fope.hf.convert import convert_to_fope, extend
 from fope.hf.folding import fold_zero_phase
 from fope.hf.loading import from_pretrained
@@ -16,4 +16,12 @@ from fope.hf.ranks import check_ranks_at_first_step
 attention.install()
 loading.install()
 
-__all__ = ["check_ranks_at_first_step", "convert_to_fope", "extend", "fold_zero_phase", "from_pretrained"]
+__all__ = [
+    "baselines",
+    "check_ranks_at_first_step",
+    "convert_to_fope",
+    "extend",
+    "fold_zero_phase",
+    "from_pretrained",
+    "layouts",
+]

@@ -1,8 +1,9 @@
 """`attn_implementation="fope_triton"`: rotation inside the attention kernel, where that can be.
 
 Without a cache, a converted layer hands queries and keys over as they are, and fope-triton rotates keys
-once and queries in the kernel's prologue. With a cache (whose keys are rotated), a mask, or a layout that
-the kernels do not have, queries and keys are rotated as always and attention is PyTorch's.
+once and queries in the kernel's prologue. With a cache (whose keys are rotated; transformers makes one in
+every forward pass unless it is told `use_cache=False`), a mask, or a layout that the kernels do not have,
+queries and keys are rotated as always and attention is PyTorch's.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ def fope_triton_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: q [B, H_q, T, d], k and v [B, H, S, d]; returns [B, T, H_q, d], None.
 
+    Without `is_causal` the module says whether queries see later keys.
     Raises `FopeError` where fope-triton is not installed, and for models that cap their scores (Gemma 2).
     """
     if softcap:
@@ -43,16 +46,15 @@ def fope_triton_attention(
             value,
             tables.cos,
             tables.sin,
-            causal=module.is_causal,
+            causal=module.is_causal if is_causal is None else is_causal,
             zero_sin=tables.embedding.config.zero_sin,
             scale=scaling,
         )
         return out.transpose(1, 2), None
     if tables is not None:
         query, key = tables.rotate(query, key)
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
+    options = kwargs | {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
 def _kernel() -> Any:

@@ -108,9 +108,21 @@ def biased_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' SDPA attention with the module's own bias (heads, queries, keys) on the scores."""
     keys = torch.arange(key.shape[2], device=key.device)
-    bias: torch.Tensor = module.position_bias(keys[-query.shape[2] :], keys)
+    queries = _filled(keys, query.shape[2], attention_mask) - query.shape[2] + keys[: query.shape[2]]
+    bias: torch.Tensor = module.position_bias(queries, keys)
     bias = bias.to(query.dtype)[None]
     return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=bias, **kwargs)
+
+
+def _filled(keys: torch.Tensor, queries: int, mask: torch.Tensor | None) -> torch.Tensor | int:
+    """How many keys the cache has, the queries' own among them; a static one has empty places behind.
+
+    The last query sees itself, in one sequence at least, and no query sees an empty place.
+    """
+    if mask is None or queries == len(keys):
+        return len(keys)
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min
+    return torch.where(seen.flatten(0, -2).any(0), keys + 1, 0).amax()
 
 
 AttentionInterface.register(ATTENTION, biased_attention)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from fope.coefficients import grow
 from fope.config import FopeConfig
-from fope.embedding import FourierPositionEmbedding
+from fope.embedding import FourierPositionEmbedding, check_present
 from fope.errors import FopeError
 from fope.hf.cached_positions import warn_of_new_positions
 from fope.hf.config import StoredFope, check_storable, model_shape, own_config, read, require, store
@@ -129,9 +131,21 @@ def attach(model: PreTrainedModel, stored: StoredFope) -> None:
         device = next(layer.parameters()).device
         layer.fope = FourierPositionEmbedding(stored.config, generator=generator, device=device)
         layer.register_forward_pre_hook(give_tables, with_kwargs=True)
+        layer.register_load_state_dict_pre_hook(refuse_another_model)
     layers[0].register_forward_pre_hook(warn_of_new_positions, with_kwargs=True)
     _rescale(model, stored)
     _record(model, stored)
+
+
+def refuse_another_model(attention: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """A hook of `load_state_dict`: raise `FopeError` for a layer's own weights without its coefficients.
+
+    Adapters of PEFT, whose weights lie deeper (q_proj.lora_A.weight), are loaded onto a model as it is.
+    """
+    own = re.compile(re.escape(prefix) + r"\w+(\.base_layer)?\.weight")
+    if any(own.fullmatch(key) for key in state_dict):
+        for name in ("cos_coef", "sin_coef"):
+            check_present(f"{prefix}fope.{name}", state_dict)
 
 
 def _rope_type(model: PreTrainedModel) -> str:

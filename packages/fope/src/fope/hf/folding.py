@@ -27,7 +27,7 @@ def fold_zero_phase(model: PreTrainedModel, zero_sin: float = 0.0) -> PreTrained
     Clipped channels of q and k are scaled by √((1 + ζ²)/(1 + ζ'²)): in the weights of q_norm and k_norm
     where a layer has them, else in the rows (and biases) of the projections. Exact up to rounding of the
     weights. Raises `FopeError` for a model without FoPE, or whose norms or projections fope.hf does not
-    know, before anything is changed.
+    know or are adapted or quantised, before anything is changed.
     """
     stored = require(model)
     if zero_sin == stored.config.zero_sin:
@@ -52,11 +52,29 @@ def check_foldable(model: PreTrainedModel) -> None:
                 f"{name} normalizes queries and keys by {', '.join(others)}, which fope.hf cannot fold; "
                 "convert with zero_sin=0"
             )
-        if _has_norms(layer):
-            for norm in (layer.q_norm, layer.k_norm):
-                _norm_offset(norm)
-        elif not any(hasattr(layer, projection) for projection in ("k_proj", "qkv_proj", "query_key_value")):
-            raise FopeError(f"{name} has no projections of q and k that fope.hf knows")
+        for part in _parts(layer):
+            module = getattr(layer, part)
+            if any(module.children()) if _has_norms(layer) else type(module) is not nn.Linear:
+                raise FopeError(
+                    f"{name}.{part} is a {type(module).__module__}.{type(module).__qualname__}, and folding "
+                    "rewrites plain weights: merge adapters first (merge_and_unload()), and fold before "
+                    "quantising"
+                )
+            if _has_norms(layer):
+                _norm_offset(module)
+
+
+def _parts(layer: Any) -> tuple[str, ...]:
+    """What is folded in a layer, by name: its norms of q and k where it has them, else its projections.
+
+    Raises `FopeError` for a layer that has none of those known here.
+    """
+    if _has_norms(layer):
+        return "q_norm", "k_norm"
+    for names in (("q_proj", "k_proj"), ("qkv_proj",), ("query_key_value",)):
+        if all(hasattr(layer, name) for name in names):
+            return names
+    raise FopeError(f"{type(layer).__name__} has no projections of q and k that fope.hf knows")
 
 
 def _has_norms(layer: Any) -> bool:

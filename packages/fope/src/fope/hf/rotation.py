@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fope.embedding import FourierPositionEmbedding
-from fope.errors import FopeError
+from fope.errors import FopeError, FopeWarning
 
 FUNCTION = "apply_rotary_pos_emb"
 ATTENTION = "fope_triton"
@@ -139,15 +141,24 @@ def give_tables(
     positions = kwargs.get("position_ids")
     if positions is None:
         raise FopeError(f"{type(attention).__name__} was called without position_ids; FoPE needs them")
-    if positions.dim() == 2 and positions.shape[0] == 1:
-        positions = positions[0]
     embedding: FourierPositionEmbedding = attention.fope  # type: ignore[assignment]
-    tables = HeadTables(embedding, *embedding.cos_sin(positions))
+    cos, sin = embedding.cos_sin(positions)  # of the tensor that all layers get, so that they share its basis
+    if cos.dim() == 4 and len(cos) == 1:
+        cos, sin = cos[0], sin[0]
+    tables = HeadTables(embedding, cos, sin)
     if attention.config._attn_implementation != ATTENTION:  # type: ignore[union-attr]
         return args, kwargs | {"position_embeddings": (tables, tables)}
     # Of two names: transformers calls it `cache` from 5.24 on.
     has_cache = kwargs.get("past_key_values") is not None or kwargs.get("cache") is not None
     deferred = not has_cache and _kernels_have(tables)
+    if has_cache and attention.training and not torch.compiler.is_compiling() and _kernels_have(tables):
+        warnings.warn(
+            "attn_implementation='fope_triton' rotates inside the kernel only where there is no cache, and "
+            "this model keeps one in training, so PyTorch computes the attention: call it with "
+            "use_cache=False, or set model.config.use_cache = False",
+            FopeWarning,
+            stacklevel=2,
+        )
     attention.fope_tables = tables if deferred else None  # type: ignore[assignment]
     handed = Deferred() if deferred else tables
     return args, kwargs | {"position_embeddings": (handed, handed)}

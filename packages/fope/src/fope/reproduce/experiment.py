@@ -190,4 +190,5 @@ EXPERIMENT = Experiment(
     run=run,
     claims=CLAIMS,
     figures=figures,
+    gating=("A", "B"),
 )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fope.reproduce.claims import CLAIMS
 from fope.reproduce.language import GAINS, MULTIPLES
 from fope.reproduce.spectra import spectrum, toy
-from tenfold import Estimate, Figure, NotTestableError, Records
-from tenfold.figures import MUTED, PALETTE, save, style
+from tenfold import Estimate, Figure, Records
+from tenfold.figures import MUTED, PALETTE, save, style, title
 
 if TYPE_CHECKING:
     from fope.reproduce.experiment import ExperimentConfig
@@ -35,6 +35,7 @@ LOOKS: Mapping[str, tuple[str, str, str]] = {
 }
 SPLITS = {"valid": "text of the kind trained on", "heldout": "a held-out library", "books": "books"}
 
+CLAIM = {claim.id: claim for claim in CLAIMS}
 FIRST_POSITION = 16  # before it there is too little to read from
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -70,20 +71,6 @@ def by_arm(records: Records) -> Results:
     return {arm: arms[arm] for arm in LOOKS if arm in arms}
 
 
-def holds(claim: str, metrics: Mapping[str, Estimate]) -> bool | None:
-    """Whether a claim holds on these metrics; None where they cannot say."""
-    (found,) = [known for known in CLAIMS if known.id == claim]
-    try:
-        return found.criterion.holds(metrics[found.metric], metrics, found.paper_value)
-    except (KeyError, NotTestableError):
-        return None
-
-
-def title(claim: str, metrics: Mapping[str, Estimate], yes: str, no: str, open_: str) -> str:
-    """What a figure says of its claim: `yes` where it holds, `no` where it does not, `open_` otherwise."""
-    return {True: yes, False: no, None: open_}[holds(claim, metrics)]
-
-
 def perplexity_by_length(
     config: ExperimentConfig, metrics: Mapping[str, Estimate], results: Results, folder: Path
 ) -> Figure:
@@ -106,13 +93,13 @@ def perplexity_by_length(
     panels[0].set_ylabel("perplexity (a byte)")
     _legend_below(canvas, panels[0])
     says = title(
-        "A",
+        CLAIM["A"],
         metrics,
         "Beyond its training length FoPE degrades less than RoPE",
         "FoPE does not degrade 0.7 times as fast as RoPE or less: claim A did not hold",
         "Perplexity beyond the training length",
     )
-    if holds("E1", metrics) is False:
+    if CLAIM["E1"].holds(metrics) is False:
         says += "; the series alone (FS) is no better than RoPE, seed by seed"
     canvas.suptitle(says, x=0.01, ha="left", fontsize=12)
     caption = (
@@ -169,7 +156,7 @@ def perplexity_ratio(
     _legend_below(canvas, axes)
     axes.set_title(
         title(
-            "E2",
+            CLAIM["E2"],
             metrics,
             "Out of distribution: FoPE's ratio at 16 L is below RoPE's",
             "Out of distribution: FoPE's ratio at 16 L is not below RoPE's (E2 did not hold)",
@@ -205,7 +192,7 @@ def passkey(
     canvas.supxlabel("length of the text", fontsize=10.5)
     canvas.colorbar(image, ax=list(panels), label="keys found", shrink=0.9)
     says = title(
-        "D",
+        CLAIM["D"],
         metrics,
         "Passkey: at 4 L FoPE finds at least 20 points more than RoPE",
         "Passkey: at 4 L FoPE does not find 20 points more than RoPE (D did not hold)",

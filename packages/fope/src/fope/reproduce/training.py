@@ -28,7 +28,6 @@ from lmlab.passkey import DEPTHS, passkey
 from lmlab.train import CONFIG, MODEL, ApplyConfig, RunConfig, run
 from tenfold.configs import read_config
 
-GATING = ("A", "B")
 STATE_BYTES = 16  # a parameter's weight, gradient and AdamW's two moments, each float32
 
 OnProgress = Callable[[int, int], None]
@@ -173,9 +172,3 @@ def find_passkeys(
 
 def _multiples(length: int) -> list[int]:
     return [length * multiple for multiple in MULTIPLES]
-
-
-def not_held(claims: dict[str, Any]) -> list[str]:
-    """Those of the gating claims that did not hold."""
-    verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}
-    return [name for name in GATING if verdicts.get(name) != "held"]
