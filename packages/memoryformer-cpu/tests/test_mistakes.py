@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import memoryformer_cpu
 from memoryformer_cpu import memory_lookup, native, raw
@@ -43,6 +44,23 @@ Z, TABLES, Q = torch.randn(2, 3, 4), torch.randn(3, 16, 5), torch.zeros(3, 16, 5
 def test_forward_says_what_is_wrong(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         raw.forward(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("operand", ["z", "tables", "bias", "grad_y"])
+def test_forward_mode_is_refused_and_not_zero(operand: str) -> None:
+    given = {"z": Z.clone(), "tables": TABLES, "bias": torch.ones(5), "grad_y": torch.ones(2, 5)}
+    with forward_ad.dual_level():
+        given[operand] = forward_ad.make_dual(given[operand], torch.ones_like(given[operand]))
+        z, grad_y = given["z"].requires_grad_(), given.pop("grad_y")
+        with pytest.raises(ValueError, match=r"a look-up has no forward-mode derivative .* in reverse"):
+            torch.autograd.grad(memory_lookup(**given), z, grad_y)
+
+
+def test_jvp_is_refused_unless_the_look_up_has_no_part_in_it() -> None:
+    one, mapped = torch.ones(5), torch.vmap(lambda one: memory_lookup(one, TABLES))
+    with pytest.raises(ValueError, match="no forward-mode derivative"):
+        torch.func.jvp(mapped, (Z,), (Z,))
+    assert torch.func.jvp(lambda w: mapped(Z) * w, (one,), (one,))[1].equal(memory_lookup(Z, TABLES))
 
 
 def test_a_code_that_is_no_row_is_an_error_and_not_a_read_out_of_range() -> None:

@@ -1,9 +1,13 @@
 """Memory Layers on a CPU beside their peers: one layer, a training step, and decoding with whole models.
 
-    python benchmarks/cpu.py [--parts layers step decode] [--seconds 10] [--repeats 20] [--output FILE.json]
+    python benchmarks/cpu.py [--parts layers skewed threads step decode] [--seconds 10] [--repeats 20]
+                             [--output FILE.json]
 
 All in one process and in turn, so that a busy machine slows both sides of a ratio; one thread.
 `layers` is `memoryformer bench` (its protocol stands in `memoryformer.benchmark`).
+`skewed` is the same without peers on input that fetches one row of each table for two of three tokens: more
+uneven than the activations of a trained model (claim C8), which lie between it and the uniform input of
+`layers`. `threads` is on two threads, by the clock. Both take some 3 seconds for each width and batch size.
 `step` is a training step, forward, backward, clipping and AdamW (fused, as in `memoryformer train`), of a
 model of d 256, 4 layers and a vocabulary of 4096 on 16 x 256 tokens, against the same model with torch's own
 operations in its Memory Layers (the hash, then `F.embedding_bag`, by autograd); and without clipping and
@@ -12,7 +16,8 @@ AdamW, the same for both.
 GPT-NeoX of the same shape, as claim C9 measures it.
 
 Goals, times nn.Linear float32: int8 10 at 1 token (8 through the module) and 1.8 at 64 and 1024; float32 at 1
-token 5.5 at d 768 and 8 at d 2048. A step 1.5 times embedding_bag. Decoding 3 times GPT-NeoX, int8 5 times.
+token 5.5 at d 768 and 8 at d 2048, and there 0.9 of the memory's rate (`of copy`; "row sum, no hash" is what
+reading the rows alone reaches). A step 1.5 times embedding_bag. Decoding 3 times GPT-NeoX, int8 5 times.
 """
 
 from __future__ import annotations
@@ -32,9 +37,18 @@ from lmlab.accounting import interleaved_ratio
 from memoryformer import MemoryFormerConfig, MemoryFormerForCausalLM, MemoryLayer, param_groups
 from memoryformer.benchmark import bench, embedding_bag_lookup
 from memoryformer.reproduce.decoding import DecodingConfig, decoding_metrics, decoding_ways
-from memoryformer.screen import aligned, timings
+from memoryformer.terminal import aligned, timings
 
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
+SHORT = 3.0  # seconds for each width and batch size of the parts below
+SHORT_PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "skewed": (
+        "two of three tokens fetch the same row of each table",
+        {"tokens": (1, 64, 1024), "skewed": True},
+    ),
+    "threads": ("two threads, by the clock", {"tokens": (1, 64), "threads": 2}),
+}
+PARTS = ("layers", *SHORT_PARTS, "step", "decode")
 LAPTOP = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4096}
 BATCH, CONTEXT = 16, 256
 DECODE = {
@@ -49,7 +63,7 @@ DECODE = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", default=["layers", "step", "decode"])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--widths", type=int, nargs="+", default=[768, 2048])
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
     parser.add_argument("--seconds", type=float, default=10.0, help="for each width and batch size")
@@ -64,6 +78,11 @@ def main() -> None:
         report = bench(options.widths, options.tokens, seconds=options.seconds)
         found["layers"] = asdict(report)
         print("\n".join(timings(report)), flush=True)
+    for part in [part for part in SHORT_PARTS if part in options.parts]:
+        title, settings = SHORT_PARTS[part]
+        report = bench(options.widths, **settings, peers=False, seconds=min(options.seconds, SHORT))
+        found[part] = asdict(report)
+        print("\n".join(["", f"{part}: {title}", *timings(report)]), flush=True)
     if "step" in options.parts:
         found["step"] = training_step(options.repeats)
         for name, ratio in found["step"].items():

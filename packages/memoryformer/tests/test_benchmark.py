@@ -22,6 +22,7 @@ from memoryformer.benchmark import (
 OURS = [f"{kind} {dtype}" for dtype in ("float32", "bfloat16", "int8") for kind in ("kernel", "module")]
 DENSE = ["nn.Linear bfloat16", "nn.Linear int8 dynamic"]
 LOOKUPS = ["embedding_bag + hash float32", OFFICIAL]
+READS = [f"row sum, no hash {dtype}" for dtype in ("float32", "bfloat16", "int8")]
 TINY = {"seconds": 0.01, "cache_bytes": 2**14}
 
 
@@ -31,7 +32,7 @@ def report() -> Report:
 
 
 def test_every_arm_is_measured_at_every_size(report: Report) -> None:
-    arms = [BASE, *DENSE, *LOOKUPS, *OURS]
+    arms = [BASE, *DENSE, *LOOKUPS, *READS, *OURS]
     assert [(t.width, t.tokens, t.arm) for t in report.timings] == [
         (width, tokens, arm) for width in (64, 128) for tokens in (1, 4) for arm in arms
     ]
@@ -56,7 +57,7 @@ def test_bytes_are_the_weights_or_the_fetched_rows(report: Report) -> None:
     assert read["nn.Linear bfloat16"] == 128 * 128 * 2
     assert read["nn.Linear int8 dynamic"] == 128 * 128
     assert read["kernel float32"] == read[OFFICIAL] == 4 * 16 * 128 * 4
-    assert read["module int8"] == 4 * 16 * 128
+    assert read["module int8"] == read["row sum, no hash int8"] == 4 * 16 * 128
     copied = next(t for t in report.timings if t.arm == "kernel int8")
     assert copied.of_copy == pytest.approx(copied.bytes_read / copied.seconds / report.copy_bandwidth)
 
@@ -86,6 +87,24 @@ def test_every_arm_computes_a_layer_s_output() -> None:
         assert isinstance(dense, nn.Linear)
         for name in DENSE:
             assert arms[name].calls[0](arms[name].prepare(x)).shape == (5, 64)
+
+
+def test_the_row_sums_read_the_rows_that_the_look_up_fetches() -> None:
+    arms = {arm.name: arm for arm in benchmark._arms(64, 8, "cpu", True, 2**14)}
+    layer, reads = arms["module float32"].calls[1], arms["row sum, no hash float32"]
+    assert isinstance(layer, MemoryLayer)
+    x = torch.randn(5, 64)
+    codes = layer.hash(x)[0]
+    rows = torch.stack([layer.tables[k, codes[:, k]] for k in range(8)])
+    torch.testing.assert_close(reads.calls[1](reads.prepare(x)), rows.sum(0))
+
+
+def test_skewed_input_fetches_one_row_of_each_table_for_two_of_three_tokens() -> None:
+    x = benchmark._input(3000, 64, "cpu", skewed=True)
+    last = (MemoryLayer(64, 1, 8).hash(x)[0] == 255).all(1)
+    assert last.double().mean() == pytest.approx(2 / 3, abs=0.03)
+    assert (MemoryLayer(64, 1, 8).hash(x[~last])[0] == 255).double().mean() < 0.01
+    assert bench((64,), (3,), peers=False, skewed=True, **TINY).environment["skewed"]
 
 
 def test_huge_pages_hold_the_tables_of_all_arms() -> None:
@@ -160,7 +179,7 @@ def test_where_the_load_cannot_be_told_it_is_left_out(
     """Windows has no `os.getloadavg`."""
     monkeypatch.delattr("os.getloadavg", raising=False)
     known = benchmark._environment("cpu", 1)
-    assert known.keys() == report.environment.keys() - {"load", "huge_pages"}
+    assert known.keys() == report.environment.keys() - {"load", "huge_pages", "skewed"}
 
 
 def test_the_number_of_threads_is_given_back() -> None:
@@ -197,4 +216,4 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_gpu_is_measured() -> None:
     arms = [t.arm for t in bench((64,), (1,), device="cuda", **TINY).timings]
-    assert arms == [BASE, "nn.Linear bfloat16", *LOOKUPS, *OURS]
+    assert arms == [BASE, "nn.Linear bfloat16", *LOOKUPS, *READS, *OURS]

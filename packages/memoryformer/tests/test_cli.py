@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from lmlab.tokenizers import train_tokenizer
-from memoryformer import MemoryFormerConfig, MemoryFormerForCausalLM, QuantizedMemoryLayer, flops, screen
+from memoryformer import MemoryFormerConfig, MemoryFormerForCausalLM, QuantizedMemoryLayer, flops, terminal
 from memoryformer.cli import main
 from memoryformer.texts import score_text
 
@@ -159,11 +159,11 @@ def test_flops_of_a_saved_model_are_those_of_its_config(
 def test_flops_have_the_unit_of_the_larger_number() -> None:
     """A block of d 32, tau 8, 8 tokens: 6 K s d = 6·4·8·32 against 12 s d² multiply-adds."""
     config = MemoryFormerConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
-    rows = {row[0]: row[1:] for row in screen.costs(flops.compare(config, 8))}
+    rows = {row[0]: row[1:] for row in terminal.costs(flops.compare(config, 8))}
     assert rows["FLOPs of a block without attention (as the paper counts)"] == ("6.144 k", "98.3 k", "0.06")
-    assert screen._counts(0, 999) == ["0", "999"]
-    assert screen._counts(402_653_184, 6_442_450_944) == ["0.4027 G", "6.442 G"]
-    assert screen._counts(2 * 10**18) == ["2,000 P"]
+    assert terminal._counts(0, 999) == ["0", "999"]
+    assert terminal._counts(402_653_184, 6_442_450_944) == ["0.4027 G", "6.442 G"]
+    assert terminal._counts(2 * 10**18) == ["2,000 P"]
 
 
 def test_train_saves_a_model_that_eval_measures_alike(

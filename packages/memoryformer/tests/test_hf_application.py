@@ -133,6 +133,16 @@ def test_a_copy_of_the_model_has_its_own_tables() -> None:
     assert not any("k_proj" in name or "v_proj" in name for name, _ in model.named_parameters())
 
 
+def test_replicas_of_data_parallel_say_what_to_do_instead() -> None:
+    """`nn.DataParallel` copies each module so, one a GPU; k and v of a copy would read the first GPU's q."""
+    attention = apply_memoryformer(build("llama"), tau=4).model.layers[0].self_attn
+    for name in ("q_proj", "k_proj", "v_proj"):
+        replica = attention.get_submodule(name)._replicate_for_data_parallel()
+        with pytest.raises(MemoryFormerError, match=r"does not run in nn\.DataParallel.*torchrun"):
+            replica(torch.zeros(1, 32))
+        attention.get_submodule(name)(torch.zeros(1, 32))
+
+
 def test_an_output_projection_of_other_widths_becomes_a_memory_layer() -> None:
     model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES, head_dim=16))  # 4 heads of 16 to 32
     with pytest.warns(MemoryFormerWarning, match=r"layers\.0\.self_attn\.o_proj maps 64 numbers to 32"):

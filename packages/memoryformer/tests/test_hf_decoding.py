@@ -11,6 +11,7 @@ from transformers import GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicCache
 
 from memoryformer import backends
+from memoryformer.convert import replace_linear
 from memoryformer.errors import MemoryFormerError
 from memoryformer.hf import MemoryFormerConfig, MemoryFormerForCausalLM, decoding
 from memoryformer.quantization import quantize_tables_
@@ -191,9 +192,21 @@ def test_what_the_step_does_not_offer_goes_the_usual_way(monkeypatch: pytest.Mon
     head = model.lm_head
     model.lm_head = Adapter(head)
     assert model.generate(ids, **common).shape == (2, 12)
+    model.lm_head = nn.Sequential(head)
+    assert model.generate(ids, **common).shape == (2, 12)
     model.lm_head = head
+    first = model.model.layers[0]
+    first.mlp, block = nn.Identity(), first.mlp
+    assert model.generate(ids, **common).shape == (2, 12)
+    first.mlp = block
     with pytest.raises(AssertionError, match="must not be taken"):
         model.generate(ids, **common)
+
+
+def test_a_head_that_became_a_memory_layer_decodes_as_ever() -> None:
+    model, ids = replace_linear(build(), match="lm_head", tau=4), tokens(2, 9)
+    usual = model.generate(ids, max_new_tokens=5, do_sample=False)
+    assert torch.equal(model.compile_decode().generate(ids, max_new_tokens=5, do_sample=False), usual)
 
 
 def test_tokens_are_streamed_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPTNeoXConfig,
@@ -19,9 +20,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from lmlab.trainer import save_given
 from memoryformer.errors import MemoryFormerError
 from memoryformer.hf import MemoryFormerConfig, MemoryFormerForCausalLM, apply_memoryformer, saving
-from memoryformer.layers import MemoryLayer
+from memoryformer.layers import LookupLayer, MemoryLayer
 from memoryformer.quantization import QuantizedMemoryLayer, quantize_tables_
 
 SIZES: dict[str, Any] = {
@@ -154,6 +156,102 @@ def test_missing_tables_are_named(tmp_path: Path) -> None:
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
+def test_a_model_made_of_the_config_of_an_int8_one_is_saved_as_what_it_is(tmp_path: Path) -> None:
+    """Made before the other is saved, after it, and of what it saved."""
+    quantized, make = build("memoryformer"), AutoModelForCausalLM.from_config
+    models = [make(quantized.config)]
+    quantize_tables_(quantized).save_pretrained(tmp_path / "int8")
+    models += [make(quantized.config), make(AutoConfig.from_pretrained(tmp_path / "int8"))]
+    for index, model in enumerate(models):
+        folder = tmp_path / str(index)
+        model.eval().save_pretrained(folder)
+        assert_same(AutoModelForCausalLM.from_pretrained(folder), model)
+    quantized.save_pretrained(tmp_path / "again")
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path / "again"), quantized)
+
+
+def test_of_two_models_with_one_config_only_the_changed_one_is_saved_as_changed(tmp_path: Path) -> None:
+    config = FAMILIES["llama"]()
+    plain, changed = (AutoModelForCausalLM.from_config(config).eval() for _ in range(2))
+    apply_memoryformer(changed, tau=4)
+    changed.set_attn_implementation("eager")  # all of its modules have the new config
+    assert changed.model.layers[0].self_attn.config._attn_implementation == "eager"
+    for model in (plain, changed):
+        model.save_pretrained(tmp_path / type(model.model.layers[0].mlp).__name__)
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path / "LlamaMLP"), plain)
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path / "MemoryBlock"), changed)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "tables", "message"),
+    [
+        ("int8", None, r"qkv_proj\.tables is \[8, 16, 96\] of F32 .* of int8"),
+        (None, "int8", r"qkv_proj\.tables is \[8, 16, 96\] of I8 .* of floats"),
+    ],
+)
+def test_numbers_of_another_kind_are_named(
+    tmp_path: Path, claimed: str | None, tables: str | None, message: str
+) -> None:
+    model = build("memoryformer")
+    if tables is not None:
+        quantize_tables_(model, tables)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "memoryformer", "tables": claimed}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MemoryFormerError, match=message):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_scales_of_another_shape_are_named(tmp_path: Path) -> None:
+    quantize_tables_(build("memoryformer")).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.self_attn.qkv_proj.scales"
+    weights[name] = weights[name][:, :1].contiguous()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        MemoryFormerError, match=r"scales is \[8, 1\] of F32 .* it is \[8, 16\], tau 4, of float32"
+    ):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_the_score_s_temperature_is_not_that_of_sampling(tmp_path: Path) -> None:
+    """transformers takes a config's `temperature` for a setting of `generate`."""
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 61,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "tau": 4,
+    }
+    model = MemoryFormerForCausalLM(
+        MemoryFormerConfig(**settings, initializer_range=0.3, temperature=0.5)
+    ).eval()
+    save_given(model, str(tmp_path), model.state_dict())
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    without_file = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for one in (model, loaded, without_file):
+        assert one.config.temperature == one.model.layers[0].mlp.layer1.temperature == 0.5
+        assert_same(one, model)
+        drawn = []
+        for sampling in ({}, {"temperature": 1.0}, {"temperature": 0.5}):
+            torch.manual_seed(1)
+            drawn.append(
+                one.generate(tokens(), do_sample=True, max_new_tokens=12, pad_token_id=0, **sampling)
+            )
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_temperature_of_sampling_is_kept(tmp_path: Path) -> None:
+    model = MemoryFormerForCausalLM(FAMILIES["memoryformer"]())
+    model.generation_config.do_sample, model.generation_config.temperature = True, 0.7
+    model.save_pretrained(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.temperature == 0.7
+
+
 def test_tables_of_two_kinds_cannot_be_saved(tmp_path: Path) -> None:
     model = build("memoryformer")
     name = "model.layers.0.mlp.layer1"
@@ -177,15 +275,23 @@ def test_from_pretrained_of_the_inner_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
-def test_a_loaded_model_is_mapped_from_its_file_and_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tables", "size"), [(None, 4), ("bfloat16", 2), ("int8", 1)])
+def test_a_loaded_model_is_mapped_from_its_file_and_not_read(
+    tmp_path: Path, tables: str | None, size: int
+) -> None:
     config = MemoryFormerConfig(vocab_size=64, hidden_size=128, num_hidden_layers=8, num_attention_heads=4)
-    MemoryFormerForCausalLM(config).save_pretrained(tmp_path)  # 35 million parameters, 140 MB
+    model = MemoryFormerForCausalLM(config).eval()  # 35 million parameters
+    if tables is not None:
+        quantize_tables_(model, tables)
+    model.save_pretrained(tmp_path)
+    del model
     before = anonymous_memory()
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
         model(tokens())
-    assert sum(values.numel() for values in model.parameters()) * 4 > 130e6
-    assert anonymous_memory() - before < 40e6  # the tables stay in the file, which the system may drop
+    stored = sum(layer.tables.nbytes for layer in model.modules() if isinstance(layer, LookupLayer))
+    assert stored > size * 34e6
+    assert anonymous_memory() - before < stored / 4  # they stay in the file, which the system may drop
 
 
 def anonymous_memory() -> int:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,6 +77,50 @@ def test_a_second_derivative_is_refused(backend: str) -> None:
     (first,) = torch.autograd.grad(MF.memory_lookup(z, tables).sum(), z, create_graph=True)
     with pytest.raises(MemoryFormerError, match="a look-up has no second derivative"):
         torch.autograd.grad(first.sum(), tables)
+
+
+def by_dual(lookup: Callable[[Tensor], Tensor], z: Tensor) -> None:
+    with forward_ad.dual_level():
+        lookup(forward_ad.make_dual(z, torch.ones_like(z)))
+
+
+def by_dual_in_reverse(lookup: Callable[[Tensor], Tensor], z: Tensor) -> None:
+    y = lookup(z.requires_grad_())
+    with forward_ad.dual_level():
+        torch.autograd.grad(y, z, forward_ad.make_dual(y.detach(), y.detach()))
+
+
+FORWARD_MODES: dict[str, Callable[[Any, Tensor], object]] = {
+    "jvp": lambda lookup, z: torch.func.jvp(lookup, (z,), (z,)),
+    "jvp of vmap": lambda lookup, z: torch.func.jvp(torch.vmap(lambda one: lookup(one[None])), (z,), (z,)),
+    "jacfwd": lambda lookup, z: torch.func.jacfwd(lookup)(z),
+    "dual": by_dual,
+    "dual in reverse": by_dual_in_reverse,
+}
+
+
+@pytest.mark.parametrize("mode", FORWARD_MODES)
+@pytest.mark.parametrize("of", ["function", "layer"])
+def test_forward_mode_is_refused_and_not_zero(backend: str, mode: str, of: str) -> None:
+    z, tables, bias = (x.detach() for x in problem(torch.float32))
+    layer = MemoryLayer(12, 6, 4).requires_grad_(False)
+    lookup = {
+        "function": lambda z: MF.memory_lookup(z, tables, bias),
+        "layer": lambda z: layer(z.flatten(-2)),
+    }
+    message = "a look-up has no forward-mode derivative .* differentiate in reverse"
+    with pytest.raises(MemoryFormerError, match=message):
+        FORWARD_MODES[mode](lookup[of], z)
+
+
+def test_forward_mode_passes_by_a_look_up_that_has_no_part_in_it(backend: str) -> None:
+    z, tables, bias = (x.detach() for x in problem(torch.float32))
+    y = MF.memory_lookup(z, tables, bias)
+    one = torch.ones(6)
+    _, tangent = torch.func.jvp(lambda w: MF.memory_lookup(z, tables, bias) * w, (one,), (one,))
+    assert torch.equal(tangent, y)
+    mapped = torch.vmap(lambda one: MF.memory_lookup(one[None], tables, bias)[0])
+    torch.testing.assert_close(torch.func.jvp(lambda w: mapped(z) * w, (one,), (one,))[1], y)
 
 
 def test_compiled_whole_it_gives_the_same_for_any_number_of_tokens(backend: str) -> None:

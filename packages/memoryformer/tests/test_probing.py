@@ -51,6 +51,17 @@ def test_gaussian_input_has_the_error_of_the_closed_form() -> None:
     assert found.fitted == pytest.approx(expected, abs=0.015)
 
 
+def test_a_layer_that_is_called_by_keyword_sees_the_same() -> None:
+    class ByKeyword(Embedded):
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.linear(input=self.embedding(ids))
+
+    model, ids = gaussian(400), torch.arange(400).view(4, 100)
+    expected = probe(model, ids, match="linear", tau=4)
+    model.__class__ = ByKeyword
+    assert probe(model, ids, match="linear", tau=4) == expected
+
+
 def test_what_was_learnt_by_heart_shows_on_held_out_tokens() -> None:
     """300 tokens against 2 · 256 rows: the fit is good, the layer is not."""
     ids = torch.arange(400).view(4, 100)

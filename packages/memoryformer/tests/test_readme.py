@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -16,6 +17,8 @@ from memoryformer.reproduce import arms
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 CORE, HUGGING_FACE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 SIZES = ("tiny", "small", "base")
+CONFIGS = Path(arms.__file__).parent / "configs"
+RESULTS = Path(__file__).parents[3] / "docs" / "results" / "memoryformer"
 
 
 def row(name: str) -> list[str]:
@@ -69,7 +72,7 @@ def test_the_table_of_costs_is_that_of_the_counters() -> None:
 @pytest.mark.parametrize("scale", ["quick", "laptop"])
 def test_the_narrow_transformer_of_c3b_has_fewer_flops(scale: str) -> None:
     """Multiply-adds a token and block with attention at the context's length, by the formulas of arms.py."""
-    config = tomllib.loads((Path(arms.__file__).parent / "configs" / f"{scale}.toml").read_text("utf-8"))
+    config = tomllib.loads((CONFIGS / f"{scale}.toml").read_text("utf-8"))
     length, width = config["context_length"], config["shape"]["hidden_size"]
     chunks, (narrow, _) = width // 8, config["shape"]["narrow_total"]
     ours = chunks * (4 * width + 10 * chunks) + 2 * length * width
@@ -77,6 +80,26 @@ def test_the_narrow_transformer_of_c3b_has_fewer_flops(scale: str) -> None:
     assert f"{theirs:,}" in README
     assert f"{ours:,}" in README
     assert round(1 - theirs / ours, 2) == 0.08
+
+
+def test_what_is_said_of_books_and_of_the_sweeps_is_what_was_published() -> None:
+    quick, laptop = (
+        json.loads((RESULTS / scale / "metrics.json").read_text("utf-8"))["metrics"]
+        for scale in ("quick", "laptop")
+    )
+    text = " ".join(README.split())
+    tie = quick["books_best_transformer_minus_memoryformer"]
+    assert f"a tie**, {tie['mean']:.3f} [{tie['low']:.3f}, {tie['high']:.3f}]" in text
+    books = laptop["books_transformer_minus_memoryformer"]
+    assert f"On books the lead is {books['mean']:.2f}, and its interval" in text
+    assert f"[{books['low']:.2f}, {books['high']:.2f}], includes 0" in text
+    sweeps = tomllib.loads((CONFIGS / "laptop.toml").read_text("utf-8"))["learning_rates"]
+    lowest = {
+        arm: laptop[f"best_rate_{arm.replace('-', '_')}"]["mean"] == min(rates)
+        for arm, rates in sweeps.items()
+    }
+    assert lowest == {arm: arm != "memoryformer" for arm in sweeps}
+    assert laptop["best_rate_memoryformer"]["mean"] < max(sweeps["memoryformer"])
 
 
 def test_the_averages_of_table_1_with_wsc_and_without() -> None:

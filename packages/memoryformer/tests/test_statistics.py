@@ -191,6 +191,22 @@ def test_a_monitor_begins_anew_after_reset_and_sees_nothing_after_remove():
     assert monitor.stats() == {}
 
 
+def test_a_layer_that_is_called_by_keyword_is_counted_too():
+    class ByKeyword(Stack):
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.embedding(ids)
+            return self.blocks[0].layer1(x=x)
+
+    model = ByKeyword(1)
+    del model.blocks[0].layer2, model.blocks[0].norm
+    expected = model.blocks[0].layer1.hash(model.embedding(TEXT))[0]
+    monitor = BucketMonitor(model, every=1)
+    model(TEXT)
+    for found in (bucket_stats(model, TEXT), monitor.stats()):
+        counts = found["blocks.0.layer1"].counts
+        assert torch.equal(counts[2], torch.bincount(expected[..., 2].flatten(), minlength=16))
+
+
 # Models of transformers
 
 

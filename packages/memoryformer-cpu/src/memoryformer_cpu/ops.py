@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from memoryformer_cpu import raw
+
+_is_mapped, _inside = torch._C._functorch.is_batchedtensor, torch._C._functorch.get_unwrapped
 
 
 def memory_lookup(
@@ -29,13 +32,28 @@ def memory_lookup(
 
     Returns [..., h] of z's dtype, accumulated in float32 (float64 for float64). A NaN in a token makes its
     whole output NaN. Differentiable in z, tables and bias; int8 tables are for inference. The same call gives
-    the same bits, forward and backward, for any number of threads. Raises `ValueError`, and
-    `LibraryMissingError` where the compiled library is missing.
+    the same bits, forward and backward, for any number of threads. Raises `ValueError`, also where a
+    derivative in forward mode passes, and `LibraryMissingError` where the compiled library is missing.
     """
     if z.ndim < 2:
         raise ValueError(f"expected z [..., K, tau], got shape {list(z.shape)}")
+    _refuse_tangents(z, tables, bias)
     y, _, _ = lookup_op(z.flatten(0, -3) if z.ndim > 2 else z[None], tables, bias, scales, score, temperature)
     return y.view(*z.shape[:-2], y.shape[-1])
+
+
+def _refuse_tangents(*operands: Tensor | None) -> None:
+    """An operator knows no rule for forward mode, and torch then takes the derivative for zero, untold."""
+    if forward_ad._current_level < 0:
+        return
+    for x in operands:
+        while x is not None and _is_mapped(x):  # by vmap, which cannot ask for a tangent
+            x = _inside(x)
+        if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+            raise ValueError(
+                "a look-up has no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad): "
+                "differentiate in reverse, by backward or torch.autograd.grad"
+            )
 
 
 @torch.library.custom_op("memoryformer_cpu::lookup", mutates_args=(), device_types="cpu")
@@ -103,6 +121,7 @@ def save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 def backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients for z, tables and bias."""
+    _refuse_tangents(grad_y)
     needs = list(ctx.needs_input_grad[:3])
     grads = iter(lookup_backward_op(grad_y, *ctx.saved_tensors, ctx.score, ctx.temperature, needs))
     z, tables, bias = (next(grads) if needed else None for needed in needs)

@@ -99,6 +99,7 @@ def bench(
     device: str = "cpu",
     threads: int = 1,
     huge_pages: bool = False,
+    skewed: bool = False,
     seconds: float = 10.0,
     cache_bytes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -106,11 +107,13 @@ def bench(
     """Measure Memory Layers (the kernel, and the modules) with float32, bfloat16 and int8 tables.
 
     nn.Linear float32 is the base of every ratio; `peers` adds nn.Linear bfloat16, its int8 dynamic
-    quantisation (CPU), `F.embedding_bag` behind a hash of torch operations, and the formulation of the
-    authors' code. `huge_pages` puts all tables in huge pages (`use_huge_pages_`). Each width and batch size
-    takes about `seconds`. `cache_bytes` is the last cache, asked of the machine if None. With more than one
-    thread, and on GPUs, time is wall-clock time. `on_progress` gets how many pairs of width and batch size
-    are done, and how many there are.
+    quantisation (CPU), `F.embedding_bag` behind a hash of torch operations, the formulation of the authors'
+    code, and "row sum, no hash", which adds up the same rows without weights: about what reading them from
+    all over the memory takes. `huge_pages` puts all tables in huge pages (`use_huge_pages_`). `skewed` input
+    is positive in two of three tokens, which so fetch the same row of each table; else it is normal, and the
+    rows are uniform. Each width and batch size takes about `seconds`. `cache_bytes` is the last cache, asked
+    of the machine if None. With more than one thread, and on GPUs, time is wall-clock time. `on_progress`
+    gets how many pairs of width and batch size are done, and how many there are.
 
     Raises `MemoryFormerError` for sizes that cannot be, a device that is not there, and tables that the free
     memory does not hold.
@@ -126,12 +129,12 @@ def bench(
         for width in widths:
             arms = _arms(width, tau, device, peers, cache_bytes or _last_cache(device), huge_pages)
             for count in tokens:
-                timings += _measure(arms, width, count, device, clock, seconds, copy)
+                timings += _measure(arms, width, count, device, clock, seconds, copy, skewed)
                 done += 1
                 if on_progress is not None:
                     on_progress(done, len(widths) * len(tokens))
             del arms  # gigabytes, before those of the next width
-        environment = _environment(device, threads) | {"huge_pages": huge_pages}
+        environment = _environment(device, threads) | {"huge_pages": huge_pages, "skewed": skewed}
         return Report(environment, copy, tuple(timings))
     finally:
         torch.set_num_threads(before)
@@ -173,6 +176,8 @@ def _arms(width: int, tau: int, device: str, peers: bool, cache: int, huge_pages
     if peers:
         arms += _dense_peers(width, layers, device)
         arms += _lookup_peers(tables["float32"], width, tau)
+        if width % 4 == 0:  # rows of whole float32 numbers
+            arms += [_row_sum(dtype, modules, width, tau) for dtype, modules in tables.items()]
     for dtype, modules in tables.items():
         gathered = _gathered_bytes(width, tau, dtype)
         arms.append(_Arm(f"kernel {dtype}", [_kernel(module) for module in modules], _chunks(tau), gathered))
@@ -266,6 +271,24 @@ def official_lookup(z: Tensor, tables: Tensor, bias: Tensor) -> Tensor:
     return (rows * weights.unsqueeze(-1)).sum(1) + bias
 
 
+def _row_sum(dtype: str, layers: Sequence[Any], width: int, tau: int) -> _Arm:
+    """Only reads: `F.embedding_bag` without weights, over the bytes of the rows taken for float32 numbers."""
+    calls = [_bag(layer.tables.detach().flatten(0, 1).view(torch.float32)) for layer in layers]
+    return _Arm(f"row sum, no hash {dtype}", calls, _row_numbers(tau), _gathered_bytes(width, tau, dtype))
+
+
+def _bag(rows: Tensor) -> Call:
+    return lambda index: F.embedding_bag(index, rows, mode="sum")
+
+
+def _row_numbers(tau: int) -> Call:
+    def of_all_tables(x: Tensor) -> Tensor:
+        codes = hash_codes(x.unflatten(-1, (-1, tau)))
+        return codes + 2**tau * torch.arange(codes.shape[1], device=x.device)
+
+    return of_all_tables
+
+
 def _kernel(layer: Any) -> Call:
     tables, bias, scales = layer.tables, layer.bias, getattr(layer, "scales", None)
     lookup = backends.chosen(tables.device.type).output
@@ -294,6 +317,7 @@ def _measure(
     clock: Callable[[], float],
     seconds: float,
     copy: float,
+    skewed: bool = False,
 ) -> list[Timing]:
     gathered = arms[-1].bytes_read(tokens) * 4  # that arm has int8 tables
     arms = [arm for arm in arms if arm.name != OFFICIAL or gathered <= LARGEST_GATHER]
@@ -301,13 +325,18 @@ def _measure(
     started, repeat = time.perf_counter(), 0
     while repeat < WARM_UP + LEAST_REPEATS or time.perf_counter() - started < seconds:
         for arm in arms:
-            x = arm.prepare(torch.randn(tokens, width, device=device))
+            x = arm.prepare(_input(tokens, width, device, skewed))
             taken = _timed(arm.calls[repeat % len(arm.calls)], x, device, clock)
             if repeat >= WARM_UP:
                 times[arm.name].append(taken)
         repeat += 1
     base = _lower_third(times[BASE])
     return [_timing(arm, width, tokens, times[arm.name], base, copy) for arm in arms]
+
+
+def _input(tokens: int, width: int, device: str, skewed: bool) -> Tensor:
+    x = torch.randn(tokens, width, device=device)
+    return torch.where(torch.rand(tokens, 1, device=device) < 2 / 3, x.abs(), x) if skewed else x
 
 
 def _timing(arm: _Arm, width: int, tokens: int, times: list[float], base: float, copy: float) -> Timing:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from memoryformer import screen
+from memoryformer import terminal
 from memoryformer.errors import MemoryFormerError
 from memoryformer.folders import check_folder, check_new_folder, whole_folder
 from memoryformer.hub import load_config, load_model
@@ -63,17 +63,17 @@ def train(
 
     run = run_config(config, assignments or ())
     if dry_run:
-        screen.show(asdict(plan(run, gpus=gpus, days=days)), as_json, screen.plan)
+        terminal.show(asdict(plan(run, gpus=gpus, days=days)), as_json, terminal.plan)
         return
     folder = output or Path("runs") / Path(config).stem
     check_folder(folder, "--out")
     try:
-        with screen.progress("training") as on_progress:
+        with terminal.progress("training") as on_progress:
             metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
     except KeyboardInterrupt:
-        screen.tell("memoryformer: interrupted; the same command goes on where it stopped")
+        terminal.tell("memoryformer: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None
-    screen.show(metrics, as_json, lambda found: [*screen.training(found), ("saved", str(folder))])
+    terminal.show(metrics, as_json, lambda found: [*terminal.training(found), ("saved", str(folder))])
 
 
 @app.command("eval")
@@ -107,7 +107,7 @@ def evaluate(
         measured["text"] = asdict(score_text(model, tokenizer, content, context_length or _longest(model)))
     if names:
         measured["tasks"] = benchmarks(model, tokenizer, names, manager, limit)
-    screen.show(measured, as_json, screen.evaluation)
+    terminal.show(measured, as_json, terminal.evaluation)
 
 
 @app.command()
@@ -152,7 +152,7 @@ def flops(
         from memoryformer.hf.config import MemoryFormerConfig
 
         config = MemoryFormerConfig.preset(model, variant=variant)
-    screen.show(compare(config, seq), as_json, screen.costs)
+    terminal.show(compare(config, seq), as_json, terminal.costs)
 
 
 @app.command()
@@ -184,7 +184,7 @@ def buckets(
         figures.mkdir(parents=True, exist_ok=True)
         for draw in (plots.bucket_histogram, plots.bucket_entropy, plots.dead_rows, plots.collision_rate):
             draw(stats).savefig(figures / f"{draw.__name__}.png")
-    screen.show({name: found.summary() for name, found in stats.items()}, as_json, screen.buckets)
+    terminal.show({name: found.summary() for name, found in stats.items()}, as_json, terminal.buckets)
 
 
 @app.command()
@@ -206,7 +206,7 @@ def quantize(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     saved = {"output": str(output), "table_bytes": _table_bytes(model), "table_bytes_before": before}
-    screen.show(saved, as_json, screen.quantized)
+    terminal.show(saved, as_json, terminal.quantized)
 
 
 @convert_app.command()
@@ -225,7 +225,7 @@ def official(
     with whole_folder(output) as folder:
         model.save_pretrained(folder)
     saved = {"output": str(output), "parameters": sum(parameter.numel() for parameter in model.parameters())}
-    screen.show(saved, as_json, screen.converted)
+    terminal.show(saved, as_json, terminal.converted)
 
 
 @app.command()
@@ -248,7 +248,7 @@ def probe(
 
     loaded, tokenizer = load_model(model)
     ids = token_sequences(text, tokenizer, tokens, min(length, _longest(loaded)))
-    with screen.progress("fitting") as on_progress:
+    with terminal.progress("fitting") as on_progress:
         found = fit(
             loaded,
             ids,
@@ -261,7 +261,7 @@ def probe(
         )
     advice = guidance(found)
     layers = [asdict(layer) for layer in found]
-    screen.show({"layers": layers, "guidance": advice}, as_json, screen.probed)
+    terminal.show({"layers": layers, "guidance": advice}, as_json, terminal.probed)
     if not as_json:
         typer.echo(f"\n{advice}")
 
@@ -291,7 +291,7 @@ def bench(
         raise MemoryFormerError(f"--out {output}: there is no folder {output.parent}")
     if output is not None and output.is_dir():
         raise MemoryFormerError(f"--out {output} is a folder; give the file to write to")
-    with screen.progress("timing") as on_progress:
+    with terminal.progress("timing") as on_progress:
         report = measure(
             _whole_numbers("--widths", widths),
             _whole_numbers("--tokens", tokens),
@@ -308,33 +308,18 @@ def bench(
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
-        typer.echo("\n".join(screen.timings(report)))
+        typer.echo("\n".join(terminal.timings(report)))
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (about an hour).")] = "quick",
-    assignments: Assignments = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    gate: Annotated[bool, typer.Option("--assert", help="Exit 1 unless claims C1 and C2 held.")] = False,
-    as_json: AsJson = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run memoryformer`."""
-    from memoryformer.reproduce.experiment import EXPERIMENT
-    from memoryformer.reproduce.training import not_held
+    from memoryformer.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=screen.tell)
-    if as_json:
-        typer.echo(json.dumps(claims, indent=2))
-    else:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
-    failed = not_held(claims) if gate else []
-    if failed:
-        screen.tell(f"memoryformer: not held: {', '.join(failed)}")
-        raise typer.Exit(1)
+    verb.reproduce("memoryformer", context)
 
 
 def _check_output(output: Path, source: str) -> None:
@@ -414,19 +399,19 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
-    warnings.showwarning = lambda message, *_, **__: screen.tell(f"memoryformer: {message}")
+    warnings.showwarning = lambda message, *_, **__: terminal.tell(f"memoryformer: {message}")
     try:
         app(arguments)
     except MemoryFormerError as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("memoryformer", ""):
+        if package == "memoryformer":  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _end(f"this needs {package}, which is not installed: pip install 'memoryformer[{extra}]'", 2)
-    except ImportError as error:  # memoryformer.hf says itself what it needs
-        _end(str(error), 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _end(f"this needs {package}, which is not installed: pip install 'memoryformer[{extra}]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a folder that may not be written
         _end(str(error), 1)
     except Exception as error:
@@ -437,5 +422,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    screen.tell(f"memoryformer: {message}")
+    terminal.tell(f"memoryformer: {message}")
     sys.exit(code)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
@@ -25,6 +26,7 @@ _library.define(
 # Found once: with cold caches the way through three modules takes longer than the answer.
 _modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
 _transforms = torch._C._functorch.peek_interpreter_stack
+_is_mapped, _inside = torch._C._functorch.is_batchedtensor, torch._C._functorch.get_unwrapped
 lookup = torch.ops.memoryformer.lookup.default
 lookup_backward = torch.ops.memoryformer.lookup_backward.default
 
@@ -39,11 +41,13 @@ def run(
 ) -> Tensor:
     """Return y [N, h] of z [N, K, tau]: by the operator, or straight from the kernel where that is the same.
 
-    The dispatcher's way takes as long as a whole look-up of one token.
+    The dispatcher's way takes as long as a whole look-up of one token. Raises `MemoryFormerError` where a
+    derivative in forward mode passes.
     """
     if _unobserved(z, tables, bias):
         device = "cpu" if z.is_cpu else z.device.type
         return backends.chosen(device).output(z, tables, bias, scales, score, temperature)
+    _refuse_tangents(z, tables, bias)
     return lookup(z, tables, bias, scales, score, temperature)[0]
 
 
@@ -60,7 +64,7 @@ def direct(
 
 
 def _unobserved(z: Tensor, tables: Tensor, bias: Tensor | None) -> bool:
-    """Whether neither gradients, autocast, a compiler, a mode nor a subclass has to see the operator."""
+    """Whether neither derivatives, autocast, a compiler, a mode nor a subclass has to see the operator."""
     return (
         not torch.compiler.is_compiling()
         and type(z) is Tensor
@@ -71,10 +75,25 @@ def _unobserved(z: Tensor, tables: Tensor, bias: Tensor | None) -> bool:
         )
         and (z.is_cpu or z.is_cuda)
         and not torch.is_autocast_enabled("cpu" if z.is_cpu else "cuda")
+        and forward_ad._current_level < 0
         and _modes() == 0
         and _transforms() is None
         and _tracing() is None
     )
+
+
+def _refuse_tangents(*operands: Tensor | None) -> None:
+    """An operator knows no rule for forward mode, and torch then takes the derivative for zero, untold."""
+    if forward_ad._current_level < 0:
+        return
+    for x in operands:
+        while x is not None and _is_mapped(x):  # by vmap, which cannot ask for a tangent
+            x = _inside(x)
+        if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+            raise MemoryFormerError(
+                "a look-up has no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad): "
+                "differentiate in reverse, by backward or torch.autograd.grad"
+            )
 
 
 def compute(
@@ -151,6 +170,7 @@ def _differentiate(ctx: Any, grad_y: Tensor, *_: object) -> tuple[Tensor | None,
             "quantized tables are for inference: no gradient passes through int8 tables; "
             "train before quantize_tables_, or compute under torch.no_grad()"
         )
+    _refuse_tangents(grad_y)
     needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
     grad_z, grad_tables, grad_bias = lookup_backward(
         grad_y.contiguous(), z, tables, codes, weights, ctx.score, ctx.temperature, needs

@@ -113,12 +113,15 @@ def _groups(layers: dict[str, nn.Module], tokens: int) -> Iterator[list[str]]:
 def _inputs(model: nn.Module, layers: dict[str, nn.Module], input_ids: Tensor) -> dict[str, Tensor]:
     """What the layers are called with, [tokens, in_features] in float32."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda _, arguments, kept=seen[name]: kept.append(arguments[0].flatten(0, -2))
-        )
-        for name, layer in layers.items()
-    ]
+
+    def watch(name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            (x,) = *args, *kwargs.values()  # by whichever name: nn.Linear and Conv1D take nothing else
+            seen[name].append(x.flatten(0, -2))
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(watch(name), with_kwargs=True) for name, layer in layers.items()]
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:

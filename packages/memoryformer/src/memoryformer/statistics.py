@@ -140,16 +140,17 @@ class BucketMonitor:
         self._passes: dict[str, int] = {}
         self._counts: dict[str, Tensor] = {}
         self._hooks = [
-            layer.register_forward_pre_hook(self._hook(name)) for name, layer in memory_layers(model).items()
+            layer.register_forward_pre_hook(self._hook(name), with_kwargs=True)
+            for name, layer in memory_layers(model).items()
         ]
 
     def _hook(self, name: str) -> Any:
-        def hook(layer: LookupLayer, args: tuple[Tensor, ...]) -> None:
+        def hook(layer: LookupLayer, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
             if not layer.training:
                 return
             passes = self._passes[name] = self._passes.get(name, 0) + 1
             if (passes - 1) % self.every == 0:
-                counts = _count(_hash(layer, args[0]), 2**layer.tau)
+                counts = _count(_hash(layer, *args, **kwargs), 2**layer.tau)
                 self._counts[name] = self._counts.get(name, 0) + counts
 
         return hook
@@ -195,9 +196,9 @@ def _codes(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def watch(name: str) -> Any:
-        return lambda layer, args: seen[name].append(_hash(layer, args[0]))
+        return lambda layer, args, kwargs: seen[name].append(_hash(layer, *args, **kwargs))
 
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(watch(name), with_kwargs=True) for name, layer in layers.items()]
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()

@@ -66,7 +66,9 @@ def apply_memoryformer(
 
     The new tables are random (q, k, v: N(0, 2 / (5 d)), others N(0, 0.02²)): the result is to be trained. No
     Memory Layer can do what a trained matrix does (`memoryformer probe` measures it). Saved and loaded by
-    `save_pretrained` and `from_pretrained`. Works on the meta device. Returns `model`.
+    `save_pretrained` and `from_pretrained`. Works on the meta device. On several GPUs it wants a process for
+    each (`torchrun`): in `nn.DataParallel`, which `Trainer` takes for a single process, q, k and v raise a
+    `MemoryFormerError`. Returns `model`.
 
     Raises `MemoryFormerError` if tau does not divide a width, if nothing is found to replace, if only some
     layers have a feed-forward module that can be replaced (mixtures of experts), for a quantised model, and

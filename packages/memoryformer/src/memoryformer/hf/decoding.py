@@ -18,6 +18,8 @@ from transformers.cache_utils import DynamicCache
 
 from memoryformer import backends
 from memoryformer.hf import caches
+from memoryformer.layers import MemoryBlock, MemoryLayer
+from memoryformer.quantization import QuantizedMemoryLayer
 
 if TYPE_CHECKING:
     from memoryformer.hf.modeling import MemoryFormerForCausalLM
@@ -31,6 +33,7 @@ _HOMES = (
     "torch.nn.modules.",
     "transformers.models.gpt_neox.",
 )
+_LOOK_UPS = (MemoryLayer, QuantizedMemoryLayer)
 
 
 def is_possible(
@@ -40,7 +43,7 @@ def is_possible(
 
     Not where more than tokens is asked for, where a cache is brought along, for an attention other than
     "sdpa", where the caller counts positions otherwise, or where the model has other modules or parameters
-    than its own (adapters, shards), or hooks (accelerate, statistics).
+    than its own (adapters, shards, a replaced head), or hooks (accelerate, statistics).
     """
     cache = call.get(caches.NAME)
     config = model.config
@@ -57,8 +60,8 @@ def is_possible(
         and config._attn_implementation == "sdpa"
         and (config.rope_parameters or {})["rope_type"] not in _CHANGING_ROPE
         and not torch.is_autocast_enabled(model.device.type)
-        and model.lm_head.bias is None
         and all(map(_is_plain, model.modules()))
+        and _is_as_built(model)
         and all(type(values) in (Tensor, nn.Parameter) for values in model.parameters())
         and len({values.device for values in model.parameters()}) == 1
     )
@@ -79,6 +82,26 @@ def _is_whole(mask: Tensor | None) -> bool:
 def _is_plain(module: nn.Module) -> bool:
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
     return not hooked and type(module).__module__.startswith(_HOMES)
+
+
+def _is_as_built(model: Any) -> bool:
+    """Whether the modules whose tensors the step reads are of the class that belongs in their place."""
+    from memoryformer.hf.modeling import MemoryFormerAttention, MemoryFormerLayer  # which imports this module
+
+    return (
+        type(model.model.embed_tokens) is nn.Embedding
+        and all(
+            type(layer) is MemoryFormerLayer
+            and type(layer.self_attn) is MemoryFormerAttention
+            and type(layer.self_attn.qkv_proj) in _LOOK_UPS
+            and type(layer.mlp) is MemoryBlock
+            and type(layer.mlp.layer1) in _LOOK_UPS
+            and type(layer.mlp.layer2) in _LOOK_UPS
+            for layer in model.model.layers
+        )
+        and type(model.lm_head) is nn.Linear
+        and model.lm_head.bias is None
+    )
 
 
 class Step:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -161,8 +162,7 @@ class MemoryFormerPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **settings: Any) -> None:
         """As every model of transformers, and with it how the tables are stored (`quantize_tables_`)."""
-        if saving.stored_tables(self) is not None:
-            saving.record(self)
+        saving.record_tables(self)
         super().save_pretrained(save_directory, *args, **settings)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -257,6 +257,17 @@ class MemoryFormerModel(MemoryFormerPreTrainedModel):
             )
 
 
+class _OfConfig(GenerationConfig):
+    """Makes the settings of `generate` from a model's config, whose `temperature` is not that of sampling."""
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> GenerationConfig:
+        """As transformers does it, from the rest."""
+        settings = model_config if isinstance(model_config, dict) else model_config.to_dict()
+        rest = {key: value for key, value in settings.items() if key != "temperature"}
+        return GenerationConfig.from_model_config(rest)
+
+
 class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
     """The language model: memory layers, and a head (hidden_size x vocab_size, untied, without bias).
 
@@ -269,6 +280,7 @@ class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    generation_config_class = _OfConfig
 
     def __init__(self, config: MemoryFormerConfig) -> None:
         super().__init__(config)
@@ -276,6 +288,14 @@ class MemoryFormerForCausalLM(MemoryFormerPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._lean = False
         self.post_init()
+
+    def adjust_generation_fn(self, *args: Any, **settings: Any) -> None:
+        """Called by `from_pretrained`; without a generation_config.json it takes all from config.json."""
+        usual: Any = super()
+        usual.adjust_generation_fn(*args, **settings)
+        found = self.generation_config
+        if not found.do_sample and found.temperature == self.config.temperature:
+            found.temperature = GenerationConfig().temperature
 
     def compile_decode(self, enabled: bool = True) -> Self:
         """Let `generate` decode by one lean step a token (`memoryformer.hf.decoding`); returns the model.

@@ -9,6 +9,7 @@ its tables are int8.)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from memoryformer.layers import MemoryLayer
 from memoryformer.quantization import QuantizedMemoryLayer, quantize_tables_
 
 METHOD = "memoryformer"
+_STORED_AS = {"int8": ("I8",), "float32": ("F32",), "floats": ("F32", "BF16", "F16", "F64")}  # by safetensors
 
 
 @register_quantization_config(METHOD)
@@ -86,12 +88,9 @@ class MemoryFormerQuantizer(HfQuantizer):
             model.set_submodule(name, MemoryLayer(**settings))
         if changes.tables == "int8":
             _expect_int8(model)
-        check_shapes(model, checkpoint_files or ())
-        return model
-
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-        if self.changes.tables == "bfloat16":  # as saved: transformers gives all parameters one dtype
-            quantize_tables_(model, "bfloat16")
+        elif changes.tables == "bfloat16":
+            quantize_tables_(model, "bfloat16")  # what the skeleton has is neither converted nor copied
+        check_stored(model, checkpoint_files or ())
         return model
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[None, dict[str, str]]:
@@ -127,11 +126,15 @@ def record(
 ) -> None:
     """Note in a transformers model what was done to it, so that saving and loading know; see the class.
 
-    Adds to what is noted already; a model of another library is left alone.
+    Adds to what is noted already. The model gets a config of its own: others may have been made of the same
+    one, and were not changed. A model of another library is left alone.
     """
     if not isinstance(model, PreTrainedModel):
         return
-    before = recorded(model) or MemoryFormerChanges()
+    before = recorded(model)
+    if before is None:
+        _part_config(model)
+        before = MemoryFormerChanges()
     changes = MemoryFormerChanges(
         before.applied if applied is None else applied,
         before.linear | {name: dict(settings) for name, settings in (linear or {}).items()},
@@ -145,9 +148,33 @@ def record(
 
 
 def recorded(model: PreTrainedModel) -> MemoryFormerChanges | None:
-    """What is noted in a model, None if nothing is. (Its config may be that of another model too.)"""
+    """What is noted in a model, None if nothing is. (Its config may come from another model.)"""
     quantizer = getattr(model, "hf_quantizer", None)
     return quantizer.changes if isinstance(quantizer, MemoryFormerQuantizer) else None
+
+
+def record_tables(model: PreTrainedModel) -> None:
+    """Before saving: note how the tables are stored, and drop a note that came with another's config."""
+    if stored_tables(model) is not None:
+        record(model)
+    elif recorded(model) is None and _has_note(model):
+        _part_config(model)
+        del model.config.quantization_config
+
+
+def _has_note(model: PreTrainedModel) -> bool:
+    noted = getattr(model.config, "quantization_config", None)  # a dict, if the config was read from a file
+    method = noted.get("quant_method") if isinstance(noted, dict) else getattr(noted, "quant_method", None)
+    return method == METHOD
+
+
+def _part_config(model: PreTrainedModel) -> None:
+    """Put a copy of its config in a model and its modules."""
+    shared = model.config
+    own = copy.copy(shared)
+    modules: list[Any] = [module for module in model.modules() if getattr(module, "config", None) is shared]
+    for module in modules:
+        module.config = own
 
 
 def stored_tables(model: nn.Module) -> str | None:
@@ -171,28 +198,39 @@ def stored_tables(model: nn.Module) -> str | None:
     return next(iter(kinds), None)
 
 
-def check_shapes(model: nn.Module, files: Sequence[str]) -> None:
-    """Raise `MemoryFormerError` if a checkpoint's tables are missing or of other shapes than the model's."""
+def check_stored(model: nn.Module, files: Sequence[str]) -> None:
+    """See that a checkpoint has the model's tables: of its shapes, floats or int8 with scales.
+
+    Raises `MemoryFormerError`.
+    """
     found = {}
     for file in files:
         if str(file).endswith(".safetensors"):
             with safe_open(file, framework="pt") as tensors:
-                found.update({key: tensors.get_slice(key).get_shape() for key in tensors.keys()})  # noqa: SIM118
+                slices = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118
+                found.update({key: (one.get_shape(), one.get_dtype()) for key, one in slices.items()})
     if not found:
         return
-    for name, module in model.named_modules():
-        if not isinstance(module, MemoryLayer | QuantizedMemoryLayer):
-            continue
-        key = f"{name}.tables"
-        # A checkpoint of the whole model may be read into its inner one, and the other way round.
-        shape = next((found[own] for own in found if _same(own, key)), None)
-        expected = list(module.tables.shape)
-        if shape != expected:
-            raise MemoryFormerError(
-                f"{key} is {'missing' if shape is None else shape} in the checkpoint; by config.json "
-                f"(quantization_config) it is {expected}, tau {module.tau}. Correct the config, or load the "
-                "checkpoint it belongs to"
-            )
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantizedMemoryLayer):
+            _check_one(f"{name}.tables", found, layer.tables, layer.tau, "int8")
+            _check_one(f"{name}.scales", found, layer.scales, layer.tau, "float32")
+        elif isinstance(layer, MemoryLayer):
+            _check_one(f"{name}.tables", found, layer.tables, layer.tau, "floats")
+
+
+def _check_one(
+    key: str, found: Mapping[str, tuple[list[int], str]], expected: torch.Tensor, tau: int, numbers: str
+) -> None:
+    # A checkpoint of the whole model may be read into its inner one, and the other way round.
+    shape, kind = next((found[own] for own in found if _same(own, key)), (None, ""))
+    if shape != list(expected.shape) or kind not in _STORED_AS[numbers]:
+        there = "missing" if shape is None else f"{shape} of {kind}"
+        raise MemoryFormerError(
+            f"{key} is {there} in the checkpoint; by config.json (quantization_config) it is "
+            f"{list(expected.shape)}, tau {tau}, of {numbers}. Correct the config, or load the checkpoint it "
+            "belongs to"
+        )
 
 
 def _same(stored: str, key: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from memoryformer.errors import MemoryFormerError
 from memoryformer.layers import MemoryLayer
 
 
@@ -29,7 +30,8 @@ class QueryKeyValue(nn.Module):
         self._forget()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) -> the queries (..., sizes[0])."""
+        """(..., width) -> the queries (..., sizes[0]). Raises `MemoryFormerError` in `nn.DataParallel`."""
+        refuse_replica(self)
         return self.part(0, x)
 
     def part(self, index: int, x: torch.Tensor) -> torch.Tensor:
@@ -74,6 +76,17 @@ class KeyOrValue(nn.Module):
         self.index = index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) -> keys or values (..., sizes[index])."""
+        """(..., width) -> keys or values (..., sizes[index]). Raises as `QueryKeyValue`."""
+        refuse_replica(self)
         source: QueryKeyValue = self.__dict__["source"]
         return source.part(self.index, x)
+
+
+def refuse_replica(module: nn.Module) -> None:
+    """Raise in the copies that `nn.DataParallel` makes: k and v of a copy know only the first device's q."""
+    if "_is_replica" in vars(module):
+        raise MemoryFormerError(
+            "a model changed by apply_memoryformer does not run in nn.DataParallel, which Trainer takes "
+            "where one process sees several GPUs. Start a process for each: torchrun --nproc-per-node=gpu "
+            "SCRIPT, or show it one: CUDA_VISIBLE_DEVICES=0"
+        )

@@ -159,4 +159,5 @@ EXPERIMENT = Experiment(
     run=run,
     claims=CLAIMS,
     figures=figures,
+    gating=("C1", "C2"),
 )

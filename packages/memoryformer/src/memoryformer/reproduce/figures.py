@@ -14,8 +14,8 @@ from memoryformer import MemoryFormerConfig, flops
 from memoryformer.reproduce.arms import ARMS, MEMORYFORMER, NARROW_FC, NARROW_TOTAL, TRANSFORMER
 from memoryformer.reproduce.claims import CLAIMS
 from memoryformer.reproduce.comparisons import stage
-from tenfold import Estimate, Figure, NotTestableError, Records
-from tenfold.figures import INK, MUTED, PALETTE, save, style
+from tenfold import Estimate, Figure, Records
+from tenfold.figures import INK, MUTED, PALETTE, save, style, title
 
 if TYPE_CHECKING:
     from memoryformer.reproduce.experiment import ExperimentConfig
@@ -34,6 +34,7 @@ LABELS = {
     NARROW_FC: "transformer, same FLOPs without attention",
     NARROW_TOTAL: "transformer, same FLOPs",
 }
+CLAIM = {claim.id: claim for claim in CLAIMS}
 TABLE_4 = {1e-3: 19.86, 2e-3: 19.07, 3e-3: 18.82, 4e-3: 18.84}
 TABLE_5 = {0: 19.89, 1: 19.26, 2: 18.82, 3: 18.54}
 TABLE_3 = {4: 19.01, 8: 18.82, 10: 18.67}
@@ -53,20 +54,6 @@ def figures(config: ExperimentConfig, metrics: Metrics, records: Records, folder
         if config.ablations is not None:
             drawn.append(ablations(metrics, folder))
     return drawn
-
-
-def holds(claim: str, metrics: Metrics) -> bool | None:
-    """Whether a claim holds on these metrics; None where they cannot say."""
-    (found,) = [known for known in CLAIMS if known.id == claim]
-    try:
-        return found.criterion.holds(metrics[found.metric], metrics, found.paper_value)
-    except (KeyError, NotTestableError):
-        return None
-
-
-def title(claim: str, metrics: Metrics, yes: str, no: str, unknown: str) -> str:
-    """What a figure says of its claim: `yes` where it holds, `no` where it does not, else `unknown`."""
-    return {True: yes, False: no, None: unknown}[holds(claim, metrics)]
 
 
 def four_axes(config: ExperimentConfig, metrics: Metrics, records: Records, folder: Path) -> Figure:
@@ -94,7 +81,7 @@ def four_axes(config: ExperimentConfig, metrics: Metrics, records: Records, fold
     by_steps.set_ylim(min(ends) - 0.1, max(ends) + 1.2)
     canvas.legend(*by_steps.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     says = title(
-        "C2b",
+        CLAIM["C2b"],
         metrics,
         "Both at their best rate, MemoryFormer is at least as good as the same shape at equal steps",
         "Both at their best rate, MemoryFormer is not as good as the same shape (C2b did not hold)",
@@ -131,7 +118,7 @@ def rates(config: ExperimentConfig, metrics: Metrics, records: Records, folder: 
     paper.set_title("the paper's Table 4, MF-tiny alone")
     canvas.legend(*ours.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     says = title(
-        "C4",
+        CLAIM["C4"],
         metrics,
         "MemoryFormer is better at 3 times the default rate",
         "MemoryFormer is not better at 3 times the default rate (C4 did not hold)",
@@ -208,7 +195,7 @@ def figure_4(config: ExperimentConfig, metrics: Metrics, records: Records, folde
     for row in panels:
         row[0].set_ylabel("fetched / fair share")
     says = title(
-        "C8",
+        CLAIM["C8"],
         metrics,
         "Figure 4 of the paper, redrawn: buckets are used evenly",
         "Figure 4 of the paper, redrawn: buckets are far from even (C8 did not hold)",
@@ -272,7 +259,7 @@ def ablations(metrics: Metrics, folder: Path) -> Figure:
     for axes in (by_bits, by_tau):
         axes.axhspan(-spread, spread, color=MUTED, alpha=0.12, linewidth=0)
     by_bits.legend()
-    ordered = holds("C5", metrics) and holds("C6", metrics)
+    ordered = CLAIM["C5"].holds(metrics) and CLAIM["C6"].holds(metrics)
     says = "in the paper's order" if ordered else "not in the paper's order (C5, C6)"
     canvas.suptitle(f"Tables 5 and 3 of the paper, redrawn: {says}", x=0.01, ha="left", fontsize=12)
     caption = (

@@ -29,7 +29,7 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """
     settings = trial.settings
     corpus = prepare(settings["corpus"], settings["vocab_size"], settings["context_length"])
-    choice, judged = halves(corpus.valid, settings["choice_blocks"], settings["test_blocks"])
+    choice, judged = corpus.valid.halves(settings["choice_blocks"], settings["test_blocks"])
     shape = Shape(**settings["shape"])
     model = build(trial.arm, shape, len(corpus.tokenizer), settings["context_length"], trial.seed)
     forward = forward_flops(model, 1, settings["context_length"]) / settings["context_length"]
@@ -57,12 +57,6 @@ def train_arm(trial: Trial, context: TrialContext) -> dict[str, Any]:
     if settings["inspected"]:
         result |= inspect(model, corpus, judged, settings["bucket_tokens"])
     return result
-
-
-def halves(valid: TokenBlocks, choice: int, judged: int) -> tuple[TokenBlocks, TokenBlocks]:
-    """Blocks of the validation text: from its first half to choose the rate, from its second to judge."""
-    half = len(valid) // 2
-    return valid.slice(0, min(half, choice)), valid.slice(half, half + min(half, judged))
 
 
 def texts(corpus: PreparedCorpus, judged: TokenBlocks, books: bool) -> dict[str, TokenBlocks]:

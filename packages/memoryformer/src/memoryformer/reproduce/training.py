@@ -21,7 +21,6 @@ from memoryformer.reproduce.paper import paper_config
 from memoryformer.training import ADVICE
 from tenfold.configs import read_config
 
-GATING = ("C1", "C2")
 STATE_BYTES = 16  # a parameter's weight, gradient and AdamW's two moments, each float32
 TABLE_PASSES = 3  # a fetched row is read forward, read backward, and its gradient written
 
@@ -118,9 +117,3 @@ def plan(config: RunConfig, *, gpus: int = 8, days: float = 7.0) -> Plan:
         flops_per_second=flops / seconds,
         table_bytes_per_second=TABLE_PASSES * 4.0 * fetched * tokens / seconds,
     )
-
-
-def not_held(claims: dict[str, Any]) -> list[str]:
-    """Those of the gating claims that did not hold."""
-    verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}
-    return [name for name in GATING if verdicts.get(name) != "held"]
