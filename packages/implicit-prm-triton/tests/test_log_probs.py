@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -79,6 +80,39 @@ def test_gradients_are_those_of_the_definition(chunk_size: int) -> None:
     (reference.linear_log_probs(wide[0], wide[1], given_[2], wide[2]) * scale).sum().backward()
     for leaf, expected in zip(leaves, wide, strict=True):
         torch.testing.assert_close(leaf.grad.double(), expected.grad, rtol=0, atol=1e-5)
+
+
+def sure_of(probability: float, dtype: torch.dtype) -> list[Any]:
+    """Hidden states along their targets' words, so far that these have this probability; and the rest."""
+    _, weight, targets, _ = arguments(rows=8, width=64, words=300, bias=False, dtype=dtype)
+    direction, wide = weight[targets].double(), weight.double()
+    low, high = torch.zeros(8, 1, device=DEVICE).double(), torch.ones(8, 1, device=DEVICE).double()
+    for _ in range(50):
+        middle = (low + high) / 2
+        found = (middle * direction @ wide.T).softmax(1).gather(1, targets[:, None])
+        low = torch.where(found < probability, middle, low)
+        high = torch.where(found < probability, high, middle)
+    return [(middle * direction).to(dtype), weight, targets]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("probability", [0.5, 0.98, 1 - 1e-6])
+def test_gradients_in_half_precision_are_right_however_sure_the_model_is(
+    probability: float, dtype: torch.dtype
+) -> None:
+    hidden, weight, targets = sure_of(probability, dtype)
+    leaves = [x.detach().clone().requires_grad_() for x in (hidden, weight)]
+    wide = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    expected = reference.linear_log_probs(*wide, targets)
+    assert (1 - expected.exp()).log().mean().item() == pytest.approx(math.log(1 - probability), abs=0.2)
+    scale = 2.0**10  # as float16 is trained, since slopes of 1e-6 are hardly numbers of it
+    (linear_log_probs(*leaves, targets) * scale).sum().backward()
+    (expected * scale).sum().backward()
+    # A logit that is wrong by e makes p wrong by the factor exp(e).
+    of_logits = torch.finfo(dtype).eps / 2 * (wide[0] @ wide[1].T).max().item()
+    for leaf, exact_one in zip(leaves, wide, strict=True):
+        wrong = (leaf.grad.double() - exact_one.grad).norm() / exact_one.grad.norm()
+        assert wrong < of_logits + torch.finfo(dtype).eps
 
 
 def test_no_gradient_is_worked_out_that_nobody_needs() -> None:

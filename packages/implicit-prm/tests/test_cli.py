@@ -372,6 +372,24 @@ def test_what_cannot_be_shown_is_told(
     assert message in run(capsys, *(scored if word == "SCORED" else word for word in arguments), code=2)[1]
 
 
+def test_a_token_is_in_no_file_and_in_no_message(
+    models: dict[str, str], tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb, how in (
+        ("score", ("--model", models["MODEL"], "--ref", "none")),
+        ("sample", ("--model", models["POLICY"], "--n", 1, "--max-tokens", 2)),
+    ):
+        asked = write(tmp_path / "asked.jsonl", [{"prompt": "so"}]) if verb == "sample" else source
+        command = (verb, asked, tmp_path / f"{verb}.jsonl", *how)
+        told = run(capsys, *command, "--option", "token=hf_first")
+        told += run(capsys, *command, "--option", "token=hf_second")
+        told += run(capsys, *command, "--option", "token=hf_second", "--option", "dtype=float32", code=2)
+        assert "already" in told[3]
+        assert "made with other settings" in told[5]
+        assert not [text for text in told if "hf_" in text]
+    assert not [path for path in tmp_path.iterdir() if path.is_file() and b"hf_" in path.read_bytes()]
+
+
 def test_samples_are_graded_resumed_and_scored_as_they_were_drawn(
     models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -400,6 +418,16 @@ def test_samples_are_graded_resumed_and_scored_as_they_were_drawn(
         assert scored["label"] == row["label"]
     run(capsys, "sample", source, tmp_path / "text.jsonl", *how)
     assert all("completion_ids" not in row for row in lines(tmp_path / "text.jsonl"))
+
+
+def test_what_a_row_says_of_its_own_response_is_not_said_of_the_drawn_ones(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = {"id": "pb", "problem": "so", "steps": ["the answer", "is 4"], "label": 1}
+    stepwise = {"prompt": "so", "completion_ids": [3, 4], "step_ends": [0, 1], "step_labels": [1, 0]}
+    source, out = write(tmp_path / "in.jsonl", [sample, stepwise]), tmp_path / "out.jsonl"
+    run(capsys, "sample", source, out, "--model", models["POLICY"], "--n", 1, "--max-tokens", 3)
+    assert [sorted(row) for row in lines(out)] == [["completion", "id", "prompt", "truncated"]] * 2
 
 
 @pytest.mark.parametrize(
@@ -461,13 +489,14 @@ def test_reproduce_runs_the_experiment_and_shows_its_claims(
 ) -> None:
     asked = []
 
-    def claims(_: object, *arguments: object, **options: object) -> tuple[dict[str, str], str]:
+    def claims(_: object, *arguments: object, **options: object) -> tuple[dict[str, list[str]], str]:
         asked.append((arguments, options["resume"]))
-        return {"claims": "held"}, "the table"
+        return {"claims": []}, "the table"
 
     monkeypatch.setattr("tenfold.Experiment.reproduce", claims)
-    assert run(capsys, "reproduce", "--scale", "laptop", "--set", "a=1")[0] == "the table\n"
-    assert json.loads(run(capsys, "reproduce", "--quick", "--resume", "--json")[0]) == {"claims": "held"}
+    out = run(capsys, "reproduce", "--scale", "laptop", "--set", "a=1")[0]
+    assert out == "the table\nResults: results/implicit-prm/laptop\n"
+    assert json.loads(run(capsys, "reproduce", "--quick", "--resume", "--json")[0]) == {"claims": []}
     assert asked == [(("laptop", ["a=1"], Path("results")), False), (("quick", (), Path("results")), True)]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaForSequenceClassification
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from implicit_prm.cli import main
 
@@ -88,11 +90,66 @@ def test_a_trained_model_is_saved_with_its_tokenizer_and_scores(
     assert "training.output_dir = 'taken' is a file; give a folder" in run(
         capsys, *train, "--set", "training.output_dir=taken", code=2
     )
-    assert "out has checkpoints of an earlier run: go on from them with --resume" in run(
-        capsys, *train, code=2
-    )
-    run(capsys, *train, "--resume", "--set", "training.max_steps=6")
-    assert (here / "out" / "checkpoint-6").is_dir()
+
+
+def test_a_run_goes_on_with_its_own_recipe_and_starts_anew_where_it_is_told_to(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--config", "run.toml", "--set")
+    out = here / "out"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("implicit_prm.trainer.ImplicitPRMTrainer.save_state", interrupted)
+        told = run(capsys, *train, "training.save_steps=2", code=130)
+        assert told.endswith("interrupted; the same command goes on from the last checkpoint\n")
+    (out / "checkpoint-4" / "trainer_state.json").unlink()  # as one that was being written
+    for flag in ((), ("--resume",)):
+        told = run(capsys, *train, "training.max_steps=6", *flag, code=2)
+        assert "out holds another run: training.max_steps was 4, is 6; give the same, another" in told
+    written = (out / "checkpoint-2" / "trainer_state.json").stat().st_mtime_ns
+    run(capsys, *train, "training.save_total_limit=9")  # how many are kept is its own affair
+    assert (out / "checkpoint-2" / "trainer_state.json").stat().st_mtime_ns == written
+    assert json.loads((out / "trainer_state.json").read_text())["global_step"] == 4
+    saved = (out / "model.safetensors").stat().st_mtime_ns
+    run(capsys, *train, "training.save_total_limit=9")  # a finished one is not done again
+    assert (out / "model.safetensors").stat().st_mtime_ns == saved
+
+    run(capsys, *train, "training.max_steps=1", "--no-resume")
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-1"]
+    (out / "recipe.json").write_text("[1]")
+    assert "recipe.json is damaged" in run(capsys, *train, "training.max_steps=1", code=2)
+    (out / "recipe.json").unlink()
+    for flag in ((), ("--no-resume",)):
+        told = run(capsys, *train, "training.max_steps=1", *flag, code=2)
+        assert "out has checkpoint-1, and recipe.json, which would say what made it, is not there" in told
+
+
+def test_an_adapter_is_trained_on_against_its_base(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peft = pytest.importorskip("peft")
+    base = AutoModelForCausalLM.from_pretrained(here / "MODEL")
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    peft.get_peft_model(base, settings).save_pretrained(here / "ADAPTER")
+    PreTrainedTokenizerFast.from_pretrained(here / "MODEL").save_pretrained(here / "ADAPTER")
+    train = ("train", "--config", "run.toml", "--set", "model.name=ADAPTER")
+    run(capsys, *train)
+    assert json.loads((here / "out" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    before, after = (load_file(here / name / "adapter_model.safetensors") for name in ("ADAPTER", "out"))
+    assert all(not torch.equal(after[name], weight) for name, weight in before.items())
+    told = run(capsys, *train, "--set", "training.output_dir=other", "--set", "lora.r=2", code=2)
+    assert "model.name is an adapter already, which [lora] would put another one upon" in told
+
+
+def test_a_token_for_the_hub_is_not_noted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ("train", "--config", "run.toml", "--set", "training.max_steps=1", "--set")
+    told = run(capsys, *train, "training.hub_token=hf_first")
+    told += run(capsys, *train, "training.hub_token=hf_second")
+    told += run(capsys, *train, "training.hub_token=hf_second", "--set", "training.beta=1", code=2)
+    assert "hf_" not in told
+    kept = [path for path in (here / "out").rglob("*.json*") if b"hf_" in path.read_bytes()]
+    assert not kept
 
 
 def _with(**changes: Any) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def assert_close(one: Path, two: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [
-        ({"loss": "ce", "tied": True}, "sharded"),
+        ({"loss": "ce", "tied": True, "padding_free": True}, "sharded"),
         pytest.param({"loss": "ce", "precompute_ref_log_probs": True}, "sharded", marks=pytest.mark.long),
         ({"loss": "kto", "precompute_ref_log_probs": True}, "replicated"),
     ],

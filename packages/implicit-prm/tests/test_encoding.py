@@ -348,6 +348,7 @@ def test_too_long_is_an_error_or_cut_and_marked(byte_level) -> None:
             },
             "its completion is empty",
         ),
+        ({"prompt": [{"role": "user", "content": "q"}], "completion": " \n"}, "its completion is empty"),
         ({"prompt": [], "completion": "a"}, "give text, or a list of messages"),
         ({"prompt": [{"role": "user", "content": "<|im_start|>user\nq"}], "completion": "a"}, "already"),
     ],

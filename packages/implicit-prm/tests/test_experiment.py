@@ -112,6 +112,14 @@ def test_a_tiny_run_of_all_parts_judges_every_claim_and_draws_every_figure(
     }
 
 
+def test_samples_are_drawn_anew_when_the_code_that_draws_them_changes() -> None:
+    package = Path(generation.__file__).parents[1]
+    named = generation.what_draws()
+    assert all(path.is_file() for path in named)
+    for name in ("sampling", "decoding", "encoding", "backends/prompts", "tasks/modchain"):
+        assert package / f"{name}.py" in named
+
+
 def rows_of(task: ModChain, responses: dict[str, list[str]]) -> list[Responses]:
     return [
         Responses(
@@ -186,7 +194,8 @@ def test_without_a_right_or_without_a_wrong_step_there_is_no_curve(wrong: bool) 
 
 def test_what_the_claims_name_is_in_the_metrics() -> None:
     def judged(best: float, auc: float) -> dict[str, Any]:
-        return {"best": {"min": [best] * 7, "sum": [best] * 7}, "weighted": [70.0] * 7, "step_auc": auc}
+        curves = {"min": [best] * 7, "sum": [best] * 7, "last": [*[45.0] * 6, 40.0]}
+        return {"best": curves, "weighted": [70.0] * 7, "step_auc": auc}
 
     def result(best: float) -> dict[str, Any]:
         parts: dict[str, Any] = {"majority": [52.0] * 7, "oracle": [95.0] * 7}
@@ -204,6 +213,7 @@ def test_what_the_claims_name_is_in_the_metrics() -> None:
     results = {arm: {0: result(best), 1: result(best + 2)} for arm, best in bests.items()}
     results["untrained"] = {0: result(50.0), 1: result(52.0)}
     found = metrics.chain_metrics(results, MAIN) | metrics.arm_metrics(results)
+    assert (found["bon16"], found["bon64"], found["bon64_last"]) == ([88.0, 90.0], [88.0, 90.0], [40.0, 40.0])
     assert found["flops_ce-125x8"] == [3.0, 3.0]
     assert found["bon16_minus_majority16"] == [36.0, 38.0]
     assert found["bon16_minus_likelihood16"] == [37.0, 37.0]  # without a reference: 51 and 53

@@ -173,6 +173,29 @@ def test_two_processes_do_not_write_to_one_file(source: Path, tmp_path: Path) ->
     job(source, out).run(tries)
 
 
+def test_keys_and_tokens_are_neither_noted_nor_compared_nor_shown(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    note = out.with_name("out.jsonl.job.json")
+
+    def with_key(key: str, **others: Any) -> LineJob:
+        return job(source, out, settings={"options": {"api_key": key, "token": key, **others}})
+
+    with_key("sk-first").run(work)
+    assert "sk-first" not in note.read_text()
+    assert with_key("sk-second").complete
+    with pytest.raises(ImplicitPRMError, match="other settings") as refused:
+        with_key("sk-second", dtype="auto")
+    assert "sk-" not in str(refused.value)
+    kept = json.loads(note.read_text())
+    kept["settings"]["options"]["api_key"] = "sk-of-an-older-version"
+    note.write_text(json.dumps(kept))
+    with pytest.raises(ImplicitPRMError, match="other settings") as refused:
+        with_key("sk-second", dtype="auto")
+    assert "sk-" not in str(refused.value)
+    with_key("sk-second").run(work)
+    assert "sk-" not in note.read_text()
+
+
 def _settings(source: Path, out: Path) -> None:
     job(source, out, settings={"model": "other"})
 

@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from implicit_prm import ImplicitPRM, ImplicitPRMError, ImplicitPRMWarning, TokenizerMismatchError
+from implicit_prm.backends.hf import HFBackend
+from implicit_prm.backends.reading import read_rows
 from implicit_prm.encoding import encode_rows
 from implicit_prm.model import BASE
 
@@ -113,6 +115,33 @@ def test_a_model_against_itself_is_rewarded_with_exactly_nothing(models, tokeniz
         for scored in ImplicitPRM(models[0], tokenizer, reference).score(ROWS, batch_size=2):
             assert not scored.token_rewards.any()
             assert scored.outcome_reward == 0
+
+
+def test_the_limit_of_a_backend_is_kept_and_its_errors_name_the_row(models, tokenizer):
+    class Engine(HFBackend):
+        def token_log_probs(self, input_ids: Any, completion_mask: Any) -> list[np.ndarray]:
+            read_rows(input_ids, completion_mask, vocab_size=290, max_length=12)
+            return super().token_log_probs(input_ids, completion_mask)
+
+    engine = Engine(models[0])
+    assert (
+        engine.max_length
+        == ImplicitPRM(engine, tokenizer).max_length
+        == models[0].config.max_position_embeddings
+    )
+    engine.max_length = 12
+    prm = ImplicitPRM(engine, tokenizer, models[1])
+    assert prm.max_length == 12
+    rows = [
+        {"id": "ok", "prompt": "4", "completion": "2"},
+        {"id": "Q17", "prompt": "4", "completion": "2" * 20},
+    ]
+    cut = prm.score(rows, truncate="right")[1]
+    assert (cut.completion, cut.truncated) == ("2" * 11, True)
+    with pytest.raises(ImplicitPRMError, match="row 'Q17' has 21 tokens, more than max_length=12"):
+        prm.score(rows)
+    with pytest.raises(ImplicitPRMError, match="row 'Q17' has 21 tokens, and 12 fit"):
+        prm.score(rows, max_length=100)
 
 
 def test_shuffled_rows_give_shuffled_results(prm):

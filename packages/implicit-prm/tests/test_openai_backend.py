@@ -25,6 +25,7 @@ class StandIn(ThreadingHTTPServer):
 
     reply: Reply
     requests: list[dict[str, Any]]
+    authorization: str | None = None
 
     @property
     def url(self) -> str:
@@ -37,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(request)
+        self.server.authorization = self.headers["Authorization"]
         status, answer = self.server.reply(request)
         body = json.dumps(answer).encode()
         self.send_response(status)
@@ -136,7 +138,7 @@ def test_a_server_that_reads_other_tokens_is_refused(connect) -> None:
         lambda request: completion({"prompt_logprobs": [None, *[{"1": {"logprob": -1.0}}] * 4]}, 5),
         form="prompt_logprobs",
     )
-    with pytest.raises(ImplicitPRMError, match="row 0 are of other tokens than were sent"):
+    with pytest.raises(ImplicitPRMError, match="row 0 gets log-probs of other tokens than were"):
         other.token_log_probs(ROWS[:1], MASKS[:1])
 
 
@@ -145,8 +147,12 @@ def test_a_server_that_reads_other_tokens_is_refused(connect) -> None:
     [
         ("echo", {}, "row 0 has 5 tokens, but the server echoed none"),
         ("echo", {"logprobs": {"token_logprobs": [-1.0]}}, "the server echoed 1 log-probs"),
-        ("echo", {"logprobs": {"token_logprobs": [None] * 6}}, "no finite log-prob for each token of row 0"),
-        ("prompt_logprobs", {}, 'row 0 has no prompt_logprobs of its 5 tokens.*form="echo"'),
+        (
+            "echo",
+            {"logprobs": {"token_logprobs": [None] * 6}},
+            "row 0 gets a log-prob from the server that is not fin",
+        ),
+        ("prompt_logprobs", {}, 'row 0 gets no prompt_logprobs of its 5 tokens.*form="echo"'),
     ],
 )
 def test_an_answer_without_the_prompts_log_probs_is_refused(connect, form, choice, message) -> None:
@@ -156,11 +162,35 @@ def test_an_answer_without_the_prompts_log_probs_is_refused(connect, form, choic
 
 def test_what_the_server_says_and_its_address_are_in_the_error(connect, server) -> None:
     refusing = connect(lambda request: (404, {"error": {"message": "The model `tiny` does not exist."}}))
-    with pytest.raises(ImplicitPRMError, match=r"127.0.0.1:\d+/v1/ refused row 0.*`tiny` does not exist"):
+    with pytest.raises(
+        ImplicitPRMError, match=r"row 0 is refused by .*127.0.0.1:\d+/v1/.*`tiny` does not exist"
+    ):
         refusing.token_log_probs(ROWS[:1], MASKS[:1])
+    with pytest.raises(ImplicitPRMError, match="row 1 is refused"):  # nothing is asked for the first one
+        refusing.token_log_probs([ROWS[0], *ROWS[:1]], [[False] * len(ROWS[0]), *MASKS[:1]])
     nobody = CompletionsServer.connect("http://127.0.0.1:9/v1", "tiny", max_retries=0)
     with pytest.raises(ImplicitPRMError, match=r"no answer from http://127\.0\.0\.1:9/v1/"):
         OpenAIBackend(nobody).token_log_probs(ROWS[:1], MASKS[:1])
+
+
+def test_the_key_is_that_of_the_environment_and_in_no_message(connect, server, monkeypatch) -> None:
+    def reply(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return 401, {"error": {"message": f"wrong key: {server.authorization}"}}
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ImplicitPRMError, match="wrong key: Bearer none"):
+        connect(reply).token_log_probs(ROWS[:1], MASKS[:1])
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    with pytest.raises(ImplicitPRMError, match=r"wrong key: Bearer \*\*\*"):
+        connect(reply).token_log_probs(ROWS[:1], MASKS[:1])
+    assert server.authorization == "Bearer sk-of-the-environment"
+    given = CompletionsServer.connect(server.url, "tiny", api_key="sk-given", max_retries=0)
+    with pytest.raises(ImplicitPRMError, match=r"wrong key: Bearer \*\*\*"):
+        OpenAIBackend(given).token_log_probs(ROWS[:1], MASKS[:1])
+    assert server.authorization == "Bearer sk-given"
+    named = CompletionsServer.connect("http://me:password@127.0.0.1:9/v1", "tiny", max_retries=0)
+    with pytest.raises(ImplicitPRMError, match=r"no answer from http://127\.0\.0\.1:9/v1/"):
+        OpenAIBackend(named).token_log_probs(ROWS[:1], MASKS[:1])
 
 
 def test_settings_that_cannot_be_are_named() -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 import implicit_prm
-from implicit_prm import ImplicitPRM, functional
+from implicit_prm import ImplicitPRM, ImplicitPRMWarning, functional
 from implicit_prm.cli import app
 from implicit_prm.recipe import read_recipe
 from implicit_prm.training_run import _arguments
@@ -45,13 +46,17 @@ def test_the_example_of_scoring(
 def test_the_example_of_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_llama: Build, tokenizer: PreTrainedTokenizerFast
 ) -> None:
+    def load(name: str, dtype: torch.dtype = torch.bfloat16) -> LlamaForCausalLM:
+        """As most models are saved, where no other dtype is asked for."""
+        return tiny_llama().bfloat16().to(dtype)
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        transformers.AutoModelForCausalLM, "from_pretrained", lambda name, **options: tiny_llama()
-    )
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name, **options: tokenizer)
     names: dict[str, Any] = {}
-    exec(TRAINING, names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImplicitPRMWarning)  # of weights that are too coarse
+        exec(TRAINING, names)
     assert names["trainer"].state.global_step == 1
     assert (tmp_path / "prm" / "model.safetensors").is_file()
 
@@ -98,7 +103,9 @@ def test_the_toml_file_that_it_shows_is_a_recipe_that_trains_what_it_says(tmp_pa
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     recipe = read_recipe(tmp_path / "run.toml")
     assert recipe.data.train == ["rollouts.jsonl"]
-    assert _arguments(recipe.training).loss == "ce"
+    assert recipe.model.dtype == "float32"
+    arguments = _arguments({**recipe.training, "use_cpu": True})
+    assert (arguments.loss, arguments.bf16) == ("ce", True)
 
 
 def test_every_file_that_it_names_is_there() -> None:

@@ -126,6 +126,14 @@ def test_processbench_steps_are_the_steps_that_are_scored(tokenizer) -> None:
     assert ends[-1] == len(encoded.completion_ids) - 1
 
 
+def test_a_column_of_responses_that_is_none_is_one_that_a_row_does_not_have(tmp_path: Path) -> None:
+    row = {"prompt": "p", "completion": "c", "label": 1.0}
+    assert own_row({**row, "chosen": None, "rejected": None, "completions": None, "prompt_ids": None}) == row
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "p", "completion": None, "chosen": "a", "rejected": "b"}])
+    with pytest.raises(ImplicitPRMError, match="row 1 has no completion to score"):
+        list(read_responses(tmp_path / "rows.jsonl"))
+
+
 def test_responses_of_grouped_rows_are_taken_apart(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     grouped = {"prompt": "p", "completions": ["a", "b"], "labels": [1, 0], "answer": "4"}
@@ -165,6 +173,8 @@ def test_a_json_list_and_empty_lines_are_read(tmp_path: Path) -> None:
         (b'{"problem": "p", "steps": ["a"], "label": 1}', "label 1 is no index of its 1 steps"),
         (b'{"problem": "p", "steps": ["a"], "label": false}', "label False is no index of its 1 steps"),
         (b'{"problem": "p", "steps": "ab", "label": -1}', "not its content"),
+        (b'{"problem": "p", "steps": ["a", " ", "b"], "label": 2}', "step 1 of 3, counted from 0, is empty"),
+        (b'{"prompt": "p", "chosen": "a", "rejected": ""}', "rejected is ''"),
         (b'{"chosen": "a", "rejected": "b"}', "must be two conversations"),
         (b'{"chosen": [{"role": "user", "content": "a"}], "rejected": []}', "equal up to their last message"),
     ],

@@ -113,6 +113,19 @@ def test_a_first_error_is_an_index_or_minus_one(found: Any) -> None:
         first_wrong_step(line("a", first_error=found))
 
 
+def test_a_first_error_among_other_steps_than_were_scored_is_told() -> None:
+    steps = [{"text": "a\n\n", "start": 0, "end": 3}, {"text": "b", "start": 3, "end": 4}]
+    given = {"first_error": 2, "step_rewards": [0.0, 1.0], "steps": steps}
+    assert first_wrong_step(line("a", **given, step_spans=[[0, 3], [3, 4]])) == 2
+    merged = line("a", **given, step_spans=[[0, 1], [1, 3], [3, 4]])
+    with pytest.raises(ImplicitPRMError, match="'a' has 3 step_spans and 2 step rewards, so that its"):
+        first_wrong_step(merged)
+    cut = line("a", **given, step_spans=[[0, 3], [3, 9], [9, 12]], truncated=True)
+    assert first_wrong_step(cut) == 2
+    with pytest.raises(ImplicitPRMError, match="'a' has 3 step_spans"):
+        first_wrong_step(merged | {"truncated": True})
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ImplicitPRMError, match="there is no file"):
         list(read_scored([tmp_path / "none.jsonl"]))

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Trainer,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.trainer_callback import TrainerCallback
 
 from implicit_prm.config import ImplicitPRMConfig
@@ -198,6 +207,39 @@ def test_training_without_padding_is_the_same_training(tiny_llama: Build, tmp_pa
         torch.testing.assert_close(trained[1][name], weight, rtol=1e-4, atol=1e-5)
 
 
+def test_packing_is_tried_on_the_device_and_in_the_dtype_of_training(
+    tiny_llama: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an attention that, as FlashAttention, has no way for float32 without autocast."""
+    placed: list[nn.Module] = []
+    move = Trainer._move_model_to_device
+    monkeypatch.setattr(
+        Trainer,
+        "_move_model_to_device",
+        lambda self, model, device: (placed.append(model), move(self, model, device)),
+    )
+
+    def attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        assert torch.is_autocast_enabled("cpu"), "only 16 bits"
+        assert any(module in model.modules() for model in placed), "not on the device"
+        return sdpa_attention_forward(module, *args, **kwargs)
+
+    AttentionInterface.register("sixteen_bits", attention)
+    AttentionMaskInterface.register("sixteen_bits", sdpa_mask)
+    AttentionInterface.register("sees_all", sdpa_attention_forward)
+    AttentionMaskInterface.register("sees_all", lambda *args, **kwargs: None)
+    settings = {"padding_free": True, "bf16": True, "max_steps": 1, "reference": "none"}
+    model = tiny_llama()
+    model.set_attn_implementation("sixteen_bits")
+    trainer(model, tmp_path, **settings).train()
+    model = tiny_llama()
+    model.set_attn_implementation("sees_all")
+    with pytest.raises(ImplicitPRMError, match="'sees_all' lets packed sequences see each other"):
+        trainer(model, tmp_path, **settings)
+    with pytest.raises(ImplicitPRMError, match="'sees_all' lets packed sequences see each other"):
+        trainer(tiny_llama(), tmp_path, ref_model=model, **settings | {"reference": "model"})
+
+
 def test_rows_that_come_after_the_reference_is_gone(tiny_llama: Build, tmp_path: Path) -> None:
     tested = trainer(tiny_llama(), tmp_path, precompute_ref_log_probs=True)
     with pytest.raises(ImplicitPRMError, match="give all data sets to the trainer when it is made"):
@@ -208,7 +250,7 @@ def test_an_adapter_is_trained_against_its_base(tiny_llama: Build, tmp_path: Pat
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     model = peft.get_peft_model(tiny_llama(), peft.LoraConfig(r=4, target_modules="all-linear"))
-    digest = model_digest(model)
+    digest = model_digest(model, adapter_off=True)
     adapters = {name: weight.clone() for name, weight in model.state_dict().items() if "lora_B" in name}
     tested = trainer(model, tmp_path, max_steps=3, precompute_ref_log_probs=True)
     whole = trainer(model, tmp_path)
@@ -221,7 +263,29 @@ def test_an_adapter_is_trained_against_its_base(tiny_llama: Build, tmp_path: Pat
     # What was computed before training is what the base still says.
     assert loss_of(whole) == pytest.approx(loss_of(tested), rel=1e-5)
     assert model.get_model_status().enabled is True
-    assert model_digest(model) == digest
+    assert model_digest(model, adapter_off=True) == digest
+
+
+def test_two_adapters_on_one_base_are_two_references(tiny_llama: Build, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+
+    def adapted(seed: int, **changes: Any) -> nn.Module:
+        base = tiny_llama()
+        torch.manual_seed(seed)
+        settings = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False, **changes}
+        return peft.get_peft_model(base, peft.LoraConfig(**settings))
+
+    settings = {"precompute_ref_log_probs": True, "reference_cache_dir": str(tmp_path / "cache")}
+    known = []
+    for ref in (adapted(1), adapted(2), adapted(1, lora_alpha=64), tiny_llama()):
+        expected = outcomes(tiny_llama(), ref, ROWS) - outcomes(tiny_llama(), None, ROWS)
+        tested = trainer(tiny_llama(), tmp_path, ref_model=ref, **settings)
+        values = torch.from_numpy(np.array(tested.train_dataset.ref))  # type: ignore[union-attr]
+        assert -BETA * values.double().sum() == pytest.approx(expected.sum().item(), rel=1e-4)
+        known.append(values)
+    assert len({tuple(values.tolist()) for values in known}) == 4
+    trainer(tiny_llama(), tmp_path, ref_model=adapted(1), **settings)  # the first one again
+    assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
 def test_rewards_that_are_no_numbers_name_their_rows(tiny_llama: Build, tmp_path: Path) -> None:
@@ -237,6 +301,8 @@ def test_rewards_that_are_no_numbers_name_their_rows(tiny_llama: Build, tmp_path
 
 def test_models_that_do_not_fit(tiny_llama: Build, tmp_path: Path) -> None:
     model = tiny_llama()
+    with pytest.raises(ImplicitPRMError, match="no weight of the model can be trained"):
+        trainer(tiny_llama().requires_grad_(False), tmp_path)
     classifier = LlamaForSequenceClassification(model.config)
     with pytest.raises(ImplicitPRMError, match="an implicit PRM is a causal LM"):
         trainer(classifier, tmp_path)

@@ -150,6 +150,47 @@ def test_steps_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
     assert steps == ["Step 1: so\n\n", "the answer<|im_end|>"]
 
 
+STEPS = ["Step 1: so", "the answer", "is 4"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"completions": STEPS, "labels": [1, 0, 1]},
+        {"completion": "\n\n".join(STEPS), "step_labels": [1, 0, 1]},
+        {"completion_ids": None, "step_ends": None, "step_labels": [1, 0, 1]},
+    ],
+    ids=["completions", "completion", "completion_ids"],
+)
+def test_of_a_response_that_is_cut_the_steps_that_are_left_are_learned_from(
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    parts = [tokenizer(text)["input_ids"] for text in ("Step 1: so\n\n", "the answer\n\n", "is 4")]
+    ends = (np.cumsum([len(part) for part in parts]) - 1).tolist()
+    row = {"prompt": "4", **row}
+    if "completion_ids" in row:
+        row |= {"completion_ids": [token for part in parts for token in part], "step_ends": ends}
+        row = {"prompt_ids": [3], **{key: value for key, value in row.items() if key != "prompt"}}
+    whole = dataset([row], tokenizer, loss="step")
+    assert whole.step_labels.ends[0].tolist() == ends
+    # Prompt and completion: all of the second step; a token of it; all but the end; of the first step one.
+    for room, left, known in (
+        (ends[1] + 1, [ends[0], ends[1]], [1, -1]),
+        (ends[0] + 2, [ends[0], ends[0] + 1], [1, -1]),
+        (ends[2], [ends[0], ends[1], ends[2] - 1], [1, -1, 1]),
+        (1, [0], [1]),
+    ):
+        data = dataset([row], tokenizer, loss="step", max_length=1 + room, truncate="right")
+        assert data.store.completion_lengths.tolist() == [room]
+        assert data.step_labels.ends[0].tolist() == left
+        assert data.step_labels.labels[0].tolist() == known
+    with pytest.raises(ImplicitPRMError, match=f"row '0' has {ends[2] + 2} tokens and max_length is 6"):
+        dataset([row], tokenizer, loss="step", max_length=6)
+    labels = "labels" if "labels" in row else "step_labels"
+    with pytest.raises(ImplicitPRMError, match="row '0' has 3 steps and 2 step labels"):
+        dataset([{**row, labels: [1, 0]}], tokenizer, loss="step", max_length=6, truncate="right")
+
+
 def test_responses_are_paired_and_balanced() -> None:
     rows = [
         {"prompt_ids": [10 + prompt], "completion_ids": [50], "label": label}
@@ -173,6 +214,40 @@ def test_pairs_beside_single_responses_are_refused_where_these_would_be_left_out
     with pytest.raises(ImplicitPRMError, match="1 rows are pairs and 4 responses are not, which loss='dpo'"):
         dataset(rows, loss="dpo")
     assert len(dataset(rows, loss="ce")) == 6
+
+
+def test_columns_that_are_none_are_columns_that_a_row_does_not_have() -> None:
+    names = ("prompt", "prompt_ids", "completion", "completion_ids", "completions", "chosen", "chosen_ids")
+    nothing = dict.fromkeys((*names, "rejected", "rejected_ids", "label", "labels", "truncated"))
+    pair = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}
+    assert len(dataset([nothing | row for row in TOKENISED])) == 4
+    assert len(dataset([nothing | row for row in (*TOKENISED, pair)])) == 6
+    assert len(dataset([nothing | pair], loss="dpo")) == 1
+
+
+@pytest.mark.parametrize("loss", ["ce", "dpo"])
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_a_pair_with_one_side_names_the_other(side: str, loss: str) -> None:
+    other = {"chosen": "rejected", "rejected": "chosen"}[side]
+    told = f"row 'x' has neither '{other}' nor '{other}_ids'; it has "
+    for given in ({side: "4"}, {f"{side}_ids": [4], other: None}):
+        with pytest.raises(ImplicitPRMError, match=told):
+            dataset([{"id": "x", "prompt_ids": [1], **given}], loss=loss)
+
+
+def test_two_conversations_are_a_pair_with_its_prompt_in_them(tokenizer: PreTrainedTokenizerFast) -> None:
+    def said(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    asked, right, wrong = said("user", "2+2?"), said("assistant", "4"), said("assistant", "5")
+    apart = {"prompt": [asked], "chosen": [right], "rejected": [wrong]}
+    together = {"chosen": [asked, right], "rejected": [asked, wrong]}
+    first, second = dataset([apart, together], tokenizer, loss="dpo").examples.tolist()
+    store = dataset([apart, together], tokenizer, loss="dpo").store
+    for one, other in zip(first, second, strict=True):
+        assert store.sequence(one).tolist() == store.sequence(other).tolist()
+    with pytest.raises(ImplicitPRMError, match="row 'x': a pair without a prompt must be two conversations"):
+        dataset([{"id": "x", "chosen": "4", "rejected": "5"}], tokenizer, loss="dpo")
 
 
 def test_truncation_on_the_right_keeps_the_prompt() -> None:

@@ -1,7 +1,8 @@
-"""d log p_y / d logit_v = [v = y] - p_v: written over the logits of a chunk of rows, in one pass.
+"""d log p_y / d logit_v = [v = y] - p_v: written over the logits of a chunk of rows, by one kernel.
 
 The logits of a chunk come from a matrix product and go into two, for hidden and weight: those are cuBLAS's.
-What PyTorch would do between them in five passes over the chunk is one here.
+What PyTorch would do between them in five passes over the chunk, and in float32, is one kernel that reads it
+twice.
 """
 
 # mypy: disable-error-code=no-untyped-def
@@ -21,16 +22,38 @@ NUM_WARPS = 4
 
 @triton.jit
 def slope(logits, bias, targets, normaliser, grad, V, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
-    """Over BLOCK words of a row of logits [N, V]: grad · ([v = target] - exp(logit - normaliser))."""
+    """Over a row of logits [N, V]: grad · ([v = target] - p_v), p being the softmax of the logits here.
+
+    These were rounded to half precision, and those that the forward pass summed were not: exp(logit -
+    normaliser) may sum to 1.03, where the target's 1 - p is 0.02. So it is divided by its own sum; and 1 - p
+    is taken as the sum of the others, in which nothing cancels.
+    """
     row = tl.program_id(0).to(tl.int64)
-    word = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    here = logits + row * V
+    target = tl.load(targets + row)
+    shift = tl.load(normaliser + row)
+    others, chosen = 0.0, 0.0
+    for start in range(0, V, BLOCK):
+        word = start + tl.arange(0, BLOCK)
+        e = exponentials(here, bias, shift, word, V, HAS_BIAS)
+        others += tl.sum(tl.where(word == target, 0.0, e))
+        chosen += tl.sum(tl.where(word == target, e, 0.0))
+    scale = tl.load(grad + row) / (others + chosen)
+    for start in range(0, V, BLOCK):
+        word = start + tl.arange(0, BLOCK)
+        e = exponentials(here, bias, shift, word, V, HAS_BIAS)
+        y = scale * tl.where(word == target, others, -e)
+        tl.store(here + word, y.to(logits.dtype.element_ty), mask=word < V)
+
+
+@triton.jit
+def exponentials(logits, bias, shift, word, V, HAS_BIAS: tl.constexpr):
+    """exp(logit - shift) of some words of a row, 0 beyond the vocabulary."""
     inside = word < V
-    x = tl.load(logits + row * V + word, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(logits + word, mask=inside, other=float("-inf")).to(tl.float32)
     if HAS_BIAS:
         x += tl.load(bias + word, mask=inside, other=0.0).to(tl.float32)
-    p = tl.exp(x - tl.load(normaliser + row))
-    y = tl.load(grad + row) * (tl.where(word == tl.load(targets + row), 1.0, 0.0) - p)
-    tl.store(logits + row * V + word, y.to(logits.dtype.element_ty), mask=inside)
+    return tl.exp(x - shift)
 
 
 def launch(
@@ -56,7 +79,7 @@ def launch(
         for first in range(0, len(hidden), chunk_size):
             rows = slice(first, first + chunk_size)
             logits = hidden[rows] @ weight.T
-            slope[(len(logits), triton.cdiv(words, SLOPE_BLOCK))](
+            slope[(len(logits),)](
                 logits, logits if bias is None else bias.contiguous(), targets[rows], normaliser[rows],
                 grad[rows], words, HAS_BIAS=bias is not None, BLOCK=SLOPE_BLOCK, num_warps=NUM_WARPS,
             )  # fmt: skip

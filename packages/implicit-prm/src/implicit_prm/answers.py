@@ -4,6 +4,8 @@ r"""The final answer of a worked solution, and whether two answers are the same.
     same_answer("x^2+2x+1", "(x+1)^2")    True with math-verify (pip install 'implicit-prm[math]'), else False
 
 Without math-verify answers are the same if they are written alike, notation aside, or are the same number.
+A comma before three digits is one of thousands ("1,100" is 1100) where there are no brackets: "(1,100)" is a
+point, "1, 100" two numbers.
 """
 
 from __future__ import annotations
@@ -137,8 +139,11 @@ _NOTATION = (
     (re.compile(r"\\(?:text|textbf|mbox|mathrm|mathbf)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|°"), ""),
     (re.compile(r"\\?[$%]"), ""),
-    (re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?:\D|$))"), ""),
+    (re.compile(r"(?<=\d)\{,\}(?=\d{3}(?:\D|$))"), ""),
 )
+# Not a part of "1234,567" or "1,234,5", which are lists.
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_BRACKETS = re.compile(r"[(\[]|\\\{|\\langle(?![A-Za-z])")
 _UNIT_IN_WORDS = re.compile(r"(-?[\d./]+)\s+[A-Za-z]{2}[A-Za-z ]*")
 _OF_A_VARIABLE = re.compile(r"[A-Za-z]\s*(?:=|\\in(?![A-Za-z]))\s*(?=\S)")
 _NUMBER = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:/(\d+))?|\\frac\{([+-]?\d+)\}\{(\d+)\})")
@@ -152,6 +157,8 @@ def _plain(answer: str) -> str:
     for pattern, instead in _NOTATION:
         while (shorter := pattern.sub(instead, plain)) != plain:
             plain = shorter
+    if not _BRACKETS.search(plain):  # a point, an interval and a set have commas of their own
+        plain = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), plain)
     plain = plain.strip().rstrip(".").rstrip()
     if found := _OF_A_VARIABLE.match(plain):
         plain = plain[found.end() :]

@@ -18,8 +18,9 @@ def chat_texts(
 
     `completion` is messages, the text of the assistant's reply, or None (given as tokens); `special` are the
     names of special tokens.
-    Raises `ImplicitPRMError`, naming the row, for messages of another form, a tokenizer without a template,
-    a template that does not take them, and messages that carry the template already.
+    Raises `ImplicitPRMError`, naming the row, for messages of another form, a reply of nothing but spaces (of
+    which the end token alone would be scored, that a template writes after anything), a tokenizer without a
+    template, a template that does not take them, and messages that carry the template already.
     """
     _check_messages(name, "prompt", prompt, special)
     before = _rendered(name, prompt, tokenizer, add_generation_prompt=True)
@@ -28,7 +29,7 @@ def chat_texts(
     if isinstance(completion, str):
         completion = [{"role": "assistant", "content": completion}]
     _check_messages(name, "completion", completion, special)
-    if not any(message["content"] or message.get("tool_calls") for message in completion):
+    if not any(_has_text(message) for message in completion):
         raise ImplicitPRMError(
             f"row {name!r}: its completion is empty, and there is nothing to reward; leave the row out"
         )
@@ -39,6 +40,11 @@ def chat_texts(
             "may open a reasoning block); give prompt_ids and completion_ids, as they were sampled"
         )
     return before, whole[len(before) :]
+
+
+def _has_text(message: Mapping[str, Any]) -> bool:
+    content = message["content"]
+    return bool(message.get("tool_calls") or (content.strip() if isinstance(content, str) else content))
 
 
 def _rendered(

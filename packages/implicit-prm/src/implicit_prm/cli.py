@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from implicit_prm import cli_judging, cli_options, cli_policy, screen
+from implicit_prm import cli_judging, cli_options, cli_policy, terminal
 from implicit_prm.errors import ImplicitPRMError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def train(
     config: Annotated[Path, typer.Option(help="The run's TOML file: [model], [data], [training], [lora].")],
     settings: cli_options.Settings = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in output_dir.")
-    ] = False,
+        bool, typer.Option(help="Go on from the newest whole checkpoint in output_dir, or start anew.")
+    ] = True,
 ) -> None:
     """Train an implicit PRM on labels of responses.
 
@@ -48,9 +48,9 @@ def train(
     from implicit_prm.training_run import train_recipe
 
     cli_options.quiet_bars()
-    with cli_options.interruptible("the same command with --resume goes on from the last checkpoint"):
+    with cli_options.interruptible("the same command goes on from the last checkpoint"):
         folder = train_recipe(recipe, resume=resume)
-    screen.tell(f"implicit-prm: the model is in {folder}, what was measured in {folder}/all_results.json")
+    terminal.tell(f"implicit-prm: the model is in {folder}, what was measured in {folder}/all_results.json")
 
 
 @app.command()
@@ -102,7 +102,7 @@ def score(
     fixed = {"model": model, "ref": ref, "beta": beta, "backend": backend, "options": given, **how}
     job = LineJob(source, out, read_responses, fixed, Shard.parse(shard))
     if job.complete:
-        screen.tell(f"implicit-prm: all {job.n_rows} rows are in {out} already")
+        terminal.tell(f"implicit-prm: all {job.n_rows} rows are in {out} already")
         return
     from implicit_prm.backends.loading import load_prm
 
@@ -117,10 +117,10 @@ def score(
             yield {**row, **scored.to_dict()}
 
     started = perf_counter()
-    with cli_options.interruptible(), screen.progress("scoring") as on_progress:
+    with cli_options.interruptible(), terminal.progress("scoring") as on_progress:
         done = job.run(work, on_progress)
     seconds = perf_counter() - started
-    screen.tell(
+    terminal.tell(
         f"implicit-prm: {done.n_new} of {done.n_rows} responses scored now; {n_tokens:,} tokens in "
         f"{seconds:,.1f} s, {n_tokens / seconds:,.0f} a second"
     )
@@ -134,21 +134,15 @@ app.command()(cli_judging.processbench)
 app.command()(cli_judging.view)
 
 
-@app.command()
-def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour).")] = "quick",
-    settings: cli_options.Settings = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: cli_options.AsJson = False,
-) -> None:
-    """Run the paper's claims as checks, as `tenfold run` does."""
-    from implicit_prm.reproduce.experiment import EXPERIMENT
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run implicit-prm`."""
+    from implicit_prm.reproduce import verb
 
-    scale = "quick" if quick else scale
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
-    screen.show(claims, as_json, lambda: table)
+    verb.reproduce("implicit-prm", context)
 
 
 # The extra that brings a package, where it is not `reproduce`.
@@ -182,17 +176,19 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
-    warnings.showwarning = lambda message, *_, **__: screen.tell(f"implicit-prm: {message}")
+    warnings.showwarning = lambda message, *_, **__: terminal.tell(f"implicit-prm: {message}")
     try:
         app(arguments)
     except ImplicitPRMError as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("implicit_prm", ""):
+        if package == "implicit_prm":  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _end(f"this needs {package}, which is not installed: pip install 'implicit-prm[{extra}]'", 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _end(f"this needs {package}, which is not installed: pip install 'implicit-prm[{extra}]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a folder that may not be written
         _end(f"{error}; mend it, then the same command goes on where it stopped", 1)
     except Exception as error:
@@ -203,5 +199,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    screen.tell(f"implicit-prm: {message}")
+    terminal.tell(f"implicit-prm: {message}")
     sys.exit(code)

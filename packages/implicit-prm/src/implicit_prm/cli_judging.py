@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from implicit_prm import cli_options, screen
+from implicit_prm import cli_options, terminal
 from implicit_prm.errors import ImplicitPRMError
 
 Scored = Annotated[
@@ -94,20 +94,20 @@ def bon(
     )
     cells = {(row.method, row.n): f"{row.accuracy:.1%} [{row.low:.1%}, {row.high:.1%}]" for row in rows}
     methods = list(dict.fromkeys(row.method for row in rows))
-    screen.show(
+    terminal.show(
         [asdict(row) for row in rows],
         as_json,
-        lambda: screen.table(
+        lambda: terminal.table(
             ("", *(f"n = {size}" for size in sizes)),
             ((method, *(cells[method, size] for size in sizes)) for method in methods),
         ),
     )
-    screen.tell(f"implicit-prm: {len(found.ids)} prompts, {sum(map(len, found.ids))} responses")
+    terminal.tell(f"implicit-prm: {len(found.ids)} prompts, {sum(map(len, found.ids))} responses")
     for curve in overoptimization_curves(scores, found.correct, answers=answers) if fewest > 1 else ():
         if curve.alarm is not None:
-            screen.tell(f"implicit-prm: {curve.alarm}")
+            terminal.tell(f"implicit-prm: {curve.alarm}")
     if answers is None:
-        screen.tell(
+        terminal.tell(
             "implicit-prm: no votes, since no response marks a final answer (as \\boxed{...} or #### ...)"
         )
 
@@ -171,10 +171,13 @@ def processbench(
     if threshold is None:
         threshold, _ = best_threshold(*(_step_scores(tune_on, by) if tune_on else (scores, labels)))
         if not tune_on:
-            screen.tell("implicit-prm: the threshold is the best one for these samples: F1 is an upper bound")
+            terminal.tell(
+                "implicit-prm: the threshold is the best one for these samples: F1 is an upper bound"
+            )
     found = processbench_f1([first_error(row, threshold) for row in scores], labels)
     value = {"samples": len(labels), "threshold": threshold, **found}
-    screen.show(value, as_json, lambda: screen.table(("", ""), ((k, f"{v:.6g}") for k, v in value.items())))
+    rows = ((key, f"{number:.6g}") for key, number in value.items())
+    terminal.show(value, as_json, lambda: terminal.table(("", ""), rows))
 
 
 def _step_scores(paths: Iterable[Path], by: str) -> tuple[list[Any], list[int]]:
@@ -226,7 +229,7 @@ def view(
     responses, errors = [ScoredResponse.from_dict(line) for line in shown], list(map(first_wrong_step, shown))
     if html is None:
         for response, error in zip(responses, errors, strict=True):
-            screen.console().print(heatmap_terminal(response, error))
+            terminal.console().print(heatmap_terminal(response, error))
         return
     page = heatmap_html(responses, prompts=[prompt_text(line) for line in shown], first_errors=errors)
     html.write_text(page, encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from implicit_prm import screen
+from implicit_prm import terminal
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
 
 Model = Annotated[str, typer.Option(help="A causal LM: a hub id, a folder, a GGUF file, an adapter of PEFT.")]
@@ -21,7 +21,7 @@ Options = Annotated[
     typer.Option(
         "--option",
         help="For the backend: key=value, such as dtype=bfloat16, tensor_parallel_size=4 or "
-        "url=http://localhost:8000/v1; repeatable.",
+        "url=http://localhost:8000/v1; repeatable. A server's key is taken from OPENAI_API_KEY.",
     ),
 ]
 Settings = Annotated[
@@ -58,7 +58,7 @@ def interruptible(goes_on: str = "the same command goes on where it stopped") ->
     try:
         yield
     except KeyboardInterrupt:
-        screen.tell(f"implicit-prm: interrupted; {goes_on}")
+        terminal.tell(f"implicit-prm: interrupted; {goes_on}")
         raise typer.Exit(130) from None
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from implicit_prm import cli_options, screen
-from implicit_prm.errors import ImplicitPRMError, PromptTooLongError
+from implicit_prm import cli_options, terminal
+from implicit_prm.errors import ImplicitPRMError, PromptTooLongError, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 # Prompts whose responses are drawn by one call.
 PROMPTS_AT_ONCE = 64
 
-
-_OF_A_RESPONSE = ("completion", "completion_ids", "label", "truncated")
+_OF_A_RESPONSE = (
+    *("completion", "completion_ids", "label", "truncated"),
+    *("step_spans", "step_ends", "step_labels", "first_error"),
+)
 
 
 def sample(
@@ -74,7 +76,7 @@ def sample(
     fixed = {"model": model, "backend": backend, "options": given, "tokens": tokens, **how}
     job = LineJob(source, out, read, fixed, Shard.parse(shard), PROMPTS_AT_ONCE * n)
     if job.complete:
-        screen.tell(f"implicit-prm: all {job.n_rows} responses are in {out} already")
+        terminal.tell(f"implicit-prm: all {job.n_rows} responses are in {out} already")
         return
     from implicit_prm.backends.loading import load_sampler
     from implicit_prm.pretrained import load_tokenizer
@@ -90,11 +92,11 @@ def sample(
             n_empty += line.get("completion") == ""
             yield line
 
-    with cli_options.interruptible(), screen.progress("sampling") as on_progress:
+    with cli_options.interruptible(), terminal.progress("sampling") as on_progress:
         done = job.run(counted, on_progress)
-    screen.tell(f"implicit-prm: {done.n_new} of {done.n_rows} responses drawn now")
+    terminal.tell(f"implicit-prm: {done.n_new} of {done.n_rows} responses drawn now")
     if n_empty:
-        screen.tell(
+        terminal.tell(
             f"implicit-prm: {n_empty} responses are empty, which have no text to score: leave them out, or "
             "draw with --tokens, where their end is scored"
         )
@@ -120,7 +122,7 @@ def _work(
         seed = hashlib.sha256(f"{how['seed']} {rows[0]['id']}".encode()).digest()[:4]
         try:
             drawn = sampler.sample(prompts, **{**how, "seed": int.from_bytes(seed, "big") >> 1})
-        except PromptTooLongError as error:
+        except (PromptTooLongError, RowError) as error:
             raise ImplicitPRMError(f"prompt {list(owners)[error.place]!r} {error.told}") from error
         samples = [one for row in drawn for one in row]
         for row, one in zip(rows, samples, strict=True):
@@ -181,8 +183,8 @@ def flops(
         name: {**asdict(cost), "total": cost.total, "ratio": cost.total / ce} for name, cost in costs.items()
     }
     cells = ((name, *(f"{number:.3g}" for number in each.values())) for name, each in value.items())
-    screen.show(
+    terminal.show(
         value,
         as_json,
-        lambda: screen.table(("FLOPs", "responses, labels", "training", "all", "times CE"), cells),
+        lambda: terminal.table(("FLOPs", "responses, labels", "training", "all", "times CE"), cells),
     )

@@ -13,6 +13,14 @@ class MissingExtraError(ImplicitPRMError, ImportError):
     """A package of one of the extras is not installed; the message says which `pip install` brings it."""
 
 
+class RowError(ImplicitPRMError):
+    """A row that a backend or a server does not take: its `place` among those given, and what is wrong."""
+
+    def __init__(self, place: int, told: str) -> None:
+        super().__init__(f"row {place} {told}")
+        self.place, self.told = place, told
+
+
 class PromptTooLongError(ImplicitPRMError):
     """A prompt that leaves no room for a response: its `place` among those given, and what is wrong."""
 

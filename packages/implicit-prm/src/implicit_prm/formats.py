@@ -17,6 +17,10 @@ MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verificat
 """The columns of GSM8K's example solutions: size of the model, and how its solution was chosen."""
 
 
+_LEFT_OUT = ("prompt_ids", "completion", "completion_ids", "completions", "chosen", "rejected")
+"""Columns that a row does not have where they are None, as in tables whose rows are of several kinds."""
+
+
 def own_row(row: Mapping[str, Any]) -> Row:
     """A row of one of the formats below as ours, or a row of ours checked and with float labels.
 
@@ -31,6 +35,7 @@ def own_row(row: Mapping[str, Any]) -> Row:
 
     Raises `ImplicitPRMError` for other columns, or content of another kind than the format's.
     """
+    row = {key: value for key, value in row.items() if value is not None or key not in _LEFT_OUT}
     ours = "prompt" in row or "prompt_ids" in row
     for columns, convert in _FORMATS.items():
         if columns <= row.keys() and ("prompt" in columns or not ours):
@@ -44,7 +49,7 @@ def own_row(row: Mapping[str, Any]) -> Row:
     if not ours:
         if not {"chosen", "rejected"} <= row.keys():
             raise ImplicitPRMError(f"no prompt; the columns {sorted(row)} are of no format that is known")
-        return _checked(_with_prompt(row))
+        return _checked(with_prompt(row))
     return _checked(dict(row))
 
 
@@ -98,6 +103,11 @@ def _processbench(row: Mapping[str, Any]) -> Row:
     if isinstance(row["steps"], str):
         raise TypeError("steps: a text is no list of steps")
     steps, first_error = [step.strip() for step in row["steps"]], row["label"]
+    if "" in steps:
+        raise ImplicitPRMError(
+            f"step {steps.index('')} of {len(steps)}, counted from 0, is empty: without it the label would "
+            "mean another step; leave the row out"
+        )
     if type(first_error) is not int or not -1 <= first_error < len(steps):
         raise ImplicitPRMError(f"the label {first_error!r} is no index of its {len(steps)} steps, and not -1")
     text, spans = join_steps(steps)
@@ -151,8 +161,11 @@ def _reference(row: Mapping[str, Any]) -> Row:
     return {} if row.get("reference") is None else {"answer": str(row["reference"])}
 
 
-def _with_prompt(row: Mapping[str, Any]) -> Row:
-    """Two conversations that differ in their last message: what they share is the prompt."""
+def with_prompt(row: Mapping[str, Any]) -> Row:
+    """A pair without a prompt, two conversations that differ in their last message: what they share is it.
+
+    Raises `ImplicitPRMError` for sides that are no conversations, or differ before.
+    """
     chosen, rejected = row["chosen"], row["rejected"]
     if any(not isinstance(side, Sequence) or isinstance(side, str) for side in (chosen, rejected)):
         raise ImplicitPRMError("a pair without a prompt must be two conversations, lists of messages")

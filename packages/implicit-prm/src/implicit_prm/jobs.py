@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.secrecy import without_secrets
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -71,7 +72,8 @@ class LineJob:
     """A job from `source` to `out`; made before a model is loaded, since it may refuse.
 
     `read(source)` gives the rows, the same at each call; a row without an "id" gets its number, from 1.
-    `settings` are JSON values on which the lines depend. `n_done` of `n_rows` rows are in the output already.
+    `settings` are JSON values on which the lines depend; keys and tokens among them are neither kept nor
+    compared (`implicit_prm.secrecy`). `n_done` of `n_rows` rows are in the output already.
 
     Raises `ImplicitPRMError` for two rows with one id, for an output that is the input or is not of this job
     (other settings, another shard, a changed input, other rows), and passes on what `read` raises.
@@ -94,7 +96,7 @@ class LineJob:
         self.n_rows = len(ids)
         n_bytes = self.source.stat().st_size
         self._now = {
-            "settings": {**settings, "shard": str(shard), "chunk_rows": chunk_rows},
+            "settings": {**without_secrets(settings), "shard": str(shard), "chunk_rows": chunk_rows},
             "input": {"bytes": n_bytes, "sha256": _checksum(self.source, n_bytes)},
         }
         self._check_note()
@@ -177,7 +179,7 @@ class LineJob:
             return
         try:
             there = json.loads(self._note.read_bytes())
-            old, seen = dict(there["settings"]), there["input"]
+            old, seen = dict(without_secrets(there["settings"])), there["input"]
             n_bytes, checksum = seen["bytes"], seen["sha256"]
         except FileNotFoundError:
             raise ImplicitPRMError(

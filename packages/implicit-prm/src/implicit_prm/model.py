@@ -16,7 +16,7 @@ from implicit_prm import pretrained
 from implicit_prm.backends.base import LogProbBackend
 from implicit_prm.backends.hf import HFBackend, evaluating
 from implicit_prm.encoding import Encoded, encode_rows
-from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, TokenizerMismatchError
+from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning, RowError, TokenizerMismatchError
 from implicit_prm.functional import ImplicitRewards, check_beta, implicit_rewards, step_rewards
 from implicit_prm.logprobs import causal_log_probs
 from implicit_prm.responses import ScoredResponse
@@ -199,7 +199,12 @@ class ImplicitPRM:
     @property
     def max_length(self) -> int | None:
         """The most tokens that both models take in one piece; None: no limit is known."""
-        limits = (pretrained.max_positions(model) for model in (self.model, self.ref_model))
+        limits = (
+            getattr(model, "max_length", None)
+            if isinstance(model, LogProbBackend)
+            else pretrained.max_positions(model)
+            for model in (self.model, self.ref_model)
+        )
         return min((limit for limit in limits if limit), default=None)
 
     def _completions(
@@ -210,9 +215,12 @@ class ImplicitPRM:
             if isinstance(model, LogProbBackend)
             else HFBackend(pretrained.unwrapped(model), batch_size=batch_size)
         )
-        return backend.token_log_probs(
-            [row.input_ids for row in encoded], [row.completion_mask for row in encoded]
-        )
+        try:
+            return backend.token_log_probs(
+                [row.input_ids for row in encoded], [row.completion_mask for row in encoded]
+            )
+        except RowError as error:
+            raise ImplicitPRMError(f"row {encoded[error.place].id!r} {error.told}") from error
 
     @contextmanager
     def _reference(self) -> Iterator[Any]:

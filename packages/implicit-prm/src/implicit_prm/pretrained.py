@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from implicit_prm.errors import ImplicitPRMError, TokenizerMismatchError
+from implicit_prm.errors import ImplicitPRMError, MissingExtraError, TokenizerMismatchError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,10 +29,11 @@ _PROBES = (
 )
 
 
-def load_model(name: str, **options: Any) -> Any:
+def load_model(name: str, *, trainable: bool = False, **options: Any) -> Any:
     """The causal language model of this name, in the dtype in which it was saved unless `options` say other.
 
-    `options` are those of `AutoModelForCausalLM.from_pretrained`. Raises `ImplicitPRMError` for what is not
+    `options` are those of `AutoModelForCausalLM.from_pretrained`. The weights of an adapter are frozen unless
+    it is loaded `trainable`. Raises `ImplicitPRMError` for what is not
     there, is no causal language model, or lacks a part of its weights.
     """
     from transformers import AutoModelForCausalLM
@@ -41,7 +42,7 @@ def load_model(name: str, **options: Any) -> Any:
     _check_dtype(settings["dtype"])
     with readable_errors(name):
         if _is_adapter(name):
-            return _with_adapter(name, settings)
+            return _with_adapter(name, trainable, settings)
         check_config(name)
         source = _source(name)
         if "gguf_file" in source:
@@ -193,10 +194,10 @@ def _is_adapter(name: str) -> bool:
     return Path(name).suffix != ".gguf" and find_adapter_config_file(name) is not None
 
 
-def _with_adapter(name: str, settings: dict[str, Any]) -> Any:
+def _with_adapter(name: str, trainable: bool, settings: dict[str, Any]) -> Any:
     from peft import AutoPeftModelForCausalLM
 
-    return AutoPeftModelForCausalLM.from_pretrained(name, **settings)
+    return AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=trainable, **settings)
 
 
 @contextmanager
@@ -205,7 +206,7 @@ def readable_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImplicitPRMError(
+        raise MissingExtraError(
             f"loading {name!r} needs a library that is not installed: {_first_line(error)}; the extras "
             "'implicit-prm[gguf]' and 'implicit-prm[peft]' bring those of GGUF files and adapters"
         ) from error

@@ -1,7 +1,8 @@
 """A training run in a file: model, reference, data and settings, for `implicit-prm train --config run.toml`.
 
     [model]
-    name = "meta-llama/Llama-3.1-8B-Instruct"     # hub id or folder of a causal LM
+    name = "meta-llama/Llama-3.1-8B-Instruct"     # hub id or folder of a causal LM, or of an adapter of PEFT,
+                                                  # which is trained on; its base is then the reference
     reference = "..."                             # if it is not a frozen copy of the model
     dtype = "bfloat16"                            # of the weights; by default the checkpoint's own
     attn_implementation = "flash_attention_2"

@@ -44,7 +44,9 @@ class Reference:
             return
         if args.precompute_ref_log_probs:
             # The model itself can be asked before it is trained, unless it is to be sharded later.
-            self._digest = self._same_everywhere(lambda: model_digest(ref_model or model))
+            self._digest = self._same_everywhere(
+                lambda: model_digest(ref_model or model, adapter_off=self.adapter_off)
+            )
             copied = ref_model is not None or self.sharded
             self.scorer = self._frozen(ref_model or copy.deepcopy(model)) if copied else model
         elif not self.adapter_off:
@@ -79,13 +81,15 @@ class Reference:
     def _score(self, scorer: nn.Module, batch: Batch) -> Tensor:
         was_training = scorer.training
         scorer.eval()
-        # FSDP2 casts by its own policy, and accelerate adds no autocast to it.
-        autocast = contextlib.nullcontext() if self.sharded else self.accelerator.autocast()
-        with autocast, self._without_adapter(scorer):
+        with self.precision(), self._without_adapter(scorer):
             inputs = batch["input_ids"], batch["attention_mask"], self.args.chunk_size
             result = causal_log_probs(scorer, *inputs, batch["completion_mask"], self.args.padding_free)
         scorer.train(was_training)
         return result
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The mixed precision of training; FSDP2 casts by its own policy, and accelerate adds none to it."""
+        return contextlib.nullcontext() if self.sharded else self.accelerator.autocast()
 
     def _without_adapter(self, scorer: nn.Module) -> contextlib.AbstractContextManager[Any]:
         return cast(Any, scorer).disable_adapter() if self.adapter_off else contextlib.nullcontext()

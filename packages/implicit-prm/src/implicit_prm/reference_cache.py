@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +19,22 @@ from implicit_prm.token_store import Integers, TokenStore
 
 Floats = npt.NDArray[np.float32]
 
+# What configs say of where a model came from and how it is used, and not of what it computes.
+_WHENCE = {"_name_or_path", "transformers_version", "use_cache"}
+_WHENCE |= {"base_model_name_or_path", "peft_version", "revision", "inference_mode"}
 
-def model_digest(model: nn.Module) -> str:
+
+def model_digest(model: nn.Module, *, adapter_off: bool = False) -> str:
     """SHA-256 of what a model computes: its config, and names, shapes and bytes of its weights.
 
-    Of a PEFT model that of its base: the adapter's weights are left out.
+    Of a PEFT model with its adapters, their configs and which is active; `adapter_off` leaves them out, as
+    what the base computes does not depend on them.
     """
     digest = hashlib.sha256()
-    config = getattr(model, "config", None)
-    if config is not None:
-        where_it_came_from = {"_name_or_path", "transformers_version", "use_cache"}
-        kept = {key: value for key, value in config.to_dict().items() if key not in where_it_came_from}
-        digest.update(json.dumps(kept, sort_keys=True, default=str).encode())
-    adapter = getattr(getattr(model, "base_model", None), "prefix", None) if _is_peft(model) else None
+    for settings in _settings(model, adapter_off):
+        kept = {key: value for key, value in settings.items() if key not in _WHENCE}
+        digest.update(json.dumps(kept, sort_keys=True, default=_readable).encode())
+    adapter = getattr(getattr(model, "base_model", None), "prefix", None) if adapter_off else None
     for name, weight in model.state_dict().items():
         if adapter is not None and (adapter in name or "modules_to_save" in name):
             continue
@@ -89,5 +94,17 @@ class ReferenceCache:
         values[self._bounds[row] : self._bounds[row + 1]] = log_probs
 
 
-def _is_peft(model: nn.Module) -> bool:
-    return hasattr(model, "peft_config")
+def _settings(model: Any, adapter_off: bool) -> Iterator[Mapping[str, Any]]:
+    """The config, and those of its adapters: their weights alone do not say by how much they count."""
+    if getattr(model, "config", None) is not None:
+        yield model.config.to_dict()
+    if hasattr(model, "peft_config") and not adapter_off:
+        active = model.active_adapters
+        yield {"active": active() if callable(active) else active}
+        for name, config in model.peft_config.items():
+            yield {"adapter": name} | config.to_dict()
+
+
+def _readable(value: Any) -> Any:
+    """A set has another order in every process."""
+    return sorted(value) if isinstance(value, set) else str(value)

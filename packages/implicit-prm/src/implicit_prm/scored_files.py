@@ -170,7 +170,7 @@ def final_answer(line: Line) -> Hashable:
 def first_wrong_step(line: Line) -> int | None:
     """The column "first_error": an index, or -1 where all steps are right; None where it is not there.
 
-    Raises `ImplicitPRMError` for anything else.
+    Raises `ImplicitPRMError` for anything else, and where rewards are of fewer steps than "step_spans" has.
     """
     found = line.get("first_error")
     if found is not None and (type(found) is not int or found < -1):
@@ -178,7 +178,24 @@ def first_wrong_step(line: Line) -> int | None:
             f"the first_error of the response {line['id']!r} is {found!r}; it must be the index of its first "
             "wrong step, counted from 0, or -1"
         )
+    if found is not None:
+        _check_spans(line)
     return found
+
+
+def _check_spans(line: Line) -> None:
+    """Steps without a token of their own are merged into others when a response is scored."""
+    spans = line.get("step_spans")
+    if spans is None:
+        return
+    end = len(text_of(line)) if line.get("truncated") else math.inf
+    expected, found = sum(start < end for start, _ in spans), len(line["step_rewards"])
+    if found != expected:
+        raise ImplicitPRMError(
+            f"the response {line['id']!r} has {expected} step_spans and {found} step rewards, so that its "
+            "first_error would mean another step: a step without a token of its own was merged into its "
+            "neighbour, or the spans are another response's; leave the response out"
+        )
 
 
 def correctness(line: Line) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel, Trainer
 
+from implicit_prm.backends.hf import without_dropout
 from implicit_prm.checkpoints import last_checkpoint
 from implicit_prm.collation import Batch, RewardDataset
 from implicit_prm.config import ImplicitPRMConfig
@@ -44,7 +45,8 @@ class ImplicitPRMTrainer(Trainer):
 
     model             a causal LM, or a PEFT model of one
     ref_model         the reference; None takes a frozen copy of `model` as it is now, or with PEFT the base
-                      model by switching the adapter off
+                      model by switching the adapter off, also of an adapter that was trained before: then
+                      rewards do not begin at 0
     args              `ImplicitPRMConfig`
     train_dataset     rows in TRL's formats (see `implicit_prm.training_data`): a list, a `datasets.Dataset`,
     eval_dataset      any iterable of mappings; of the latter also a dictionary of several
@@ -54,8 +56,8 @@ class ImplicitPRMTrainer(Trainer):
     `rewards/auc`; `evaluate` adds `rewards/auc_within_prompts`. Batch sizes count examples: responses, or
     pairs of them.
 
-    Raises `ImplicitPRMError` for data, a model or settings that do not fit; while training for log-probs that
-    are no numbers, naming the rows.
+    Raises `ImplicitPRMError` for data, a model or settings that do not fit, and for a model to train whose
+    weights are all frozen; while training for log-probs that are no numbers, naming the rows.
     """
 
     loss_is_scaled_for_ga = False  # losses are means over a micro-batch
@@ -74,12 +76,10 @@ class ImplicitPRMTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         _check_model(model, ref_model, args)
-        if args.padding_free:
-            for scored in (model, ref_model):
-                if scored is not None:
-                    check_packing(scored)
+        if train_dataset is not None:
+            _check_trainable(model)
         if args.disable_dropout:
-            _disable_dropout(model)
+            without_dropout(model)
         self.processing_class = processing_class
         self.args = args
         args._n_gpu = min(1, args.n_gpu)  # never DataParallel: more devices means more processes
@@ -103,6 +103,11 @@ class ImplicitPRMTrainer(Trainer):
         if not self.is_fsdp_enabled or args.mixed_precision == "no":  # else FSDP2 makes them float32
             _warn_of_low_precision(model)
         self.reference = Reference(model, ref_model, args, self.accelerator)
+        # What FSDP and DeepSpeed have not wrapped yet cannot be asked: then the first batch does it.
+        wrapped_later = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._packing_unchecked = args.padding_free and wrapped_later
+        if args.padding_free:
+            self._check_packing([self.reference.scorer] if wrapped_later else [model, ref_model])
         self.reference.precompute(self._datasets())
         self._weights = sum(parameter.numel() for parameter in model.parameters())
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -132,6 +137,13 @@ class ImplicitPRMTrainer(Trainer):
             eval_dataset = self._prepared(eval_dataset)
             _check_sequences(eval_dataset, cast(nn.Module, self.model), self.args)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def _check_packing(self, models: list[nn.Module | None]) -> None:
+        """On the device and in the dtype of training: FlashAttention needs a GPU and 16 bits."""
+        with self.reference.precision():
+            for model in models:
+                if model is not None:
+                    check_packing(model)
 
     # ---- the loss
 
@@ -176,6 +188,9 @@ class ImplicitPRMTrainer(Trainer):
         return loss_of_steps(steps[known], label[known], self.args.step_form), steps, label
 
     def _rewards(self, model: nn.Module, batch: Batch) -> ImplicitRewards:
+        if self._packing_unchecked:
+            check_packing(model)
+            self._packing_unchecked = False
         ref = self.reference.log_probs(model, batch)
         ids, padding, completion = (batch[key] for key in ("input_ids", "attention_mask", "completion_mask"))
         logps = causal_log_probs(
@@ -300,6 +315,14 @@ def _check_model(model: nn.Module, ref_model: nn.Module | None, args: ImplicitPR
         raise ImplicitPRMError("reference='none' takes no ref_model; leave one of them out")
 
 
+def _check_trainable(model: nn.Module) -> None:
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ImplicitPRMError(
+            "no weight of the model can be trained, requires_grad is False everywhere: load an adapter with "
+            "is_trainable=True, or thaw the model with model.requires_grad_(True)"
+        )
+
+
 def _check_sequences(dataset: RewardDataset, model: nn.Module, args: ImplicitPRMConfig) -> None:
     _check_tokens(dataset, model)
     if args.max_length is not None:
@@ -339,11 +362,3 @@ def _warn_of_low_precision(model: nn.Module) -> None:
             ImplicitPRMWarning,
             stacklevel=3,
         )
-
-
-def _disable_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            cast(Any, module).attention_dropout = 0.0

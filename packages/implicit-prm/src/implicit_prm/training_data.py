@@ -2,7 +2,7 @@
 
 unpaired   prompt, completion, label
 grouped    prompt, completions, labels
-paired     prompt, chosen, rejected
+paired     prompt, chosen, rejected; or chosen and rejected alone, as conversations with the prompt in them
 stepwise   prompt, completions (the steps), labels (theirs); or prompt, completion, step_labels
 
 A prompt or a completion is text, a list of messages, or already tokenised: `prompt_ids` and `completion_ids`
@@ -24,6 +24,7 @@ from implicit_prm.collation import RewardDataset, StepLabels
 from implicit_prm.config import ImplicitPRMConfig
 from implicit_prm.encoding import Encoded, encode_rows
 from implicit_prm.errors import ImplicitPRMError, ImplicitPRMWarning
+from implicit_prm.formats import with_prompt
 from implicit_prm.pairing import pair_indices
 from implicit_prm.steps import join_steps, token_steps
 from implicit_prm.token_store import Integers, TokenStore
@@ -57,7 +58,7 @@ def reward_dataset(
     pairs: list[tuple[int, int]] = []
     for number, row in enumerate(rows):
         found = list(_of_row(row, str(row.get("id", number)), config.loss))
-        if "chosen" in row or "chosen_ids" in row:
+        if _is_pair(row):
             pairs.append((len(responses), len(responses) + 1))
         responses += found
     if not responses:
@@ -98,20 +99,30 @@ def reward_dataset(
     )
 
 
+def _is_pair(row: Row) -> bool:
+    return any(row.get(key) is not None for key in ("chosen", "chosen_ids", "rejected", "rejected_ids"))
+
+
 def _of_row(row: Row, name: str, loss: str) -> Iterator[_Response]:
-    prompt = {key: row[key] for key in ("prompt", "prompt_ids") if row.get(key) is not None}
+    # A column that is None, as of tables whose rows are of several kinds, is one that the row does not have.
+    row = {key: value for key, value in row.items() if value is not None}
+    if row.keys() >= {"chosen", "rejected"} and not row.keys() & {"prompt", "prompt_ids"}:
+        row = _with_prompt(row, name)
+    prompt: dict[str, Any] = {key: row[key] for key in ("prompt", "prompt_ids") if key in row}
     if len(prompt) != 1:
         raise ImplicitPRMError(f"row {name!r} needs either 'prompt' or 'prompt_ids'; it has {sorted(row)}")
 
     def response(which: str, part: str, label: float) -> _Response:
         ids = f"{part}_ids"
-        text = {"completion": row[part]} if row.get(part) is not None else {"completion_ids": row[ids]}
-        kept = {"truncated": row["truncated"]} if row.get("truncated") is not None else {}
+        if part not in row and ids not in row:
+            raise ImplicitPRMError(f"row {name!r} has neither {part!r} nor {ids!r}; it has {sorted(row)}")
+        text = {"completion": row[part]} if part in row else {"completion_ids": row[ids]}
+        kept = {"truncated": row["truncated"]} if "truncated" in row else {}
         return _Response({"id": which, **prompt, **text, **kept}, label)
 
     if loss == "step":
         yield _stepwise_response(row, name, prompt)
-    elif "chosen" in row or "chosen_ids" in row:
+    elif _is_pair(row):
         yield response(f"{name}/chosen", "chosen", 1.0)
         yield response(f"{name}/rejected", "rejected", 0.0)
     elif "completions" in row:
@@ -132,6 +143,13 @@ def _of_row(row: Row, name: str, loss: str) -> Iterator[_Response]:
         )
 
 
+def _with_prompt(row: Row, name: str) -> dict[str, Any]:
+    try:
+        return with_prompt(row)
+    except ImplicitPRMError as error:
+        raise ImplicitPRMError(f"row {name!r}: {error}") from error
+
+
 def _stepwise_response(row: Row, name: str, prompt: dict[str, Any]) -> _Response:
     if "completions" in row:
         text, spans = join_steps(_listed(row, "completions", name))
@@ -146,7 +164,7 @@ def _stepwise_response(row: Row, name: str, prompt: dict[str, Any]) -> _Response
 
 
 def _given(row: Row, key: str, name: str) -> Any:
-    if row.get(key) is None:
+    if key not in row:
         raise ImplicitPRMError(f"row {name!r} has no {key!r}; it has {sorted(row)}")
     return row[key]
 
@@ -174,21 +192,29 @@ def _tokens(
     """Id, prompt and completion of every response; a part at a time, as objects of Python are large."""
     for first in range(0, len(responses), ENCODED_AT_ONCE):
         part = [response.row for response in responses[first : first + ENCODED_AT_ONCE]]
-        if not config.add_eos and all("completion_ids" in row and "prompt_ids" in row for row in part):
-            for row in part:  # needs no tokenizer, no text and no offsets
+        if all(_is_tokenised(row, config) for row in part):
+            for row in part:
                 yield row["id"], row["prompt_ids"], _fitted(row, config)
         else:
-            for encoded in _encode(part, tokenizer, config):
+            for encoded in _encode(part, tokenizer, config, config.max_length):
                 yield encoded.id, encoded.prompt_ids, encoded.completion_ids
 
 
+def _is_tokenised(row: dict[str, Any], config: ImplicitPRMConfig) -> bool:
+    """Whether a row needs no tokenizer, no text and no offsets."""
+    return not config.add_eos and "completion_ids" in row and "prompt_ids" in row
+
+
 def _encode(
-    part: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None, config: ImplicitPRMConfig
+    part: list[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase | None,
+    config: ImplicitPRMConfig,
+    max_length: int | None,
 ) -> list[Encoded]:
     if tokenizer is None:
         raise ImplicitPRMError("text and add_eos need a tokenizer: give the trainer `processing_class`")
     return encode_rows(
-        part, tokenizer, add_eos=config.add_eos, max_length=config.max_length, truncate=config.truncate
+        part, tokenizer, add_eos=config.add_eos, max_length=max_length, truncate=config.truncate
     )
 
 
@@ -242,18 +268,15 @@ def _stepwise(
     sequences: list[tuple[str, Sequence[int], Sequence[int]]] = []
     ends, labels = [], []
     for response in responses:
-        if "completion_ids" in response.row:
-            sequences += _tokens([response], tokenizer, config)
-            steps = list(response.steps)
-            if steps[-1:] == [len(response.row["completion_ids"]) - 1]:
-                steps[-1] = len(sequences[-1][2]) - 1  # an appended EOS belongs to the last step
-        else:
-            (encoded,) = _encode([response.row], tokenizer, config)
-            sequences.append((encoded.id, encoded.prompt_ids, encoded.completion_ids))
-            how = config.steps if response.steps is None else response.steps
-            _, steps = token_steps(encoded.completion, encoded.offsets, how)
-        ends.append(_step_ends(steps, len(sequences[-1][2]), response.row["id"]))
-        labels.append(_step_labels(response, len(steps)))
+        row, steps = _with_steps(response, tokenizer, config)
+        of_steps = _step_ends(steps, len(row["completion_ids"]), row["id"])
+        of_labels = _step_labels(response, len(of_steps))
+        # Only now, so that labels and steps are those of the whole response.
+        kept = _fitted(row, config)
+        sequences.append((row["id"], row["prompt_ids"], kept))
+        begun = int(np.searchsorted(of_steps, len(kept) - 1)) + 1  # a step that is cut keeps its label
+        ends.append(np.minimum(of_steps[:begun], len(kept) - 1))
+        labels.append(of_labels[:begun])
     store = TokenStore.of(sequences)
     every = np.arange(len(store))
     return RewardDataset(
@@ -263,6 +286,23 @@ def _stepwise(
         _groups(responses),
         StepLabels(tuple(ends), tuple(labels)),
     )
+
+
+def _with_steps(
+    response: _Response, tokenizer: PreTrainedTokenizerBase | None, config: ImplicitPRMConfig
+) -> tuple[dict[str, Any], Sequence[int]]:
+    """The whole response as tokens, however long, and the last token of each of its steps."""
+    row, steps = response.row, response.steps
+    if _is_tokenised(row, config):
+        return row, steps
+    (encoded,) = _encode([row], tokenizer, config, None)
+    if "completion_ids" not in row:
+        how = config.steps if steps is None else steps
+        _, steps = token_steps(encoded.completion, encoded.offsets, how)
+    elif steps[-1:] == [len(row["completion_ids"]) - 1]:
+        steps = [*steps[:-1], len(encoded.completion_ids) - 1]  # an appended EOS belongs to the last step
+    tokens = {"prompt_ids": encoded.prompt_ids, "completion_ids": encoded.completion_ids}
+    return {"id": encoded.id, **tokens}, steps
 
 
 def _step_ends(steps: Sequence[int], tokens: int, name: str) -> Integers:

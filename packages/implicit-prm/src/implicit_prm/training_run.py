@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
@@ -13,6 +13,7 @@ from implicit_prm.errors import ImplicitPRMError
 from implicit_prm.pretrained import load_model, load_tokenizer
 from implicit_prm.recipe import ModelSettings, Recipe
 from implicit_prm.records import own_row, read_rows
+from implicit_prm.run_folder import begin_run, check_run, is_finished, plain_recipe
 from implicit_prm.trainer import ImplicitPRMTrainer
 from implicit_prm.training_data import reward_dataset
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 HUB = "hf:"
+
+# Of a run that goes on, these may differ: where it writes and how often, what it tells, and how it loads.
+_FREE = tuple(
+    f"training.{name}"
+    for name in (
+        *("output_dir", "save_steps", "save_total_limit", "logging_steps", "report_to", "run_name"),
+        *("disable_tqdm", "dataloader_num_workers", "per_device_eval_batch_size"),
+    )
+)
 
 # The Trainer itself finds out in the middle of things that "5e-7" is no number.
 _KINDS = {
@@ -43,7 +53,7 @@ def trainer_of(recipe: Recipe) -> ImplicitPRMTrainer:
         reward_dataset(_rows(sources), tokenizer, args) if sources else None
         for sources in (recipe.data.train, recipe.data.eval)
     )
-    model = _load(recipe.model.name, recipe.model)
+    model = _load(recipe.model.name, recipe.model, trainable=True)
     reference = None if recipe.model.reference is None else _load(recipe.model.reference, recipe.model)
     if adapter is not None:
         model = _with_adapter(model, adapter)
@@ -57,28 +67,30 @@ def trainer_of(recipe: Recipe) -> ImplicitPRMTrainer:
     )
 
 
-def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
+def train_recipe(recipe: Recipe, *, resume: bool = True) -> Path:
     """Train, evaluate if there is data for it, and save model and tokenizer; the folder is returned.
 
-    With `resume` from the newest whole checkpoint there. What was measured is in the folder's
-    `all_results.json`. Raises as `trainer_of` does, for an `output_dir` that is a file, and without
-    `resume` for a folder with checkpoints.
+    A run that was interrupted goes on from its newest whole checkpoint, and one that is finished is not done
+    again; without `resume` it is begun anew. What was measured is in the folder's `all_results.json`.
+    Raises as `trainer_of` does, for an `output_dir` that is a file or holds a run of another recipe, and for
+    checkpoints of which nothing says what made them.
     """
     folder = Path(str(recipe.training.get("output_dir", "trainer_output")))
     if folder.exists() and not folder.is_dir():
         raise ImplicitPRMError(f"training.output_dir = {str(folder)!r} is a file; give a folder")
-    if not resume and any(folder.glob("checkpoint-*")):
-        raise ImplicitPRMError(
-            f"{folder} has checkpoints of an earlier run: go on from them with --resume (resume=True), "
-            "or give another training.output_dir"
-        )
+    noted = plain_recipe(asdict(recipe))
+    check_run(folder, noted, _FREE, resume)
+    if resume and is_finished(folder):
+        return folder
     trainer = trainer_of(recipe)
+    if trainer.is_world_process_zero():
+        begin_run(folder, noted, resume)
     done = trainer.train(resume_from_checkpoint=resume or None)
     trainer.save_model()
     trainer.save_state()
-    trainer.save_metrics("train", done.metrics)
     if trainer.eval_dataset is not None:
         trainer.save_metrics("eval", trainer.evaluate())
+    trainer.save_metrics("train", done.metrics)  # last: it says that the run is finished
     return folder
 
 
@@ -116,17 +128,22 @@ def _lora(settings: Mapping[str, Any]) -> Any:
 def _with_adapter(model: nn.Module, adapter: Any) -> nn.Module:
     from peft import get_peft_model
 
+    if hasattr(model, "peft_config"):
+        raise ImplicitPRMError(
+            "model.name is an adapter already, which [lora] would put another one upon: leave [lora] out to "
+            "go on training it, or name its base model"
+        )
     try:
         return cast("nn.Module", get_peft_model(cast(Any, model), adapter))
     except ValueError as error:  # modules that the model does not have
         raise ImplicitPRMError(f"[lora] does not fit the model: {error}") from error
 
 
-def _load(name: str, settings: ModelSettings) -> nn.Module:
+def _load(name: str, settings: ModelSettings, *, trainable: bool = False) -> nn.Module:
     options = {"dtype": settings.dtype}
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
-    return load_model(name, **options)
+    return cast("nn.Module", load_model(name, trainable=trainable, **options))
 
 
 def _rows(sources: list[str]) -> Iterator[Mapping[str, Any]]:

@@ -21,6 +21,8 @@ class LogProbBackend(Protocol):
         `input_ids` holds the rows' tokens, unpadded and of any lengths; `completion_mask` marks, in rows of
         the same lengths, the tokens asked for. The first token of a row has no past: it may not be marked.
         Returns one float32 array a row, in the rows' order, with one value (<= 0) for each marked token.
-        Raises `ImplicitPRMError` where rows and masks do not fit each other or a row cannot be scored.
+        Raises `ImplicitPRMError` where rows and masks do not fit each other, and `RowError`, which is one too
+        and has the row's place, where a row cannot be scored. A backend that takes rows up to some length
+        only says so by an attribute `max_length`, tokens of prompt and completion.
         """
         ...

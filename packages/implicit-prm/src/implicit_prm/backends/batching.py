@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from implicit_prm.errors import ImplicitPRMError
+from implicit_prm.errors import RowError
 
 # What a pass through a model costs beyond its tokens, counted in tokens. A pass more, to feed a prompt once
 # for its responses or to pad a batch less, has to save more than that: a few tokens on a CPU, hundreds on a
@@ -69,18 +69,16 @@ class Block:
 def read_row(ids: Sequence[int], marks: Sequence[bool], where: int) -> Row | None:
     """The row as it has to be scored, None where no token is marked.
 
-    Raises `ImplicitPRMError` for marks that do not fit the tokens, and a marked first token.
+    Raises `RowError` for marks that do not fit the tokens, and a marked first token.
     """
     if len(ids) != len(marks):
-        raise ImplicitPRMError(
-            f"row {where} has {len(ids)} tokens and a mask of {len(marks)}: they must agree"
-        )
+        raise RowError(where, f"has {len(ids)} tokens and a mask of {len(marks)}: they must agree")
     marked = [at for at, mark in enumerate(marks) if mark]
     if not marked:
         return None
     if marked[0] == 0:
-        raise ImplicitPRMError(
-            f"row {where} asks for its first token, which nothing precedes: give it a prompt, or a BOS token"
+        raise RowError(
+            where, "asks for its first token, which nothing precedes: give it a prompt, or a BOS token"
         )
     stop = marked[-1] + 1
     return Row(tuple(ids[:stop]), tuple(map(bool, marks[:stop])), marked[0])

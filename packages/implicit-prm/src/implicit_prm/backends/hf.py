@@ -17,6 +17,7 @@ from implicit_prm.backends.prompts import PromptCache, can_share_prompts, padded
 from implicit_prm.backends.reading import read_rows
 from implicit_prm.errors import ImplicitPRMError
 from implicit_prm.logprobs import chosen_log_probs
+from implicit_prm.pretrained import max_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,6 +69,7 @@ class HFBackend:
         self.batch_size = batch_size
         self.share_prompts = share_prompts and can_share_prompts(model)
         self.chunk_size = chunk_size
+        self.max_length = max_positions(model)
         self.workload = Workload()
 
     def token_log_probs(
@@ -134,6 +136,15 @@ class HFBackend:
     def _count(self, computed: int, tokens: int) -> None:
         self.workload.computed += computed
         self.workload.padding += computed - tokens
+
+
+def without_dropout(model: torch.nn.Module) -> None:
+    """Switch dropout off for good: scores of a response before and after a step must be of one function."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 @contextmanager

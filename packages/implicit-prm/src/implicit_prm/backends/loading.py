@@ -35,7 +35,8 @@ def load_prm(
     hf      transformers; `options` as those of `ImplicitPRM.from_pretrained`
     vllm    an engine for each model in this process; `options` as those of `vllm.LLM`
     openai  completions servers; `options`: url, ref_url (by default the same server), form, concurrency,
-            api_key, and tokenizer, where the model's name on the server is not that of its tokenizer
+            api_key (by default OPENAI_API_KEY of the environment), and tokenizer, where the model's name on
+            the server is not that of its tokenizer
 
     Raises `ImplicitPRMError` for another backend, an option that it does not have, and what cannot be loaded.
     """

@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from implicit_prm.reproduce.claims import CLAIMS, PRIOR, PROBLEMS, SOLUTIONS
 from implicit_prm.reproduce.figures import figures
 from implicit_prm.reproduce.generation import ChainConfig, generation_trial
-from implicit_prm.reproduce.metrics import arm_metrics, by_arm, chain_metrics, overoptimization_metrics
+from implicit_prm.reproduce.metrics import arm_metrics, chain_metrics, overoptimization_metrics
 from implicit_prm.reproduce.prm_study import MAIN, UNTRAINED, Arm, RewardConfig, reward_trial
 from implicit_prm.reproduce.real_responses import RealConfig, real_metrics, real_trial
 from implicit_prm.reproduce.shepherd_study import ShepherdConfig, shepherd_metrics, shepherd_trial
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
+from tenfold import Estimate, Experiment, Run, Trial
+from tenfold.trials import by_arm
 
 
 class ChainStudy(BaseModel):
@@ -52,7 +53,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     real = config.real if config.real is not None and _has(run, PRIOR, SOLUTIONS) else None
 
     found = run.map(
-        part_trial,
+        PARTS,
         [
             Trial(name, seed, study.chain.model_dump(mode="json"), stage="generation")
             for name, study in studies.items()
@@ -63,7 +64,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     rest = [] if real is None else [Trial("smollm2", 0, real.model_dump(mode="json"), stage="real")]
     rest += shepherd_trials(config)
     rest += [trial for name, study in studies.items() for trial in reward_trials(config, name, study)]
-    found |= run.map(part_trial, rest)
+    found |= run.map(PARTS, rest)
 
     chains = by_arm(found, "modchain")
     metrics: dict[str, Any] = chain_metrics(chains, MAIN) | arm_metrics(chains)
@@ -73,11 +74,6 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     metrics |= shepherd_metrics(by_arm(found, "shepherd"), chains[MAIN])
     metrics |= real_metrics(by_arm(found, "real"))
     return {name: Estimate.of(value) for name, value in metrics.items()}
-
-
-def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """One trial of any stage, so that stages of unlike work fill the cores together."""
-    return PARTS[trial.stage](trial, context)
 
 
 PARTS = {

@@ -15,10 +15,10 @@ from implicit_prm.reproduce.chain_figures import (
     scaling,
 )
 from implicit_prm.reproduce.cost_figures import cost, real_responses
-from implicit_prm.reproduce.metrics import by_arm
 from implicit_prm.reproduce.prm_study import MAIN
 from tenfold import Estimate, Figure, Records
 from tenfold.figures import style
+from tenfold.trials import by_arm
 
 if TYPE_CHECKING:
     from implicit_prm.reproduce.experiment import ExperimentConfig

@@ -110,10 +110,7 @@ def generation_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
 
 def drawn(config: ChainConfig, seed: int, context: TrialContext | None = None) -> Drawn:
     """The generator and samples of a seed, from the cache if they are there."""
-    package = Path(__file__).parents[1]
-    code = file_fingerprint(
-        *sorted((package / "tasks").glob("*.py")), package / "sampling.py", Path(__file__)
-    )
+    code = file_fingerprint(*what_draws())
     versions = (torch.__version__, transformers.__version__, tokenizers.__version__)
     key = fingerprint(config.model_dump(mode="json"), seed, code, versions)
     name = f"{config.task}-{seed}"
@@ -121,6 +118,13 @@ def drawn(config: ChainConfig, seed: int, context: TrialContext | None = None) -
         "implicit-prm-generators", name, key, lambda folder: _build(config, seed, folder, context)
     )
     return Drawn(config, seed, folder)
+
+
+def what_draws() -> list[Path]:
+    """The modules on which samples depend: when one changes, they are drawn anew."""
+    package = Path(__file__).parents[1]
+    names = ("sampling", "decoding", "encoding", "offsets", "backends/prompts", "reproduce/generation")
+    return [*sorted((package / "tasks").glob("*.py")), *(package / f"{name}.py" for name in names)]
 
 
 def task_of(config: ChainConfig, seed: int) -> ChainTask:

@@ -9,7 +9,7 @@ from typing import Any
 
 from implicit_prm.reproduce.evaluation import SIZES
 from implicit_prm.reproduce.prm_study import UNTRAINED
-from tenfold import Trial
+from tenfold.estimates import less
 
 Metrics = dict[str, list[float] | float]
 Result = Mapping[str, Any]
@@ -18,15 +18,6 @@ Results = Mapping[str, Mapping[int, Result]]
 
 TEMPERATURE = "0.5"
 N = 16
-
-
-def by_arm(found: Mapping[Trial, Result], stage: str) -> dict[str, dict[int, Result]]:
-    """The results of a stage, by arm and seed."""
-    arms: dict[str, dict[int, Result]] = {}
-    for trial, result in found.items():
-        if trial.stage == stage:
-            arms.setdefault(trial.arm, {})[trial.seed] = result
-    return {arm: dict(sorted(seeds.items())) for arm, seeds in arms.items()}
 
 
 def chain_metrics(results: Results, main: str, prefix: str = "") -> Metrics:
@@ -43,7 +34,6 @@ def chain_metrics(results: Results, main: str, prefix: str = "") -> Metrics:
         "oracle16": [value(one["oracle"]) for one in ours],
         "majority16": majority,
         "weighted16": weighted,
-        "bon16": best,
         "bon16_without_reference": without,
         "likelihood16": likelihood,
         "likelihood16_sum": likelihood_sum,
@@ -56,6 +46,9 @@ def chain_metrics(results: Results, main: str, prefix: str = "") -> Metrics:
         "bon16_without_minus_with_reference": less(without, best),
         "weighted16_minus_majority16": less(weighted, majority),
     }
+    for n in SIZES[SIZES.index(N) : len(ours[0]["oracle"])]:
+        found[f"bon{n}"] = [bon(one["with"], n=n) for one in ours]
+        found[f"bon{n}_last"] = [bon(one["with"], "last", n) for one in ours]
     return {f"{prefix}{name}": samples for name, samples in found.items()}
 
 
@@ -124,11 +117,6 @@ def bon(judged: Result, how: str = "min", n: int = N) -> float:
 def value(curve: Sequence[float], n: int = N) -> float:
     """The value of a curve at n responses."""
     return curve[SIZES.index(n)]
-
-
-def less(ones: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Differences, seed by seed."""
-    return [one - other for one, other in zip(ones, others, strict=True)]
 
 
 def _samples(metrics: Metrics, name: str) -> list[float]:
