@@ -7,4 +7,4 @@
 # Interrupted, the same command goes on.
 set -euo pipefail
 
-altermag screen "$1" -o "$2" --resume --top "${2%.parquet}.md" ${MAGMOMS:+--magmoms "$MAGMOMS"}
+altermag screen "$1" -o "$2" --top "${2%.parquet}.md" ${MAGMOMS:+--magmoms "$MAGMOMS"}

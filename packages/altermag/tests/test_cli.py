@@ -135,6 +135,20 @@ def test_a_mistake_is_told_in_a_line_with_exit_code_2(
     assert "Traceback" not in shown.err
 
 
+def test_screening_goes_on_by_itself_and_begins_anew_where_it_is_told_to(
+    altermag: Command, folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pandas", reason="needs altermag[screen]")
+    pytest.importorskip("pyarrow", reason="needs altermag[screen]")
+    words = ("screen", folder / "three.json", "-o", tmp_path / "t.parquet", "--symprecs", "1e-3", "--ops")
+    for flags in ((), (), ("--resume",), ("--no-resume",)):
+        assert altermag(*words, "mirror", *flags).code == 0
+    refused = altermag(*words, "c2z")
+    assert refused.code == 2
+    assert "or --no-resume (resume=False) to start anew" in refused.err
+    assert altermag(*words, "c2z", "--no-resume").code == 0
+
+
 def test_dft_inputs_are_written_by_the_engine_that_is_named(
     altermag: Command, folder: Path, tmp_path: Path
 ) -> None:

@@ -123,14 +123,39 @@ def test_an_interrupted_screening_leaves_its_table_and_resumes_with_the_same_byt
     # A line that was cut off, and rows of a structure that was not finished, are done again.
     with (tmp_path / "table.parquet.rows.jsonl").open("a") as rows:
         rows.write(json.dumps({"source": str(folder / "c_nicl2.json")}) + "\n" + '{"source": "half')
-    with pytest.raises(AltermagError, match="exists; resume it, or remove it"):
-        screening.screen(folder, target, ops=("mirror",), symprecs=(1e-3,))
-    table = screening.screen(folder, target, ops=("mirror",), symprecs=(1e-3,), resume=True)
+    table = screening.screen(folder, target, ops=("mirror",), symprecs=(1e-3,))
     assert seen == ["a_ptbr3.json", "b_broken.cif", "c_nicl2.json", "c_nicl2.json", "d_silent.json"]
     pandas.testing.assert_frame_equal(table, whole)
     assert target.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    with pytest.raises(AltermagError, match="was begun with"):
-        screening.screen(folder, target, ops=("c2z",), symprecs=(1e-3,), resume=True)
+    with pytest.raises(
+        AltermagError, match=r"was begun with .*'mirror'.* not .*'c2z'.*; give the same, another"
+    ):
+        screening.screen(folder, target, ops=("c2z",), symprecs=(1e-3,))
+    with pytest.raises(AltermagError, match=r"has .*a_ptbr3\.json, which is not among the structures"):
+        screening.screen(folder / "d_silent.json", target, ops=("mirror",), symprecs=(1e-3,))
+
+
+def test_a_screening_begins_anew_where_it_is_told_to_and_only_over_one_of_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "table.parquet"
+    rows = tmp_path / "table.parquet.rows.jsonl"
+    one = folder / "d_silent.json"
+    screening.screen(one, target, ops=("mirror",), symprecs=(1e-3,))
+    table = screening.screen(one, target, ops=("c2z",), symprecs=(1e-2,), resume=False)
+    assert list(table["symprec"]) == [1e-2]
+    assert '"mirror"' not in rows.read_text()
+    rows.unlink()
+    for resume in (True, False):
+        with pytest.raises(AltermagError, match="which would say what made it, does not; give another table"):
+            screening.screen(one, target, resume=resume)
+    target.unlink()
+    for foreign in ("my notes\n", "[1]\n", "3\n"):
+        rows.write_text(foreign)
+        for resume in (True, False):
+            with pytest.raises(AltermagError, match="is there and not of a screening"):
+                screening.screen(one, target, resume=resume)
+        assert rows.read_text() == foreign
 
 
 def test_moments_by_element_serve_files_that_have_none(folder: Path, tmp_path: Path) -> None:

@@ -100,8 +100,11 @@ def test_eval_asks_scores_and_goes_on_and_score_reads_it(run, tmp_path):
         "usage",
     } <= found.keys()
     assert (found["n"], found["n_correct"]) == (12, 12)
-    assert run("score", logs, "--json", tmp_path / "s.json", "--subset", "synthetic/text") == 0
+    assert run("score", logs, "--out", tmp_path / "s.json", "--subset", "synthetic/text") == 0
     assert json.loads((tmp_path / "s.json").read_text())["n_correct"] == 12
+    assert "accuracy" in run.out.lower()
+    assert run("score", "--json", logs) == 0
+    assert json.loads(run.out) == found
     assert run("share", logs, "--out", tmp_path / "bundle.jsonl") == 0
     assert run("score", tmp_path / "bundle.jsonl", "--subset", "synthetic/text") == 0
     assert run("share", tmp_path / "bundle.jsonl", "--scan", "--subset", "synthetic/text") == 0

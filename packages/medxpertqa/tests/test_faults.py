@@ -8,6 +8,7 @@ full disks and mistakes of the command (test_cli), banks (test_construct_steps),
 from __future__ import annotations
 
 import json
+import zipfile
 
 import pytest
 
@@ -44,6 +45,29 @@ def test_an_endpoint_that_hangs_costs_an_error_and_the_next_run_asks_again(ask):
     assert not summarize(hung).complete
     with StubServer(lambda payload: "A") as server:
         assert [record.status for record in ask(server, QUESTIONS[:1]).records] == ["ok"]
+
+
+def test_a_key_among_the_arguments_of_a_model_is_sent_and_in_no_log(ask, tmp_path):
+    given = {
+        "api_key": "sk-by-hand",
+        "default_headers": {"Proxy-Authorization": "sk-of-a-proxy", "X-Team": "t"},
+    }
+    with StubServer(lambda payload: "A") as server:
+        assert ask(server, model_args=given).n == 3
+        n_asked = len(server.requests)
+        given["default_headers"]["Proxy-Authorization"] = "sk-another"
+        assert ask(server, model_args=given).n == 3
+    assert server.keys[0] == "Bearer sk-by-hand"
+    assert len(server.requests) == n_asked  # another key is no other run
+    files = [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+    logs = [path for path in files if zipfile.is_zipfile(path)]
+    assert logs
+    kept = [path.read_bytes() for path in files]
+    for log in logs:
+        with zipfile.ZipFile(log) as archive:
+            kept += [archive.read(name) for name in archive.namelist()]
+    assert any(b"X-Team" in content for content in kept)
+    assert not any(b"sk-" in content for content in kept)
 
 
 def test_a_model_that_the_endpoint_does_not_have_stops_the_run_at_the_start(ask):

@@ -68,10 +68,10 @@ def test_a_run_is_trained_gone_on_with_and_measured(
 ) -> None:
     policy = tmp_path / "run" / "final" / "policy"
     assert f"policy and PRM are in {policy.parent}" in run(capsys, "train", config)[1]
-    told = run(capsys, "train", config, code=2)[1]
-    assert "has checkpoint-1 of an earlier run: go on from it with --resume" in told
-    run(capsys, "train", config, "--resume", "--set", "training.max_steps=2")
-    assert [entry["step"] for entry in lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+    for flag, steps in ((), 2), (("--resume",), 3):  # for how long is no other run
+        run(capsys, "train", config, "--set", f"training.max_steps={steps}", *flag)
+        logged = [entry["step"] for entry in lines(tmp_path / "run" / "metrics.jsonl")]
+        assert logged == [*range(1, steps + 1)]
 
     out = tmp_path / "responses.jsonl"
     arguments = ("--model", policy, "--n", 2, "--temperature", 1, "--out", out)
@@ -83,6 +83,30 @@ def test_a_run_is_trained_gone_on_with_and_measured(
     summary = json.loads(run(capsys, "verify", out, "--verifier", "exact", "--json")[0])
     assert summary["mean_score"] == measured["accuracy"]
     assert (summary["responses"], summary["changed"]) == (8, 0)
+
+
+def test_a_run_of_another_recipe_is_refused_and_begun_anew_where_it_is_told_to(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    run(capsys, "train", config, "--set", "training.max_steps=2")
+    other = ("train", config, "--set", "training.beta=0.1", "--set", 'data.suffix=" now"')
+    told = run(capsys, *other, code=2)[1]
+    changed = "data.suffix was '', is ' now'; training.beta was 0.05, is 0.1"
+    assert f"{folder} holds another run: {changed}; give the same, another" in told
+    assert told.endswith("or --no-resume (resume=False) to start anew\n")
+    run(capsys, *other, "--no-resume")
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-1"]
+    assert [entry["step"] for entry in lines(folder / "metrics.jsonl")] == [1]
+    run(capsys, *other)
+
+    told = json.loads((folder / "checkpoint-1" / "state.json").read_text())
+    (folder / "checkpoint-1" / "state.json").write_text(json.dumps({**told, "recipe": None}))
+    for flag in ((), ("--no-resume",)):
+        assert "checkpoint-1 is of a run without a recipe" in run(capsys, *other, *flag, code=2)[1]
+    (folder / "checkpoint-1" / "state.json").unlink()
+    for flag in ((), ("--no-resume",)):
+        assert "checkpoint-1 is no checkpoint of a PrimeTrainer" in run(capsys, *other, *flag, code=2)[1]
 
 
 def test_verify_judges_a_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

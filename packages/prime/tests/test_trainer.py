@@ -247,8 +247,10 @@ def test_two_runs_in_one_folder_are_refused(start: Start, tmp_path: Path) -> Non
         next(start(tmp_path).steps())
     first.close()
     start(tmp_path, max_steps=1).train()
-    with pytest.raises(PrimeError, match="resume_from_checkpoint=True"):
+    with pytest.raises(PrimeError, match="resume_from_checkpoint=True, start anew with overwrite=True"):
         start(tmp_path).train()
+    assert start(tmp_path, max_steps=1, beta=0.1).train(overwrite=True).step == 1
+    assert [entry["step"] for entry in log(tmp_path)] == [1]
 
 
 def test_sigterm_finishes_the_step_and_leaves_a_checkpoint(start: Start, tmp_path: Path) -> None:

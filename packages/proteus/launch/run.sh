@@ -3,8 +3,8 @@
 #
 #   MODEL=Qwen/Qwen3-32B GPUS=2 launch/run.sh manifest.csv
 #
-# The manifest has a row a run: input, out, metadata, condition, reference, ... (options of `proteus-omics run`).
-# Each run is a folder that is gone on with when this is repeated. The paper used twelve data sets, which it does
+# The manifest has a row a run: input, out, metadata, condition, reference, ... (options of `proteus-omics run`);
+# a row may name a planner of its own, such as rules. Each run is a folder that is gone on with when this is repeated. The paper used twelve data sets, which it does
 # not name by accession in what we could read: fill the manifest with yours.
 set -euo pipefail
 manifest=$1
@@ -17,4 +17,5 @@ until curl --silent --fail "http://localhost:$PORT/health" > /dev/null; do
   kill -0 "$server" || { echo "the server ended; see vllm.log" >&2; exit 1; }
   sleep 5
 done
-proteus-omics batch "$manifest" --workers "$WORKERS"
+proteus-omics batch "$manifest" --workers "$WORKERS" --planner llm \
+  --base-url "http://localhost:$PORT/v1" --model "$MODEL"

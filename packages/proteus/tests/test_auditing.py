@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import proteus_omics as po
-from proteus_omics.errors import ConfoundedDesignError, DesignError, NoReplicatesError, ScaleError
+from proteus_omics.demo import demo_data
+from proteus_omics.errors import ConfoundedDesignError, DataError, DesignError, NoReplicatesError, ScaleError
 
 
 def data(modality: str = "bulk", scale: str = "log2", **columns: list[object]) -> anndata.AnnData:
@@ -93,6 +94,15 @@ def test_logarithms_declared_linear_are_told() -> None:
 def test_a_scale_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(ScaleError, match="'furlong'; it is one of linear, log2, ratio, arcsinh"):
         po.run(data(group=TWO), out=tmp_path / "r", scale="furlong")
+
+
+def test_a_kind_or_share_that_is_none_is_told(tmp_path: Path) -> None:
+    data = demo_data()
+    data.uns["proteus"] = {"scale": "log10"}
+    with pytest.raises(DataError, match="scale = 'log10'"):
+        po.run(data, out=tmp_path)
+    with pytest.raises(DataError, match="min_frac = 7"):
+        po.run(demo_data(), out=tmp_path, min_frac=7)
 
 
 def test_a_design_whose_terms_together_say_the_same_is_refused() -> None:

@@ -149,6 +149,11 @@ def test_folders_that_are_no_runs(
         code, _, error = call(monkeypatch, capsys, verb, tmp_path)
         assert code == 2
         assert "is no run" in error
+    (tmp_path / "run.json").write_text("{")
+    code, _, error = call(monkeypatch, capsys, "report", tmp_path)
+    assert code == 2
+    assert "run.json is damaged" in error
+    (tmp_path / "run.json").unlink()
     judge = ("--base-url", "http://localhost:9/v1", "--model", "m")
     assert call(monkeypatch, capsys, "score", tmp_path, *judge)[0] == 2
     assert call(monkeypatch, capsys, "tools", "magic")[0] == 2
@@ -157,6 +162,15 @@ def test_folders_that_are_no_runs(
     code, _, error = call(monkeypatch, capsys, "batch", tmp_path / "empty.csv")
     assert code == 2
     assert "empty.csv is no table with commas" in error
+
+
+def test_a_defect_is_not_told_as_a_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object, **__: object) -> None:
+        np.ones(2) + np.ones(3)
+
+    monkeypatch.setattr("proteus_omics.tools.registry.all_tools", defect)
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        cli.main(["tools"])
 
 
 @pytest.mark.slow

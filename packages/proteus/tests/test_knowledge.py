@@ -97,6 +97,27 @@ def test_what_cannot_be_read_is_told_with_its_file_and_line(tmp_path):
         load(tmp_path, a__gmt="GO:1\tname\tA\nbroken\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("s.txt", "protein1 protein2 combined_score\nA B high\n", r"s\.txt cannot be read.*'high'"),
+        ("a.gaf", "db\tid\tCDK1\tis_a\tGO:1\tref\tIEA\tx\tQ\tname\n", r"a\.gaf, line 1.*'Q'"),
+        ("a.gmt.gz", b"\x1f\x8b\x08" + bytes(20), r"a\.gmt\.gz cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_told_with_what_is_wrong(tmp_path, name, text, message):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FormatError, match=message):
+        Knowledge.load(tmp_path)
+
+
+def test_a_damaged_record_of_what_was_installed_is_told(tmp_path):
+    for text in ("{", "[]", '{"a.gmt": {}}'):
+        (tmp_path / "installed.json").write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"installed\.json is damaged"):
+            load(tmp_path, a__gmt=GMT)
+
+
 def test_a_table_of_unknown_kind_is_left_out_with_a_warning(tmp_path):
     with pytest.warns(ProteusWarning, match=r"other\.tsv"):
         known = load(tmp_path, other__tsv="x\ty\n1\t2\n", a__gmt=GMT)

@@ -248,6 +248,17 @@ def test_cells_have_marker_classes(tmp_path: Path) -> None:
     assert list(adata.obs["condition"]) == ["Ref", "Stim"]
 
 
+def test_cells_that_do_not_fit_their_panel_or_sheet_are_told(tmp_path: Path) -> None:
+    panel = write(tmp_path, "panel.csv", "antigen,marker_class\nCD3,type\n")
+    cells = write(tmp_path, "cells.csv", "sample_id,condition,CD3\na,Ref,high\nb,Stim,4.5\n")
+    with pytest.raises(FormatError, match="texts in the table: CD3"):
+        po.read(cells, panel=panel)
+    cells = write(tmp_path, "cells.csv", "sample_id,condition,CD3\na,Ref,1.5\nb,Stim,4.5\n")
+    sheet = write(tmp_path, "sheet.csv", "sample_id,condition\na,Ref\nb,Stim\n")
+    with pytest.raises(DataError, match="columns of the sample sheet: condition"):
+        po.read(cells, panel=panel, metadata=sheet)
+
+
 def test_anndata_comes_back(tmp_path: Path) -> None:
     adata = po.read(write(tmp_path, "proteinGroups.txt", MAXQUANT))
     adata.write_h5ad(tmp_path / "x.h5ad")

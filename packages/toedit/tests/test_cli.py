@@ -76,8 +76,9 @@ def test_edit_gives_what_the_editor_gives_and_stats_and_diff_show_it(
     assert "[-" in shown
     n_changed = sum(result.text != row["text"] for result, row in zip(results, ROWS, strict=True))
     assert told == f"toedit: {n_changed} changed, {9 - n_changed} the same, 0 only in A, 0 only in B\n"
-    told = run(capsys, "edit", corpus, "--out", out, "--model", model, *FLAGS, "--resume")[1]
-    assert "is complete already" in told
+    for same in ((), ("--resume",)):
+        told = run(capsys, "edit", corpus, "--out", out, "--model", model, *FLAGS, *same)[1]
+        assert "is complete already" in told
 
 
 def test_where_no_token_was_scored_the_json_has_null_and_no_nan(
@@ -127,8 +128,8 @@ def test_score_prints_the_perplexity_of_each_document(
 def test_the_flags_win_over_the_config_file_and_the_manifest_has_the_result(
     corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rule, out = tmp_path / "rule.yaml", tmp_path / "out"
-    rule.write_text("threshold: 0.5\ntemperature: 3.0\ntop_k: 6\nseed: 4\n")
+    rule, out = tmp_path / "rule.toml", tmp_path / "out"
+    rule.write_text("threshold = 0.5\ntemperature = 3.0\ntop_k = 6\nseed = 4\n")
     edit = ("edit", corpus, "--model", model, "--config", rule, "--out", out)
     run(capsys, *edit, "--threshold", "1e-4", "--set", "seed=5")
     assert read_manifest(out).header["settings"]["config"] == CONFIG.to_dict()
@@ -138,6 +139,25 @@ def test_the_flags_win_over_the_config_file_and_the_manifest_has_the_result(
     rates = run(capsys, "calibrate", corpus, "--model", model, "--config", rule, *target)[0]
     flags = ("--temperature", 3, "--top-k", 6)
     assert rates == run(capsys, "calibrate", corpus, "--model", model, *flags, *target)[0]
+
+
+def test_a_token_is_in_no_file_and_in_no_message(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    edit = ("edit", corpus, "--out", out, "--model", model, *FLAGS, "--option")
+    told = run(capsys, *edit, "token=hf_first")
+    told += run(capsys, *edit, "token=hf_second")
+    assert "is complete already" in told[3]
+    manifest = out / "manifest.jsonl"  # as an earlier version left it
+    manifest.write_text(manifest.read_text().replace('"options": {', '"options": {"token": "hf_old"'))
+    told += run(capsys, *edit, "token=hf_second", "--option", "dtype=float32", code=2)
+    assert "settings.options.dtype: nothing there" in told[5]
+    assert not [text for text in told if "hf_" in text]
+    files = [path for path in out.rglob("*") if path.is_file() and path != manifest]
+    assert not [path for path in files if b"hf_" in path.read_bytes()]
+    run(capsys, *edit, "token=hf_second", "--no-resume")
+    assert "hf_" not in manifest.read_text()
 
 
 def test_a_second_prior_is_named_by_agree(
@@ -158,9 +178,9 @@ def test_a_second_prior_is_named_by_agree(
     counts = json.loads(run(capsys, *edit)[0])
     assert counts["n_candidates"] / counts["n_tokens"] == found["candidate_rate"] > 0
     assert read_manifest(out).header["settings"]["agree"] == str(second)
-    assert "is complete already" in run(capsys, *edit, "--resume")[1]
+    assert "is complete already" in run(capsys, *edit)[1]
     without = [part for part in edit if part not in ("--agree", second)]
-    assert f'settings.agree: "{second}" there, null now' in run(capsys, *without, "--resume", code=2)[1]
+    assert f'settings.agree: "{second}" there, null now' in run(capsys, *without, code=2)[1]
 
 
 def chats(n: int) -> list[dict[str, Any]]:
@@ -332,10 +352,20 @@ def test_inputs_and_folders_that_do_not_fit_are_told(
     edit = ("edit", corpus, "--out", out, "--model", model)
     assert "there is no such file" in run(capsys, "edit", "no.jsonl", "--out", out, code=2)[1]
     assert "cannot load" in run(capsys, *edit[:-1], tmp_path / "none", code=2)[1]
-    run(capsys, *edit, "--resume")  # the failed start left nothing that is in the way
-    assert "--resume goes on" in run(capsys, *edit, code=2)[1]
-    told = run(capsys, *edit, "--threshold", 0.5, "--resume", code=2)[1]
+    run(capsys, *edit)  # the failed start left nothing that is in the way
+    told = run(capsys, *edit, "--threshold", 0.5, code=2)[1]
     assert "settings.config.threshold: 0.99 there, 0.5 now" in told
+    assert "give another folder, or start anew with --no-resume" in told
+    for flag in ("--no-resume", "--resume"):
+        run(capsys, *edit, "--threshold", 0.5, flag)
+    assert read_manifest(out).header["settings"]["config"]["threshold"] == 0.5
+    for flag in ("--no-resume", "--resume"):
+        told = run(capsys, "edit", corpus, "--out", tmp_path, "--model", model, flag, code=2)[1]
+        assert "in the folder of results" in told
+        (tmp_path / "full").mkdir(exist_ok=True)
+        (tmp_path / "full" / "notes.txt").touch()
+        told = run(capsys, "edit", corpus, "--out", tmp_path / "full", "--model", model, flag, code=2)[1]
+        assert "is not empty and holds no results of toedit" in told
     assert "holds no results of `toedit edit`" in run(capsys, "stats", tmp_path, code=2)[1]
     assert (
         "row 1: there is no column 'body'"
@@ -422,14 +452,14 @@ def test_ctrl_c_before_the_first_document_ends_as_it_does_later(
     with monkeypatch.context() as patched:
         patched.setattr(while_doing, interrupted)
         told = run(capsys, *edit, code=130)[1]
-    assert told == "toedit: interrupted; the same command with --resume goes on where it stopped\n"
-    run(capsys, *edit, "--resume")
+    assert told == "toedit: interrupted; the same command goes on where it stopped\n"
+    run(capsys, *edit)
 
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command with --resume goes on where it stopped"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device; mend it, then"),
     ],
 )
@@ -451,7 +481,7 @@ def test_an_interrupt_and_a_full_disk_end_with_their_codes_and_can_be_resumed(
     with monkeypatch.context() as patched:
         patched.setattr("toedit.commits.Commits.finish", broken)
         assert message in run(capsys, *edit, tmp_path / "out", code=code)[1]
-    run(capsys, *edit, tmp_path / "out", "--resume")
+    run(capsys, *edit, tmp_path / "out")
     run(capsys, *edit, tmp_path / "whole")
     for name in ("in-00000.jsonl", "in-00001.jsonl", "in-00002.jsonl"):
         found, whole = (tmp_path / folder / "data" / name for folder in ("out", "whole"))

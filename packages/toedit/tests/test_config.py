@@ -54,7 +54,8 @@ def test_an_unknown_preset_is_named_with_the_known_ones():
 
 @given(configs)
 @settings(deadline=None)
-def test_a_config_survives_json_and_yaml(config):
+def test_a_config_survives_toml_json_and_yaml(config):
+    assert EditConfig.from_toml(config.to_toml()) == config
     assert EditConfig.from_json(config.to_json()) == config
     assert EditConfig.from_yaml(config.to_yaml()) == config
 
@@ -69,6 +70,12 @@ def test_the_samplers_own_settings_survive_json(sampler):
 def test_whole_numbers_are_as_good_as_real_ones():
     assert EditConfig(temperature=1) == EditConfig(temperature=1.0)
     assert EditConfig(temperature=1).to_json() == EditConfig(temperature=1.0).to_json()
+
+
+def test_toml_has_no_null_and_holds_any_text():
+    config = EditConfig(protect=('\U0001f600\x7f\t"\u2028é', 7))
+    assert "top_p" not in config.to_toml()
+    assert EditConfig.from_toml(config.to_toml()) == config
 
 
 def test_sets_of_token_ids_in_protect_are_spelled_out():
@@ -154,6 +161,7 @@ def test_an_unknown_key_is_named_with_the_known_ones():
     [
         (EditConfig.from_json, "{", "not valid JSON"),
         (EditConfig.from_json, "[1]", "a table of settings, not list"),
+        (EditConfig.from_toml, "a = [", "not valid TOML"),
         (EditConfig.from_yaml, "a: [", "not valid YAML"),
         (EditConfig.from_yaml, "", "a table of settings, not NoneType"),
     ],
@@ -179,10 +187,11 @@ def test_every_public_name_is_there():
         _ = toedit.nothing
 
 
-@pytest.mark.parametrize("name", ["rule.json", "rule.yaml", "rule.yml"])
+@pytest.mark.parametrize("name", ["rule.toml", "rule.json", "rule.yaml", "rule.yml"])
 def test_a_file_gives_the_config_that_was_written_to_it(tmp_path: Path, name: str) -> None:
     config = EditConfig(threshold=1e-5, protect=("numbers", 7), sampler="min_p", min_p=0.1)
-    (tmp_path / name).write_text(config.to_json() if name.endswith("json") else config.to_yaml())
+    write = {".toml": config.to_toml, ".json": config.to_json}.get(Path(name).suffix, config.to_yaml)
+    (tmp_path / name).write_text(write())
     assert EditConfig.from_file(tmp_path / name) == config
 
 
@@ -196,7 +205,9 @@ def test_a_file_gives_the_config_that_was_written_to_it(tmp_path: Path, name: st
         ("a.yaml", "threshold: [", "the config is not valid YAML"),
         ("a.json", '{"top_k": 0}', "top_k is 0; it must be a whole number, at least 1"),
         ("a.json", "[]", "a config is a table of settings, not list"),
-        ("a.toml", "top_k = 3", "a file of settings ends in one of .json, .yaml, .yml"),
+        ("a.toml", "top_k = 0", "top_k is 0; it must be a whole number, at least 1"),
+        ("a.toml", "top_k: 3", "the config is not valid TOML"),
+        ("a.ini", "top_k = 3", "a file of settings ends in one of .toml, .json, .yaml, .yml"),
         ("a.json", "\udcff", "can't decode byte"),
         ("a.json", None, "No such file or directory"),
     ],

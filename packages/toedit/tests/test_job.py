@@ -48,7 +48,7 @@ def write(path: Path, rows: Iterable[Any] = ROWS) -> Path:
     return path
 
 
-def edit(inputs: Path, editor: Any, settings: JobSettings = SETTINGS, resume: bool = False) -> JobSummary:
+def edit(inputs: Path, editor: Any, settings: JobSettings = SETTINGS, resume: bool = True) -> JobSummary:
     return EditJob([inputs], inputs.parent / "out", settings, resume).run(editor)
 
 
@@ -208,6 +208,36 @@ def test_a_folder_of_other_settings_is_refused_and_the_difference_shown(
         edit(file, editor, resume=True)
 
 
+def test_a_job_that_starts_anew_has_nothing_of_the_one_before(tmp_path: Path, editor: Editor) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    edit(write(tmp_path / "a.jsonl", [*ROWS, b"{"]), editor)
+    (out / "journal.jsonl").write_text("left behind\n")
+    (out / "notes.txt").touch()
+    before = read_manifest(out)
+    other = JobSettings(CONFIG, "tiny", shard_rows=7)
+    file = write(tmp_path / "b.jsonl")
+    job = EditJob([file], out, other, resume=False)
+    assert not job.complete
+    assert read_manifest(out) == before  # until it runs
+    job.run(editor)
+    EditJob([file], whole, other).run(editor)
+    assert (out / "notes.txt").exists()
+    (out / "notes.txt").unlink()
+    found, expected = (sorted(path.rglob("*")) for path in (out, whole))
+    assert [path.relative_to(out) for path in found] == [path.relative_to(whole) for path in expected]
+    for one, other_one in zip(found, expected, strict=True):
+        assert one.is_dir() or one.read_bytes() == other_one.read_bytes()
+
+
+def test_a_manifest_of_another_program_is_not_cleared_away(tmp_path: Path, editor: Editor) -> None:
+    file, out = write(tmp_path / "a.jsonl"), tmp_path / "out"
+    kept = write(out / "data" / "mine.jsonl")
+    write(out / "manifest.jsonl", [{"name": "mine"}])
+    with pytest.raises(ToEditError, match="is damaged"):
+        EditJob([file], out, SETTINGS, resume=False).run(editor)
+    assert kept.exists()
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path, editor: Editor) -> None:
     file = write(tmp_path / "a.jsonl")
     job = EditJob([file], tmp_path / "out", SETTINGS, resume=True)
@@ -216,9 +246,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, editor: Editor) -> None:
         job.run(editor)
     other.close()
     job.run(editor)
-    with pytest.raises(ToEditError, match="complete results of the same settings; --resume goes on"):
-        EditJob([file], tmp_path / "out", SETTINGS)
-    assert EditJob([file], tmp_path / "out", SETTINGS, resume=True).complete
+    assert EditJob([file], tmp_path / "out", SETTINGS).complete
     (tmp_path / "out" / "data" / "a-00001.jsonl").unlink()
     (tmp_path / "out" / "manifest.jsonl").write_text("{}\n")
     with pytest.raises(ToEditError, match="is damaged"):

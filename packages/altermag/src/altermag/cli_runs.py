@@ -1,4 +1,4 @@
-"""The verbs that run something long: screen, dft, reproduce."""
+"""The verbs that run something long: screen, dft."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def screen(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write the best candidates as a page in Markdown."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an earlier run, or start it anew.")] = True,
     magmoms: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--magmoms", help="In μB by element, Pt=1,Br=0, for files that hold none."),
@@ -59,7 +59,7 @@ def screen(
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        terminal.tell(f"altermag: interrupted; {out} has what was done, and --resume goes on")
+        terminal.tell(f"altermag: interrupted; {out} has what was done, and the same command goes on")
         raise typer.Exit(130) from None
     page = best(table)
     if top is not None:
@@ -121,29 +121,6 @@ def inputs(
         as_json,
         lambda: terminal.table(("",), [(str(file),) for file in files]),
     )
-
-
-def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    laptop: Annotated[bool, typer.Option("--laptop", help="The same as --scale laptop.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour, GPAW) or paper.")] = "quick",
-    settings: Settings = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: AsJson = False,
-) -> None:
-    """Run the paper's claims as checks, as `tenfold run` does; exit code 1 if an exact one does not hold."""
-    from altermag.reproduce.claims import exact_but_not_held
-    from altermag.reproduce.experiment import EXPERIMENT
-
-    if quick and laptop:
-        raise AltermagError("--quick and --laptop: choose one")
-    scale = "quick" if quick else "laptop" if laptop else scale
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=terminal.tell)
-    terminal.show(claims, as_json, lambda: table)
-    if broken := exact_but_not_held(claims):
-        terminal.tell(f"altermag: exact claims that did not hold: {', '.join(broken)}")
-        raise typer.Exit(1)
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:

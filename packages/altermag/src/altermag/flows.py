@@ -26,7 +26,9 @@ try:
     from jobflow.core.job import Job, Response, job
     from jobflow.core.maker import Maker
 except ImportError as _error:
-    raise MissingExtraError(_error.name or "atomate2", extra="flows", why="for flows") from _error
+    raise MissingExtraError(
+        f"{_error.name or 'atomate2'} is needed for flows: pip install 'altermag[flows]'"
+    ) from _error
 
 from altermag.dft import vasp
 

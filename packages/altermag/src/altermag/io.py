@@ -131,7 +131,9 @@ def to_pymatgen(layered: Layered) -> Structure:
         from pymatgen.core.lattice import Lattice
         from pymatgen.core.structure import Structure
     except ImportError as error:
-        raise MissingExtraError("pymatgen", extra="pymatgen", why="for Structure objects") from error
+        raise MissingExtraError(
+            "pymatgen is needed for Structure objects: pip install 'altermag[pymatgen]'"
+        ) from error
     return Structure(
         Lattice(layered.lattice, pbc=(True, True, False)),
         list(layered.species),
@@ -174,7 +176,9 @@ def _read_json(file: Path) -> Crystal:
         try:
             from pymatgen.core.structure import Structure
         except ImportError as error:
-            raise MissingExtraError("pymatgen", extra="pymatgen", why=f"to read {file}") from error
+            raise MissingExtraError(
+                f"pymatgen is needed to read {file}: pip install 'altermag[pymatgen]'"
+            ) from error
         return from_pymatgen(Structure.from_dict(content))
     missing = [key for key in ("lattice", "frac_coords", "species") if key not in content]
     if missing:
@@ -193,7 +197,9 @@ def _read_mcif(file: Path) -> Crystal:
     try:
         from pymatgen.io.cif import CifParser
     except ImportError as error:
-        raise MissingExtraError("pymatgen", extra="pymatgen", why="to read magCIF files") from error
+        raise MissingExtraError(
+            "pymatgen is needed to read magCIF files: pip install 'altermag[pymatgen]'"
+        ) from error
     try:
         (structure, *_) = CifParser(file).parse_structures(primitive=False)
     except Exception as error:  # the parser raises whatever it stumbles over

@@ -136,7 +136,9 @@ def _library(device: str | None) -> _Library:
     try:
         import torch
     except ImportError as error:
-        raise MissingExtraError("torch", extra="gpu", why=f"for device={device!r}") from error
+        raise MissingExtraError(
+            f"torch is needed for device={device!r}: pip install 'altermag[gpu]'"
+        ) from error
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts

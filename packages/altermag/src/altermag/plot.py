@@ -23,7 +23,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Polygon
 except ImportError as error:
-    raise MissingExtraError("matplotlib", extra="plot", why="to draw figures") from error
+    raise MissingExtraError("matplotlib is needed to draw figures: pip install 'altermag[plot]'") from error
 
 if TYPE_CHECKING:
     from altermag.kpath import KPath

@@ -1,10 +1,10 @@
 """Screen structures: which of them, stacked how, are altermagnets? (Section 6.5; extra `screen`.)
 
-    table = screen("structures/", "table.parquet", resume=True)
+    table = screen("structures/", "table.parquet")
 
 Every structure is exfoliated, and every monolayer is stacked on its copy in all special ways. Rows are
 appended to table.parquet.rows.jsonl as they come; the table is written whole at the end and when it is
-interrupted. A structure that fails is a row with its error, and the run goes on.
+interrupted, and the same call goes on. A structure that fails is a row with its error.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ WAVES = {"d": 0, "g": 1, "i": 2}
 
 Progress = Callable[[int, int], None]
 
+_ANEW = "give the same, another table, or --no-resume (resume=False) to start anew"
+
 
 def screen(
     sources: str | PathLike[str] | Iterable[str | PathLike[str]],
@@ -60,7 +62,7 @@ def screen(
     *,
     ops: Sequence[str] = ("mirror", "inversion", "c2z"),
     symprecs: Sequence[float] = SYMPRECS,
-    resume: bool = False,
+    resume: bool = True,
     magmoms: dict[str, float] | None = None,
     on_progress: Progress | None = None,
 ) -> DataFrame:
@@ -68,11 +70,13 @@ def screen(
 
     One row a monolayer, operator and tolerance: the special stackings change with `symprecs` (Å) where a
     measured structure is slightly distorted. With `resume` structures that were done are not
-    done again. `magmoms` by element replaces the files' moments. Shifts are fractions of the monolayer's
-    cell, which is in the column structure (the content of a .json that `altermag.io.read` takes).
+    done again; without it an earlier screening in `out` is begun anew. `magmoms` by element replaces the
+    files' moments. Shifts are fractions of the monolayer's cell, which is in the column structure (the
+    content of a .json that `altermag.io.read` takes).
 
-    Raises `AltermagError` if there is no structure, `out` is there and not to be resumed or is no .parquet,
-    or for an unknown operator or tolerance; `ImportError` without pandas and pyarrow.
+    Raises `AltermagError` if there is no structure, if `out` is no .parquet, is there and no screening's or,
+    with `resume`, one of other settings or structures, or for an unknown operator or tolerance;
+    `ImportError` without pandas and pyarrow.
     """
     _pandas()
     target = Path(out)
@@ -84,16 +88,22 @@ def screen(
         raise AltermagError(f"symprecs={list(symprecs)}; needed: positive tolerances in Å")
     rows_file = target.with_name(f"{target.name}.rows.jsonl")
     files = _files(sources)
-    if not resume and (target.exists() or rows_file.exists()):
-        raise AltermagError(f"{target} exists; resume it, or remove it and {rows_file.name} to start anew")
+    begun = _begun_with(rows_file)
+    if begun is None and target.exists():
+        raise AltermagError(
+            f"{target} exists, and {rows_file.name}, which would say what made it, does not; "
+            "give another table"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(_read_rows(rows_file))
     settings = {"ops": list(ops), "symprecs": list(symprecs), "magmoms": magmoms}
-    if rows and rows[0] != settings:
-        raise AltermagError(f"{rows_file} was begun with {rows[0]}; resume with the same, or start anew")
-    if not rows:
-        _append(rows_file, [settings])
-    done = {row["source"] for row in rows[1:]}
+    if begun is None or not resume:
+        _replace(rows_file, (json.dumps(settings) + "\n").encode())
+    elif begun != settings:
+        raise AltermagError(f"{rows_file} was begun with {begun}, not {settings}; {_ANEW}")
+    _, *rows = _read_rows(rows_file)
+    done = {row["source"] for row in rows}
+    if others := sorted(done - {str(file) for file in files}):
+        raise AltermagError(f"{target} has {others[0]}, which is not among the structures; {_ANEW}")
     try:
         for number, file in enumerate(files):
             if on_progress is not None:
@@ -246,6 +256,23 @@ def _append(file: Path, rows: list[dict[str, Any]]) -> None:
         stream.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _begun_with(file: Path) -> dict[str, Any] | None:
+    """The settings of the screening that the file is of; None if there is none, or not a whole line yet."""
+    if not file.exists():
+        return None
+    with file.open(encoding="utf-8") as stream:
+        line = stream.readline()
+    if not line.endswith("\n"):
+        return None
+    try:
+        settings: dict[str, Any] = json.loads(line)
+        if "ops" in settings:
+            return settings
+    except (ValueError, TypeError):
+        pass
+    raise AltermagError(f"{file} is there and not of a screening; give another table")
+
+
 def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of structures that were finished; of one that was cut off nothing."""
     if not file.exists():
@@ -301,6 +328,6 @@ def _pandas() -> Any:
         import pyarrow  # noqa: F401  # what pandas writes parquet with
     except ImportError as error:
         raise MissingExtraError(
-            error.name or "pandas", extra="screen", why="for tables in parquet"
+            f"{error.name or 'pandas'} is needed for tables in parquet: pip install 'altermag[screen]'"
         ) from error
     return pandas

@@ -15,7 +15,9 @@ from altermag.special import enumerate_stackings
 try:
     from pymatgen.transformations.transformation_abc import AbstractTransformation
 except ImportError as _error:
-    raise MissingExtraError("pymatgen", extra="pymatgen", why="for transformations") from _error
+    raise MissingExtraError(
+        "pymatgen is needed for transformations: pip install 'altermag[pymatgen]'"
+    ) from _error
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure

@@ -54,7 +54,8 @@ def load_attributes(path: str | os.PathLike[str] | None = None) -> dict[str, Att
             from medxpertqa.datasets import ATTRIBUTES
         except ImportError as error:
             raise MissingExtraError(
-                "the attributes by name (or give the path of attributes.csv)", "reproduce"
+                "the attributes by name (or give the path of attributes.csv) need an optional extra: "
+                "pip install 'medxpertqa[reproduce]'"
             ) from error
         path = ATTRIBUTES.get() / "attributes.csv"
     with Path(path).open(encoding="utf-8", newline="") as file:

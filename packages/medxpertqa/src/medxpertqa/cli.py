@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -83,7 +84,8 @@ def paper_check(
         Optional[list[Path]],  # noqa: UP045
         typer.Option(help="Count the questions of a file (Text or MM), too; repeatable."),
     ] = None,
-    as_json: cli_options.AsJson = None,
+    as_json: cli_options.AsJson = False,
+    out: cli_options.JsonFile = None,
 ) -> None:
     """Check the paper's tables and statements: whole counts behind every row, and what they can show."""
     from medxpertqa.hub import load_questions
@@ -95,10 +97,8 @@ def paper_check(
     sets += [load_questions(path=path) for path in data or ()]
     rows, verdicts = check_tables(), check_claims()
     counts = [number for questions in sets for number in check_questions_of(questions)]
-    if as_json:
-        cli_options.write_json(paper_as_json(rows, verdicts, counts), as_json)
-    else:
-        show_tables(paper_tables(rows, verdicts, counts))
+    found = paper_as_json(rows, verdicts, counts)
+    cli_options.show(found, as_json, out, lambda: show_tables(paper_tables(rows, verdicts, counts)))
 
 
 @app.command()
@@ -149,26 +149,15 @@ def parse(
         typer.echo(f"{parser:<14}{answer.letter or '-'}  {answer.rule}")
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
-    settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: cli_options.AsJson = None,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run medxpertqa`."""
-    from medxpertqa.reporting.terminal import standard_output
-    from medxpertqa.reproduce.experiment import EXPERIMENT
+    from medxpertqa.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=cli_options.tell)
-    if as_json:
-        cli_options.write_json(claims, as_json)
-    else:
-        standard_output().print(table)
+    verb.reproduce("medxpertqa", context)
 
 
 # The extra that brings a package, where it is not `reproduce`.
@@ -203,18 +192,21 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
     warnings.showwarning = lambda message, *_, **__: cli_options.tell(f"medxpertqa: {message}")
+    words = sys.argv[1:] if arguments is None else arguments
+    # `--json -` says by its dash what `--json` says without it: to standard output.
+    kept = [word for before, word in pairwise(["", *words]) if (before, word) != ("--json", "-")]
     try:
-        app(arguments)
+        app(kept)
     except MedXpertQAError as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("medxpertqa", ""):
+        if package == "medxpertqa":  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _end(f"this needs {package}, which is not installed: pip install 'medxpertqa[{extra}]'", 2)
-    except ImportError as error:  # of a missing extra; its message names the `pip install`
-        _end(str(error), 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _end(f"this needs {package}, which is not installed: pip install 'medxpertqa[{extra}]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:
         _end_of_os(error)
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -36,9 +36,10 @@ ErrorsAs = Annotated[
         "--errors", help="Count replies that could not be had as wrong, as officially, or not at all."
     ),
 ]
-AsJson = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--json", metavar="FILE", help="Write JSON to a file, or with - to standard output."),
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", "-o", help="Write the JSON to a file, whatever is printed."),
 ]
 
 
@@ -47,13 +48,15 @@ def tell(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def write_json(value: Any, where: str) -> None:
-    """To the file, or to standard output where it is a dash."""
+def show(value: Any, as_json: bool, out: Path | None, tables: Callable[[], None]) -> None:
+    """The value as JSON, or what `tables` prints of it; the JSON into the file as well, if one is given."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    if where == "-":
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    if as_json:
         typer.echo(text)
     else:
-        Path(where).write_text(text + "\n", encoding="utf-8")
+        tables()
 
 
 def assignments(option: str, entries: Sequence[str] | None) -> dict[str, Any]:

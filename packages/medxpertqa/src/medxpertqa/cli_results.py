@@ -31,7 +31,8 @@ def score(
         typer.Option(help="The parser that counts; by default the protocol's. Both are always shown."),
     ] = None,
     errors: cli_options.ErrorsAs = "wrong",
-    as_json: cli_options.AsJson = None,
+    as_json: cli_options.AsJson = False,
+    out: cli_options.JsonFile = None,
 ) -> None:
     """Show a run's accuracy with intervals, by cell and by parser, and everything that went wrong.
 
@@ -44,10 +45,9 @@ def score(
 
     results = cli_options.load_run(run, subset, data, images)
     summary = summarize(results, parser, errors=errors)
-    if as_json:
-        cli_options.write_json(summary_as_json(summary), as_json)
-    else:
-        show(*report_tables([results], [summary]))
+    cli_options.show(
+        summary_as_json(summary), as_json, out, lambda: show(*report_tables([results], [summary]))
+    )
     if not summary.complete:
         cli_eval.tell_errors(results)
         raise typer.Exit(1)
@@ -58,7 +58,8 @@ def compare(
     subset: cli_options.Subset = None,
     data: cli_options.Data = None,
     errors: cli_options.ErrorsAs = "wrong",
-    as_json: cli_options.AsJson = None,
+    as_json: cli_options.AsJson = False,
+    out: cli_options.JsonFile = None,
 ) -> None:
     """Compare runs on the questions they share: paired differences, McNemar's test, adjusted by Holm."""
     from medxpertqa.reporting.json_forms import comparison_as_json
@@ -71,10 +72,9 @@ def compare(
     pairs = compare_all([cli_options.load_run(run, subset, data) for run in runs], errors=errors)
     if not pairs:
         raise MedXpertQAError("no two of the runs share a question; `report` shows them side by side")
-    if as_json:
-        cli_options.write_json([comparison_as_json(pair, adjusted) for pair, adjusted in pairs], as_json)
-        return
-    show([comparison_table(pairs), *(difference_tables(pairs[0][0]) if len(pairs) == 1 else [])])
+    found = [comparison_as_json(pair, adjusted) for pair, adjusted in pairs]
+    detail = difference_tables(pairs[0][0]) if len(pairs) == 1 else []
+    cli_options.show(found, as_json, out, lambda: show([comparison_table(pairs), *detail]))
 
 
 def report(

@@ -13,11 +13,8 @@ class RequestError(MedXpertQAError):
     """An endpoint turns down one request, for its length or what it says; others it may take."""
 
 
-class MissingExtraError(ImportError):
-    """A library of an optional extra is not installed; the message names the `pip install` that brings it."""
-
-    def __init__(self, needed_for: str, extra: str) -> None:
-        super().__init__(f"{needed_for} needs an optional extra: pip install 'medxpertqa[{extra}]'")
+class MissingExtraError(MedXpertQAError, ImportError):
+    """A package of one of the extras is not installed; the message says which `pip install` brings it."""
 
 
 class MedXpertQAWarning(UserWarning):

@@ -206,7 +206,9 @@ def _parquet(path: Path) -> list[Any]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise MissingExtraError(f"reading {path.name}", "data") from error
+        raise MissingExtraError(
+            f"reading {path.name} needs an optional extra: pip install 'medxpertqa[data]'"
+        ) from error
     try:
         return list(parquet.read_table(path).to_pylist())
     except ArrowException as error:

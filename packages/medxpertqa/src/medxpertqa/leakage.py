@@ -46,7 +46,9 @@ def _porter() -> Callable[[str], str]:
     try:
         from nltk.stem.porter import PorterStemmer
     except ImportError:
-        raise MissingExtraError("ROUGE-L on stems", "leakage") from None
+        raise MissingExtraError(
+            "ROUGE-L on stems needs an optional extra: pip install 'medxpertqa[leakage]'"
+        ) from None
     stem: Callable[[str], str] = PorterStemmer().stem
     return stem
 

@@ -61,7 +61,10 @@ class CausalMemory:
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError:
-            raise MissingExtraError("the leakage audit of a local model", "leakage") from None
+            raise MissingExtraError(
+                "the leakage audit of a local model needs an optional extra: "
+                "pip install 'medxpertqa[leakage]'"
+            ) from None
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name)

@@ -35,6 +35,24 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     return found[max(found)] if found else None
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a checkpoint tells of its run: state, settings, and the recipe, where there was one.
+
+    Raises `PrimeError` if it is none.
+    """
+    try:
+        told: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise PrimeError(f"{folder} is no checkpoint of a PrimeTrainer: {error}") from error
+    return told
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the checkpoints and the models that a run left in its folder."""
+    for path in (*folder.glob("checkpoint-*[0-9]"), folder / "final"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 class MainWriter:
     """Lets the main process alone write, and keeps its first failure, after which it writes no more.
 

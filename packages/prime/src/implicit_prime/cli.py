@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from implicit_prime.errors import PrimeError
-from implicit_prm import ImplicitPRMError, cli_options, screen
+from implicit_prm import ImplicitPRMError, cli_options, terminal
 
 app = typer.Typer(
     name="implicit-prime",
@@ -43,8 +43,8 @@ def train(
     config: Config,
     settings: RunSettings = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir.")
-    ] = False,
+        bool, typer.Option(help="Go on from the newest checkpoint in output_dir, or start anew.")
+    ] = True,
 ) -> None:
     """Train a policy, and its process reward model with it.
 
@@ -59,12 +59,12 @@ def train(
     try:
         folder = train_recipe(recipe, resume=resume)
     except KeyboardInterrupt:
-        screen.tell("implicit-prime: interrupted; the same command with --resume goes on from the checkpoint")
+        terminal.tell("implicit-prime: interrupted; the same command goes on from the checkpoint")
         raise typer.Exit(130) from None
     if folder.is_dir():
-        screen.tell(f"implicit-prime: policy and PRM are in {folder}, the log in {folder.parent}")
+        terminal.tell(f"implicit-prime: policy and PRM are in {folder}, the log in {folder.parent}")
     else:
-        screen.tell(f"implicit-prime: ended before its time; --resume goes on from {folder.parent}")
+        terminal.tell(f"implicit-prime: ended before its time; the same command goes on from {folder.parent}")
 
 
 @app.command("eval")
@@ -99,10 +99,10 @@ def evaluate(
         return  # every process holds all responses; one of them tells
     if out is not None:
         _write(out, rows)
-    screen.show(
+    terminal.show(
         [asdict(one) for one in measured],
         as_json,
-        lambda: screen.table(
+        lambda: terminal.table(
             ("set", "tasks", "accuracy", "± s.e.", f"pass@{n}", "cut off", "judged"),
             (
                 (
@@ -166,10 +166,10 @@ def verify(
     }
     if any("score_before" in row for row in rows):
         summary["changed"] = disagreements(rows)
-    screen.show(
+    terminal.show(
         summary,
         as_json,
-        lambda: screen.table(
+        lambda: terminal.table(
             ("", ""),
             (
                 (key, _counts(value) if isinstance(value, dict) else str(value))
@@ -205,36 +205,30 @@ def advantages(
     given = cli_options.assignments("--set", settings)
     found = inspect_dump(dump, PrimeConfig.from_dict({"output_dir": ".", **given}) if given else None)
     heads = ("response", "group", "tokens", "outcome", "process", "first", "last", "least", "greatest")
-    screen.show(
+    terminal.show(
         [asdict(one) for one in found],
         as_json,
-        lambda: screen.table(
+        lambda: terminal.table(
             heads, ([_number(getattr(one, head)) for head in heads] for one in found[:limit])
         ),
     )
     bad = [one for one in found if one.not_finite]
-    screen.tell(
+    terminal.tell(
         f"implicit-prime: {len(found)} responses, {sum(one.tokens for one in found)} tokens, "
         f"{sum(one.not_finite for one in bad)} of them not finite"
         + (f", first in response {bad[0].response}" if bad else "")
     )
 
 
-@app.command()
-def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour).")] = "quick",
-    settings: cli_options.Settings = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: cli_options.AsJson = False,
-) -> None:
-    """Run the paper's claims as checks, as `tenfold run` does."""
-    from implicit_prime.reproduce.experiment import EXPERIMENT
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
+    """Run the paper's claims as checks; the same as `tenfold run prime`."""
+    from implicit_prime.reproduce import verb
 
-    scale = "quick" if quick else scale
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
-    screen.show(claims, as_json, lambda: table)
+    verb.reproduce("prime", context)
 
 
 # The extra that brings a package, where it is not `reproduce`.
@@ -257,17 +251,19 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
-    warnings.showwarning = lambda message, *_, **__: screen.tell(f"implicit-prime: {message}")
+    warnings.showwarning = lambda message, *_, **__: terminal.tell(f"implicit-prime: {message}")
     try:
         app(arguments)
     except (PrimeError, ImplicitPRMError) as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("implicit_prime", "implicit_prm", ""):
+        if package in ("implicit_prime", "implicit_prm"):  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _end(f"this needs {package}, which is not installed: pip install 'implicit-prime[{extra}]'", 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _end(f"this needs {package}, which is not installed: pip install 'implicit-prime[{extra}]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a folder that may not be written
         _end(f"{error}; mend it, then the same command goes on where it stopped", 1)
     except Exception as error:
@@ -278,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    screen.tell(f"implicit-prime: {message}")
+    terminal.tell(f"implicit-prime: {message}")
     sys.exit(code)
 
 
@@ -286,7 +282,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     from implicit_prm.records import write_rows
 
     write_rows(path, rows)
-    screen.tell(f"implicit-prime: {len(rows)} responses are in {path}")
+    terminal.tell(f"implicit-prime: {len(rows)} responses are in {path}")
 
 
 def _verifier_settings(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from implicit_prime.errors import PrimeError
 from implicit_prime.responses import Responses
+from implicit_prm.backends.hf import without_dropout
 from implicit_prm.logprobs import causal_log_probs
 
 if TYPE_CHECKING:
@@ -150,15 +151,6 @@ def active_adapter(model: Any, adapter: str | None) -> Iterator[None]:
         yield
     finally:
         model.set_adapter(before)
-
-
-def without_dropout(model: nn.Module) -> None:
-    """Switch dropout off for good: old and new log-probs of one response must be of one function."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            cast(Any, module).attention_dropout = 0.0
 
 
 def micro_batches(rows: Sequence[Tensor], size: int) -> list[Tensor]:

@@ -77,7 +77,7 @@ def prepare_models(
         if not isinstance(model, str):
             raise PrimeError("the model is a module: give its tokenizer as processing_class")
         tokenizer = load_tokenizer(model)
-    policy = load_model(model, dtype="float32") if isinstance(model, str) else model
+    policy = load_model(model, trainable=True, dtype="float32") if isinstance(model, str) else model
     check_causal(policy, "the policy")
     _warn_of_low_precision(policy)
     adapter: str | None = str(policy.active_adapter) if hasattr(policy, "peft_config") else None
@@ -110,7 +110,7 @@ def _prm(
         return prm
     if isinstance(prm, str):
         check_same_tokenizer(tokenizer, load_tokenizer(prm))
-        prm = load_model(prm, dtype="float32")
+        prm = load_model(prm, trainable=True, dtype="float32")
     if prm is policy:
         raise PrimeError("model and prm are one object; leave prm out for a copy")
     first: Any = copy.deepcopy(policy) if prm is None else prm

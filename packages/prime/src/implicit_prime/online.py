@@ -23,11 +23,11 @@ from implicit_prime.learner import (
     placed,
     shared_out,
     spread,
-    without_dropout,
 )
 from implicit_prime.objectives import better_pairs, prm_loss, prm_weights
 from implicit_prime.responses import Responses
 from implicit_prm import ImplicitPRM
+from implicit_prm.backends.hf import without_dropout
 from implicit_prm.functional import implicit_rewards
 from implicit_prm.reward_metrics import auc
 

@@ -44,7 +44,7 @@ Rows = Iterable[Mapping[str, Any]]
 _TRAINING, _EVALUATION = 0, 1
 _MOST_SKIPPED = 5
 # Of a run that goes on, these may differ.
-_FREE_SETTINGS = {
+FREE_SETTINGS = {
     "output_dir", "max_steps", "num_train_epochs", "save_steps", "eval_steps", "logging_steps", "report_to",
     "micro_batch_size", "rollout_batch_size", "vllm_gpu_memory_utilization", "vllm_server_url",
     "vllm_sync_folder", "use_cpu",
@@ -116,6 +116,7 @@ class PrimeTrainer:
         epochs = args.num_train_epochs if args.max_steps is None else None
         self.stream = PromptStream(len(self.rows), args.seed, epochs)
         self.state = TrainerState()
+        self.recipe: Mapping[str, Any] | None = None  # kept in checkpoints, for who trains from a file
         self.alarm = OveroptimizationAlarm()
         self.last_batch: Responses | None = None
         self.last_process: Tensor | None = None
@@ -125,26 +126,31 @@ class PrimeTrainer:
         """The policy, with its weights of now."""
         return self.policy.learner.model
 
-    def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainerState:
+    def train(
+        self, resume_from_checkpoint: bool | str | Path | None = None, *, overwrite: bool = False
+    ) -> TrainerState:
         """Train to the end, or until SIGTERM; what was measured is in `output_dir`/metrics.jsonl.
 
         resume_from_checkpoint  a checkpoint, or True for the newest one, if there is one
+        overwrite               where nothing is resumed, remove what an earlier run left in `output_dir`
 
         Policy and PRM are saved in `output_dir`/final; a checkpoint that has `max_steps` steps or more is
         trained no further. Raises `PrimeError` where no step can be made (`NoPromptPassesError` where too few
         prompts pass the filter), numbers are not finite, a checkpoint cannot be written, another run holds
-        `output_dir`, and for a folder with checkpoints that are not resumed.
+        `output_dir`, and for a folder with checkpoints that are neither resumed nor overwritten.
         """
-        for _ in self.steps(resume_from_checkpoint):
+        for _ in self.steps(resume_from_checkpoint, overwrite=overwrite):
             pass
         return self.state
 
-    def steps(self, resume_from_checkpoint: bool | str | Path | None = None) -> Iterator[dict[str, float]]:
+    def steps(
+        self, resume_from_checkpoint: bool | str | Path | None = None, *, overwrite: bool = False
+    ) -> Iterator[dict[str, float]]:
         """`train`, one step at a time: yields the metrics of each, and may be left at any of them."""
         args, folder = self.args, Path(self.args.output_dir)
         board = Dashboard(args, args.max_steps, self.accelerator.is_main_process)
         with checkpoint.locked(folder, self.accelerator), Termination() as termination, board:
-            self._resume(resume_from_checkpoint)
+            self._resume(resume_from_checkpoint, overwrite)
             saved = self.state.step
             stopped = False
             while not stopped and (args.max_steps is None or self.state.step < args.max_steps):
@@ -357,18 +363,21 @@ class PrimeTrainer:
             "stream": self.stream.state_dict(),
             "settings": self.args.to_dict(),
             "alarm": self.alarm.state_dict(),
+            "recipe": self.recipe,
         }
         (folder / "state.json").write_text(json.dumps(told, indent=1), "utf-8")
 
-    def _resume(self, source: bool | str | Path | None) -> None:
+    def _resume(self, source: bool | str | Path | None, overwrite: bool) -> None:
         folder = Path(self.args.output_dir)
         found = checkpoint.last_checkpoint(folder) if source in (True, None, False) else Path(str(source))
         if not source:
-            if found is not None:
+            if found is not None and not overwrite:
                 raise PrimeError(
-                    f"{folder} has checkpoints of an earlier run: go on with resume_from_checkpoint=True, or "
-                    "give another output_dir"
+                    f"{folder} has checkpoints of an earlier run: go on with resume_from_checkpoint=True, "
+                    "start anew with overwrite=True, or give another output_dir"
                 )
+            if overwrite and self.accelerator.is_main_process:
+                checkpoint.remove_run(folder)
             found = None
         if found is not None:
             self._load_checkpoint(found)
@@ -376,10 +385,7 @@ class PrimeTrainer:
             checkpoint.cut_log(folder, self.state.step)
 
     def _load_checkpoint(self, folder: Path) -> None:
-        try:
-            told = json.loads((folder / "state.json").read_text("utf-8"))
-        except OSError as error:
-            raise PrimeError(f"{folder} is no checkpoint of a PrimeTrainer: {error}") from error
+        told = checkpoint.read_state(folder)
         _warn_of_changes(told["settings"], self.args.to_dict())
         self.state = TrainerState(**told["state"])
         self.stream.load_state_dict(told["stream"])
@@ -423,7 +429,7 @@ def _warn_of_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         f"{name} was {before.get(name)!r} and is {value!r}"
         for name, value in now.items()
-        if name not in _FREE_SETTINGS and before.get(name) != value
+        if name not in FREE_SETTINGS and before.get(name) != value
     ]
     if changed:
         warnings.warn(

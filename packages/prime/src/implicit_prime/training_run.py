@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +12,20 @@ from implicit_prime.errors import PrimeError
 from implicit_prime.evaluation import Measured, evaluate
 from implicit_prime.recipe import ModelSettings, Recipe
 from implicit_prime.tasks import Task, read_tasks
-from implicit_prime.trainer import PrimeTrainer
+from implicit_prime.trainer import FREE_SETTINGS, PrimeTrainer
 from implicit_prime.verifiers.named import named_verifier
 from implicit_prm.pretrained import load_model, load_tokenizer
+from implicit_prm.run_folder import ANEW, differences, plain_recipe
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Of a run that goes on, these may differ: where and for how long it runs, and what is measured beside it.
+_FREE = (
+    *(f"training.{name}" for name in FREE_SETTINGS),
+    *("data.eval", "model.attn_implementation", "model.gradient_checkpointing"),
+    *("verifier.code.workers", "verifier.code.url"),
+)
 
 
 def trainer_of(recipe: Recipe) -> PrimeTrainer:
@@ -40,19 +50,28 @@ def trainer_of(recipe: Recipe) -> PrimeTrainer:
     )
 
 
-def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
-    """Train, and return the folder with the policy and the PRM; with `resume` from the newest checkpoint.
+def train_recipe(recipe: Recipe, *, resume: bool = True) -> Path:
+    """Train, and return the folder with the policy and the PRM.
 
-    Raises as `trainer_of` and `PrimeTrainer.train` do, and without `resume` for a folder with checkpoints.
+    A run goes on from its newest checkpoint, where there is one; without `resume` it is begun anew. Raises as
+    `trainer_of` and `PrimeTrainer.train` do, and for checkpoints of another recipe, or of none.
     """
     folder = Path(recipe.training.output_dir)
-    if not resume and (found := checkpoint.last_checkpoint(folder)):
-        raise PrimeError(
-            f"{folder} has {found.name} of an earlier run: go on from it with --resume (resume=True), "
-            "or give another training.output_dir"
-        )
-    trainer_of(recipe).train(resume_from_checkpoint=resume)
+    noted = plain_recipe(asdict(recipe))
+    if found := checkpoint.last_checkpoint(folder):
+        _check_recipe(found, noted, resume)
+    trainer = trainer_of(recipe)
+    trainer.recipe = noted
+    trainer.train(resume_from_checkpoint=resume, overwrite=not resume)
     return folder / "final"
+
+
+def _check_recipe(found: Path, recipe: Mapping[str, Any], resume: bool) -> None:
+    there = checkpoint.read_state(found).get("recipe")
+    if there is None:
+        raise PrimeError(f"{found} is of a run without a recipe; give another training.output_dir")
+    if resume and (changed := differences(there, recipe, _FREE)):
+        raise PrimeError(f"{found.parent} holds another run: {changed}; {ANEW}")
 
 
 def evaluate_recipe(
@@ -101,10 +120,10 @@ def _tasks(recipe: Recipe, sources: list[str]) -> list[Task]:
 
 
 def _load(name: str, settings: ModelSettings) -> Any:
-    options = {"dtype": settings.dtype}
+    options: dict[str, Any] = {"dtype": settings.dtype}
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
-    model = load_model(name, **options)
+    model = load_model(name, trainable=True, **options)  # an adapter is frozen otherwise
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model

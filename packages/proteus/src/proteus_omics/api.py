@@ -20,9 +20,9 @@ from proteus_omics.engine.ledger import Ledger
 from proteus_omics.engine.lock import LOCK, PROCESS, writing
 from proteus_omics.engine.loop import Loop, Outcome
 from proteus_omics.engine.recording import RecordedPlanner
-from proteus_omics.engine.store import EVENTS, Store, file_hash
+from proteus_omics.engine.store import EVENTS, Store, file_hash, readable
 from proteus_omics.engine.versions import versions
-from proteus_omics.errors import BudgetError, ResumeError
+from proteus_omics.errors import BudgetError, ProteusError, ResumeError
 from proteus_omics.hypotheses.assembly import assemble
 from proteus_omics.hypotheses.references import Frames, Table, Tables
 from proteus_omics.models import Budget, DatasetProfile, Hypothesis, Objective, Ref, Result
@@ -58,7 +58,8 @@ class Run:
         path = self.folder / RECORD
         if not path.is_file():
             raise ResumeError(f"{self.folder} is no run: it has no {RECORD}")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        with readable(path):
+            return dict(json.loads(path.read_text(encoding="utf-8")))
 
     @cached_property
     def hypotheses(self) -> list[Hypothesis]:
@@ -66,23 +67,27 @@ class Run:
         path = self.folder / HYPOTHESES
         if not path.is_file():
             raise ResumeError(f"{self.folder} is no finished run: it has no {HYPOTHESES}")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [Hypothesis.model_validate(one) for one in content["hypotheses"]]
+        with readable(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return [Hypothesis.model_validate(one) for one in content["hypotheses"]]
 
     @property
     def results(self) -> list[Result]:
         """What is known of the tables."""
-        return [Result.model_validate(one) for one in self.record["results"]]
+        with readable(self.folder / RECORD):
+            return [Result.model_validate(one) for one in self.record["results"]]
 
     @property
     def objectives(self) -> list[Objective]:
         """Questions in the order in which they were worked on."""
-        return [Objective.model_validate(one) for one in self.record["objectives"]]
+        with readable(self.folder / RECORD):
+            return [Objective.model_validate(one) for one in self.record["objectives"]]
 
     @property
     def profile(self) -> DatasetProfile:
         """What the planner was told of the data."""
-        return DatasetProfile.model_validate(self.record["profile"])
+        with readable(self.folder / RECORD):
+            return DatasetProfile.model_validate(self.record["profile"])
 
     @cached_property
     def index(self) -> Tables:
@@ -142,15 +147,15 @@ def run(
     `cache` is another run's folder whose finished steps are taken where their inputs and
     settings are the same. `test=False` gives fold changes where groups have one sample.
 
-    Raises `DataError`, `DesignError` and their kinds before any statistics, `ValueError` for a seed below 0,
-    `ResumeError` for a folder of another run or of other things. A spent budget and a failed endpoint are
-    no errors: see `Run.exit_code`.
+    Raises `DataError`, `DesignError` and their kinds before any statistics, `ProteusError` for a negative
+    seed, `ResumeError` for a folder of another run or of other things. A spent budget and a failed endpoint
+    are no errors: see `Run.exit_code`.
     """
     if seed < 0:
-        raise ValueError(f"the seed is {seed}; it is 0 or more")
+        raise ProteusError(f"the seed is {seed}; it is 0 or more")
     folder, design, chosen = Path(out), design or Design(), _planner(planner)
     if cassette is not None and not isinstance(chosen, EndpointPlanner):
-        raise ValueError(f"a cassette keeps a language model's answers, and the planner is {chosen.name}")
+        raise ProteusError(f"a cassette keeps a language model's answers, and the planner is {chosen.name}")
     adata = declared(adata, scale, modality)
     known = _knowledge(knowledge)
     profile = profile_dataset(
@@ -357,7 +362,7 @@ def _planner(planner: str | Planner) -> Planner:
     if not isinstance(planner, str):
         return planner
     if planner != "rules":
-        raise ValueError(
+        raise ProteusError(
             f"planner is {planner!r}; it is 'rules' or a planner such as LLMPlanner(base_url, model)"
         )
     return RulesPlanner()

@@ -21,9 +21,17 @@ COLUMNS = (
 """Of a manifest: `input` and `out`, and options of `proteus-omics run` by their names."""
 
 
-def run_batch(manifest: str | Path, workers: int = 1) -> Iterator[Mapping[str, Any]]:
+def run_batch(
+    manifest: str | Path,
+    workers: int = 1,
+    *,
+    planner: str | None = None,
+    base_url: str | None = None,
+    model: str | None = None,
+) -> Iterator[Mapping[str, Any]]:
     """Run every row of a CSV; yields `out, exit_code, message` of each, in the manifest's order.
 
+    `planner`, `base_url` and `model` are for rows that name none; one with the planner `rules` has no model.
     A run that fails stops no other; one that was killed goes on when the batch is repeated. Raises
     `DataError` for a manifest without `input` and `out`, with columns that are no options, or with two runs
     in one folder.
@@ -46,7 +54,14 @@ def run_batch(manifest: str | Path, workers: int = 1) -> Iterator[Mapping[str, A
             f"{manifest}: two runs have the folder {table['out'][table['out'].duplicated()].iloc[0]}"
         )
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        yield from pool.map(_run, table.to_dict("records"))
+        defaults = {"planner": planner, "base_url": base_url, "model": model}
+        yield from pool.map(_run, [_completed(row, defaults) for row in table.to_dict("records")])
+
+
+def _completed(row: Mapping[str, str], defaults: Mapping[str, str | None]) -> Mapping[str, str]:
+    if (row.get("planner") or defaults["planner"]) == "rules":
+        return row
+    return {**row, **{name: value for name, value in defaults.items() if value and not row.get(name)}}
 
 
 def _run(row: Mapping[str, str]) -> Mapping[str, Any]:

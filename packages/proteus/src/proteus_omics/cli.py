@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 
 from proteus_omics import cli_serving, cli_verbs
 from proteus_omics.cli_options import (
@@ -48,7 +46,7 @@ from proteus_omics.cli_options import (
     planner_of,
 )
 from proteus_omics.cli_verbs import show_run
-from proteus_omics.errors import BudgetError, DesignError, EndpointError, MissingExtraError, ProteusError
+from proteus_omics.errors import BudgetError, DesignError, EndpointError, ProteusError
 
 app = typer.Typer(
     name="proteus-omics",
@@ -179,25 +177,15 @@ def demo(out: Out = Path("proteus-demo"), seed: Seed = 0) -> None:
     show_run(api.run(demo_data(seed), design=Design(condition="treatment"), out=out, seed=seed))
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (a quarter of an hour).")] = "quick",
-    settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run proteus`."""
-    from proteus_omics.reproduce.experiment import EXPERIMENT
+    from proteus_omics.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=_tell)
-    if as_json:
-        typer.echo(json.dumps(claims, indent=2))
-    else:
-        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    verb.reproduce("proteus", context)
 
 
 def _tell(message: str) -> None:
@@ -226,14 +214,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = lambda message, *_, **__: _tell(f"proteus-omics: {message}")
     try:
         app(arguments)
-    except (ProteusError, MissingExtraError, ValueError) as error:
+    except ProteusError as error:
         codes = ((DesignError, 3), (BudgetError, 4), (EndpointError, 5))
         _end(str(error), next((code for kind, code in codes if isinstance(error, kind)), 2))
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("proteus_omics", ""):
+        if package == "proteus_omics":  # a mistake of ours
             raise
-        _end(f"this needs {package}, which is not installed: pip install 'proteus-omics[reproduce]'", 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            _end(f"this needs {package}, which is not installed: pip install 'proteus-omics[reproduce]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a folder that may not be written
         _end(str(error), 1)
     except Exception as error:

@@ -28,6 +28,7 @@ from proteus_omics.cli_options import (
     budget_of,
     cassette_of,
     design_of,
+    one_of,
 )
 
 if TYPE_CHECKING:
@@ -157,12 +158,20 @@ def batch(
         Path, typer.Argument(help="A CSV, a row a run: input, out, metadata, condition, ...")
     ],
     workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    planner: Annotated[Text, typer.Option(help="rules or llm, for rows that name none.")] = None,
+    base_url: BaseUrl = None,
+    model: Model = None,
 ) -> None:
-    """Run many data sets; each is a folder of its own that is gone on with."""
+    """Run many data sets; each is a folder of its own that is gone on with.
+
+    --planner, --base-url and --model are for rows that name none of their own.
+    """
     from proteus_omics.batches import run_batch
 
+    if planner is not None:
+        one_of("--planner", planner, ("rules", "llm"))
     failed = 0
-    for row in run_batch(manifest, workers):
+    for row in run_batch(manifest, workers, planner=planner, base_url=base_url, model=model):
         failed += row["exit_code"] != 0
         typer.echo(f"{row['exit_code']}  {row['out']}  {row['message']}")
     if failed:
@@ -176,8 +185,9 @@ def knowledge_list(
     ),
 ) -> None:
     """What a folder has, and what can be installed, with licences."""
+    from proteus_omics.knowledge.base import installed
     from proteus_omics.knowledge.formats import is_knowledge
-    from proteus_omics.knowledge.sources import SOURCES, installed
+    from proteus_omics.knowledge.sources import SOURCES
 
     fetched = installed(folder)
     for file, entry in fetched.items():

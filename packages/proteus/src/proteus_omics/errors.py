@@ -59,11 +59,8 @@ class ToolError(ProteusError):
     """A tool cannot do its work on this input; the run goes on without its step."""
 
 
-class MissingExtraError(ImportError):
-    """A library of an optional extra is not installed; the message names the `pip install` that brings it."""
-
-    def __init__(self, needed_for: str, extra: str) -> None:
-        super().__init__(f"{needed_for} needs an optional extra: pip install 'proteus-omics[{extra}]'")
+class MissingExtraError(ProteusError, ImportError):
+    """A package of one of the extras is not installed; the message says which `pip install` brings it."""
 
 
 class ProteusWarning(UserWarning):

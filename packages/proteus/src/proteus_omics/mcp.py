@@ -18,7 +18,9 @@ try:
     from mcp.server.lowlevel import Server
     from mcp.server.stdio import stdio_server
 except ImportError as error:
-    raise MissingExtraError("an MCP server", "mcp") from error
+    raise MissingExtraError(
+        "an MCP server needs an optional extra: pip install 'proteus-omics[mcp]'"
+    ) from error
 
 INSTRUCTIONS = (
     "Typed tools of proteomics on one data set. Begin with describe_data. Tools leave artifacts by name; "

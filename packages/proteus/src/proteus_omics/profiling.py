@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from proteus_omics.auditing import audit, reference_of, sample_sheet
 from proteus_omics.design import Design
+from proteus_omics.errors import DataError
 from proteus_omics.io.proteins import ACCESSION
 from proteus_omics.models import DatasetProfile, Missing, Modality, ObsColumn, Scale
 
@@ -42,7 +44,7 @@ def profile_dataset(
     """Audit the data set and describe it: counts, columns, levels, missing values.
 
     `normalization="auto"` is the median, but none of cells, and of ratios, which are to a reference already.
-    Raises what `audit` raises.
+    Raises what `audit` raises, and `DataError` for a scale, modality, normalization or share that is none.
     """
     warnings = audit(adata, design, test=test)
     record = dict(adata.uns.get("proteus", {}))
@@ -56,7 +58,7 @@ def profile_dataset(
     named = (design.sample, design.subject)  # what they are called is nobody's business
     columns = tuple(_column(adata.obs[name], name in named) for name in adata.obs.columns)
     auto: Normalization = "median" if modality == "bulk" and scale != "ratio" else "none"
-    return DatasetProfile(
+    return _profile(
         n_obs=adata.n_obs,
         n_vars=adata.n_vars,
         modality=modality,
@@ -80,6 +82,15 @@ def profile_dataset(
         normalization=auto if normalization == "auto" else normalization,
         min_frac=min_frac,
     )
+
+
+def _profile(**fields: Any) -> DatasetProfile:
+    try:
+        return DatasetProfile(**fields)
+    except ValidationError as error:  # a scale or modality that is none, min_frac above 1
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where} = {first['input']!r}: {first['msg']}") from error
 
 
 def _declared(design: Design, levels: dict[str, int]) -> dict[str, Any]:

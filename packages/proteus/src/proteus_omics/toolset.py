@@ -12,7 +12,9 @@ from proteus_omics.sessions import Session
 try:
     from pydantic_ai import FunctionToolset, ModelRetry, Tool
 except ImportError as error:
-    raise MissingExtraError("a toolset of pydantic-ai", "llm") from error
+    raise MissingExtraError(
+        "a toolset of pydantic-ai needs an optional extra: pip install 'proteus-omics[llm]'"
+    ) from error
 
 
 def function_toolset(session: Session) -> FunctionToolset[Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from toedit import cli_studies, screen
+from toedit import cli_studies, terminal
 from toedit.cli_options import (
     Agree,
     AsJson,
@@ -83,7 +83,9 @@ def edit(
         bool, typer.Option("--provenance", help="Add columns with the counts and every edit.")
     ] = False,
     shard_rows: Annotated[int, typer.Option(help="Rows of a file of results.")] = 10_000,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted job.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with an interrupted job, or remove its results and start anew.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Edit a corpus into a folder: files of the same kinds and columns, a manifest and a report.
@@ -111,20 +113,20 @@ def edit(
     with _resumable():
         job = EditJob(inputs, out, job_settings, resume)
         if job.complete:
-            screen.tell(f"toedit: {out} is complete already")
+            terminal.tell(f"toedit: {out} is complete already")
         editor: Any = None
         if not job.complete:
             editor = load_editor(job_settings.model, config, backend, options, agree)
-        with screen.progress("editing") as on_progress:
+        with terminal.progress("editing") as on_progress:
             done = job.run(editor, on_progress)
     if done.n_tokens_now:
         speed = done.n_tokens_now / done.seconds
-        screen.tell(f"toedit: {done.n_tokens_now:,} tokens in {done.seconds:,.0f} s, {speed:,.0f} a second")
+        terminal.tell(f"toedit: {done.n_tokens_now:,} tokens in {done.seconds:,.0f} s, {speed:,.0f} a second")
     _show_stats(done.stats, done.n_quarantined, as_json)
     if not done.stats.n_documents + done.n_quarantined:
-        screen.tell("toedit: there is no document in the inputs")
+        terminal.tell("toedit: there is no document in the inputs")
     if done.n_quarantined:
-        screen.tell(f"toedit: {done.n_quarantined} rows were left out; see {out / 'quarantine.jsonl'}")
+        terminal.tell(f"toedit: {done.n_quarantined} rows were left out; see {out / 'quarantine.jsonl'}")
         raise typer.Exit(1)
 
 
@@ -134,10 +136,10 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        screen.tell("toedit: interrupted; the same command with --resume goes on where it stopped")
+        terminal.tell("toedit: interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None
     except OSError as error:  # a full disk, a folder that may not be written, a network that is gone
-        screen.tell(f"toedit: {error}; mend it, then the same command with --resume goes on where it stopped")
+        terminal.tell(f"toedit: {error}; mend it, then the same command goes on where it stopped")
         raise typer.Exit(1) from None
 
 
@@ -184,7 +186,7 @@ def stats(
     states = [read_manifest(folder) for folder in folders]
     for folder, state in zip(folders, states, strict=True):
         if not state.complete:
-            screen.tell(f"toedit: {folder} is not complete: {len(state.shards)} shards so far")
+            terminal.tell(f"toedit: {folder} is not complete: {len(state.shards)} shards so far")
     merged = EditStats().merge(*(state.stats for state in states))
     _show_stats(merged, sum(state.n_quarantined for state in states), as_json)
 
@@ -213,7 +215,7 @@ def diff(
 
     if out is not None:
         check_new_file(out)
-    shown = screen.console()
+    shown = terminal.console()
     columns = layout_named(layout, text_column)
     found = CorpusDiff(*(read_texts([corpus], columns, id_column) for corpus in (old, new)))
     distinct: Counter[Change] = Counter()
@@ -226,12 +228,12 @@ def diff(
         else:
             shown.print(document.doc_id, style="bold")
             for change in changes:
-                shown.print(screen.change_line(change), soft_wrap=True)
+                shown.print(terminal.change_line(change), soft_wrap=True)
     if out is not None:
         write_changes(out, distinct)
-        screen.tell(f"toedit: {distinct.total()} changes, {len(distinct)} of them different, in {out}")
+        terminal.tell(f"toedit: {distinct.total()} changes, {len(distinct)} of them different, in {out}")
     counts = f"{found.n_changed} changed, {found.n_same} the same"
-    screen.tell(f"toedit: {counts}, {found.n_gone} only in A, {found.n_new} only in B")
+    terminal.tell(f"toedit: {counts}, {found.n_gone} only in A, {found.n_new} only in B")
 
 
 @app.command()
@@ -277,8 +279,8 @@ def calibrate(
         for rate in (*rates, found.rates)
     ]
     head = ("threshold", "candidates", "expected changes")
-    screen.show(report, as_json, lambda: screen.table(head, lines))
-    screen.tell(f"toedit: --threshold {found.rates.threshold!r} (from {found.n_tokens:,} tokens)")
+    terminal.show(report, as_json, lambda: terminal.table(head, lines))
+    terminal.tell(f"toedit: --threshold {found.rates.threshold!r} (from {found.n_tokens:,} tokens)")
 
 
 app.command()(cli_studies.analyze)
@@ -286,21 +288,15 @@ app.command()(cli_studies.theory)
 app.command()(cli_studies.mix)
 
 
-@app.command()
-def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="The same as --scale quick.")] = False,
-    scale: Annotated[str, typer.Option(help="quick (minutes) or laptop (an hour or two).")] = "quick",
-    settings: Settings = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: AsJson = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run toedit`."""
-    from toedit.reproduce.experiment import EXPERIMENT
+    from toedit.reproduce import verb
 
-    scale = "quick" if quick else scale
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
-    screen.show(claims, as_json, lambda: table)
+    verb.reproduce("toedit", context)
 
 
 def _show_stats(stats: EditStats, n_quarantined: int, as_json: bool) -> None:
@@ -311,7 +307,7 @@ def _show_stats(stats: EditStats, n_quarantined: int, as_json: bool) -> None:
     # JSON has no NaN and no infinity.
     value["perplexity"] = stats.perplexity if isfinite(stats.perplexity) else None
     value["expected_changes"] = stats.expected_changes
-    screen.show(value, as_json, lambda: screen.table(head, summary_rows(stats, n_quarantined)))
+    terminal.show(value, as_json, lambda: terminal.table(head, summary_rows(stats, n_quarantined)))
 
 
 # The extra that brings a package, where it is not `reproduce`.
@@ -346,17 +342,19 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
-    warnings.showwarning = lambda message, *_, **__: screen.tell(f"toedit: {message}")
+    warnings.showwarning = lambda message, *_, **__: terminal.tell(f"toedit: {message}")
     try:
         app(arguments)
     except ToEditError as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("toedit", ""):
+        if package == "toedit":  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _end(f"this needs {package}, which is not installed: pip install 'toedit[{extra}]'", 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _end(f"this needs {package}, which is not installed: pip install 'toedit[{extra}]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a file that may not be read or written
         _end(str(error), 1)
     except Exception as error:
@@ -367,5 +365,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    screen.tell(f"toedit: {message}")
+    terminal.tell(f"toedit: {message}")
     sys.exit(code)

@@ -48,7 +48,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="The settings of EditConfig in a .json or .yaml file, not a preset; other flags go on top.",
+        help="The settings of EditConfig in a .toml file, not a preset; other flags go on top.",
     ),
 ]
 Threshold = Annotated[

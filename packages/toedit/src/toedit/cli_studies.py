@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from toedit import screen
+from toedit import terminal
 from toedit.cli_options import AsJson, TextColumn, check_new_file
 from toedit.cli_priors import load_editor, model_place
 from toedit.errors import ToEditError
@@ -75,8 +75,8 @@ def theory(
         )
         for r in table
     ]
-    screen.show(value, as_json, lambda: screen.table(("generation", "exact", "simulated", "paper"), rows))
-    screen.tell(f"toedit: in units of {unit:.6g}; the paper's bound is {bound:.4g}")
+    terminal.show(value, as_json, lambda: terminal.table(("generation", "exact", "simulated", "paper"), rows))
+    terminal.tell(f"toedit: in units of {unit:.6g}; the paper's bound is {bound:.4g}")
 
 
 def _fractions(kind: str, generations: int, fraction: float | None, decay: float) -> list[float]:
@@ -189,4 +189,5 @@ def mix(
     os.replace(part, out)
     n_human = int(mixture.sizes[mixture.human].sum())
     counts = {"documents": len(mixture), "tokens": int(mixture.sizes.sum()), "human_tokens": n_human}
-    screen.show(counts, as_json, lambda: screen.table(("", ""), ((k, f"{v:,}") for k, v in counts.items())))
+    rows = ((key, f"{count:,}") for key, count in counts.items())
+    terminal.show(counts, as_json, lambda: terminal.table(("", ""), rows))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toedit.errors import ToEditError
 from toedit.files import BadRow, Row
 from toedit.layouts import Task
-from toedit.manifest import Manifest, ShardRecord
+from toedit.manifest import DATA, DOCUMENTS, JOURNAL, QUARANTINE, Manifest, ShardRecord
 from toedit.outcomes import Outcome, document_line
 from toedit.shards import PART, ShardWriter, json_line
 from toedit.statistics import EditStats
@@ -26,10 +26,6 @@ from toedit.survey import Surveyed
 
 if TYPE_CHECKING:
     from toedit.job import JobSettings
-
-DOCUMENTS = "documents.jsonl"
-QUARANTINE = "quarantine.jsonl"
-JOURNAL = "journal.jsonl"
 
 # Edits of a shard that the report may show.
 _EXAMPLES = 20
@@ -107,9 +103,9 @@ class Commits:
     def _opened(self, source: int, first: int) -> _Shard:
         file, rows = self._files[source], self._settings.shard_rows
         name = f"{file.source.stem}-{first // rows:05d}{file.source.suffix}"
-        path = self._folder / "data" / name
+        path = self._folder / DATA / name
         writer = ShardWriter(path, file.source, self._settings.provenance)
-        return _Shard(f"data/{name}", source, first, min(first + rows - 1, file.n_rows), writer)
+        return _Shard(f"{DATA}/{name}", source, first, min(first + rows - 1, file.n_rows), writer)
 
     def _write(self, shard: _Shard, row: Row | BadRow, outcome: Outcome) -> None:
         if outcome.stats is None or isinstance(row, BadRow):

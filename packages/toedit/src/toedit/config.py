@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -164,13 +165,32 @@ class EditConfig:
             raise ToEditError(f"the config is not valid YAML: {' '.join(str(error).split())}") from error
         return cls.from_dict(values)
 
+    def to_toml(self) -> str:
+        """The settings as TOML, which has no null: what is None is left out."""
+        given = {name: value for name, value in self.to_dict().items() if value is not None}
+        return "".join(f"{name} = {_toml(value)}\n" for name, value in given.items())
+
+    @classmethod
+    def from_toml(cls, text: str) -> EditConfig:
+        """The config that `to_toml` wrote. Raises `ToEditError` for broken TOML, and as `from_dict` does."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ToEditError(f"the config is not valid TOML: {error}") from error
+        return cls.from_dict(values)
+
     @classmethod
     def from_file(cls, path: str | Path) -> EditConfig:
-        """The config of a file in JSON (`.json`) or YAML (`.yaml`, `.yml`); missing keys have their defaults.
+        """The config of a file in TOML, JSON or YAML (`.yaml`, `.yml`); missing keys have their defaults.
 
         Raises `ToEditError` naming the file: where it is missing or of another kind, and as `from_dict`.
         """
-        read = {".json": cls.from_json, ".yaml": cls.from_yaml, ".yml": cls.from_yaml}
+        read = {
+            ".toml": cls.from_toml,
+            ".json": cls.from_json,
+            ".yaml": cls.from_yaml,
+            ".yml": cls.from_yaml,
+        }
         if Path(path).suffix not in read:
             raise ToEditError(f"{path}: a file of settings ends in one of {', '.join(read)}")
         try:
@@ -241,6 +261,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "low_drop": {"temperature": 1.0, "low": "drop"},
     "filter": {"threshold": OFF, "low": "drop"},
 }
+
+
+def _toml(value: Any) -> str:
+    """Scalars, and lists of them, are in TOML as in JSON, but for a character that only JSON leaves bare."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _refuse(name: str, value: Any, wanted: str) -> None:

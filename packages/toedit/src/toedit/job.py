@@ -37,6 +37,7 @@ from toedit.layouts import Layout, Task, TextLayout, content_id
 from toedit.manifest import Manifest, check_folder, read_manifest
 from toedit.outcomes import Outcome
 from toedit.randomness import document_name
+from toedit.secrecy import without_secrets
 from toedit.statistics import EditStats
 from toedit.survey import Surveyed, missing, survey
 
@@ -58,7 +59,8 @@ _GIVE_UP = 3
 class JobSettings:
     """All that the results depend on, but the inputs.
 
-    `model`, `backend` and its `options` are kept in the manifest; `id_column` None makes ids of the content.
+    `model`, `backend` and its `options` are kept in the manifest, without keys and tokens (`toedit.secrecy`),
+    since a manifest goes out with its corpus; `id_column` None makes ids of the content.
     `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits`; `agree` names the
     second prior, where there is one.
     """
@@ -80,7 +82,7 @@ class JobSettings:
             "model": self.model,
             "agree": self.agree,
             "backend": self.backend,
-            "options": dict(self.options),
+            "options": without_secrets(self.options),
             "layout": self.layout.name,
             "columns": list(self.layout.columns),
             "id_column": self.id_column,
@@ -104,14 +106,15 @@ class EditJob:
     """A corpus of files to be edited into a folder; made before the model is loaded, since it may refuse.
 
     `inputs` are files, folders, patterns and URLs, as `toedit.files.find_sources` takes them. With `resume` a
-    job goes on that was interrupted; `complete` says that nothing of it is left to do.
+    job of the same settings goes on that was interrupted, and `complete` says that nothing of it is left to
+    do; without it the results of an earlier job are removed when this one runs.
 
     Raises `ToEditError` for inputs without the columns, with an id twice, or in the folder of results, and
     for a folder of results with other contents; see `toedit.manifest.check_folder`.
     """
 
     def __init__(
-        self, inputs: Sequence[str | Path], out: str | Path, settings: JobSettings, resume: bool = False
+        self, inputs: Sequence[str | Path], out: str | Path, settings: JobSettings, resume: bool = True
     ) -> None:
         if settings.shard_rows < 1:
             raise ToEditError(f"shard_rows is {settings.shard_rows}; it must be at least 1")

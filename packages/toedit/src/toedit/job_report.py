@@ -9,11 +9,8 @@ from math import isnan, log10
 from pathlib import Path
 from typing import Any
 
-from toedit.commits import DOCUMENTS, QUARANTINE
-from toedit.manifest import read_manifest
+from toedit.manifest import DOCUMENTS, QUARANTINE, REPORT, read_manifest
 from toedit.statistics import BINS, EditStats
-
-REPORT = "report.html"
 
 # Edits on the page, reasons of the quarantine.
 _EXAMPLES = 40

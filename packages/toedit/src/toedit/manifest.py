@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from toedit.errors import ToEditError
+from toedit.secrecy import without_secrets
 from toedit.shards import json_line, sync_folder
 from toedit.statistics import EditStats
 
 MANIFEST = "manifest.jsonl"
+DATA = "data"
+DOCUMENTS = "documents.jsonl"
+QUARANTINE = "quarantine.jsonl"
+JOURNAL = "journal.jsonl"
+REPORT = "report.html"
+"""What a job leaves in its folder; see `toedit.job`."""
 _FORMAT = 1
 
 
@@ -92,10 +100,10 @@ def read_manifest(folder: str | Path) -> JobState:
 
 
 def check_folder(folder: Path, header: Mapping[str, Any], resume: bool) -> JobState:
-    """The state of the job that `folder` holds; an empty one where it holds nothing yet.
+    """The state of the job that `folder` holds; an empty one where it holds nothing yet, or without `resume`.
 
-    Raises `ToEditError` if the folder has other contents or other settings, showing the differences, and if
-    it has results and `resume` is not set.
+    Raises `ToEditError` if the folder has contents that are no job's, and with `resume` if the job has other
+    settings, showing the differences.
     """
     if folder.exists() and not folder.is_dir():
         raise ToEditError(f"{folder} is a file; --out is a folder")
@@ -104,20 +112,21 @@ def check_folder(folder: Path, header: Mapping[str, Any], resume: bool) -> JobSt
             raise ToEditError(f"{folder} is not empty and holds no results of toedit; give another folder")
         return JobState({}, (), False)
     state = read_manifest(folder)
-    different = differences(state.header, _header(header)) if state.header else []
+    if not resume:
+        return JobState({}, (), False)
+    different = differences(without_secrets(state.header), _header(header)) if state.header else []
     if different:
         raise ToEditError(
-            f"{folder} holds results of other settings; give another folder, or delete this one. "
-            "Different are:\n" + "\n".join(f"  {line}" for line in different)
+            f"{folder} holds results of other settings; give another folder, or start anew with --no-resume "
+            "(resume=False). Different are:\n" + "\n".join(f"  {line}" for line in different)
         )
-    if state.header and not resume:
-        done = "complete results" if state.complete else f"{len(state.shards)} finished shards"
-        raise ToEditError(f"{folder} holds {done} of the same settings; --resume goes on with them")
     return state
 
 
 class Manifest:
     """The manifest of a job that is running; while it is open, no other process can open it.
+
+    Without `resume` what an earlier job left in the folder is removed.
 
     Raises `ToEditError` as `check_folder` does, and if another process writes to the folder.
     """
@@ -129,6 +138,10 @@ class Manifest:
         self._file = open(path, "ab")  # noqa: SIM115
         _lock(self._file, folder)
         self.state = read_manifest(folder)
+        if self.state.header and not resume:
+            _clear(folder)
+            self._file.truncate(0)
+            self.state = JobState({}, (), False)
         self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
         if not self.state.header:
             self._append(_header(header))
@@ -153,6 +166,13 @@ class Manifest:
         self._file.write(json_line(line) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a job left, the manifest last by who calls: until then it says whose the folder is."""
+    shutil.rmtree(folder / DATA, ignore_errors=True)
+    for name in (DOCUMENTS, QUARANTINE, JOURNAL, REPORT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _header(header: Mapping[str, Any]) -> dict[str, Any]:

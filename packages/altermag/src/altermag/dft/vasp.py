@@ -27,7 +27,7 @@ try:
     from pymatgen.io.vasp.inputs import Kpoints
     from pymatgen.io.vasp.sets import VaspInputSet
 except ImportError as _error:
-    raise MissingExtraError("pymatgen", extra="vasp", why="for VASP inputs") from _error
+    raise MissingExtraError("pymatgen is needed for VASP inputs: pip install 'altermag[vasp]'") from _error
 
 BASE: dict[str, Any] = {
     "ALGO": "Normal",

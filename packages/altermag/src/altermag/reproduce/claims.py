@@ -7,9 +7,7 @@ the theory that the package stands on, M of its answers for measured structures.
 
 from __future__ import annotations
 
-from typing import Any
-
-from tenfold import Above, AllOf, AtLeast, AtMost, Below, Claim, Equals, NoRule, On, Verdict
+from tenfold import Above, AllOf, AtLeast, AtMost, Below, Claim, Equals, NoRule, On
 
 PAPER = "Sun et al., arXiv 2411.13182"
 ABSTRACT = f"{PAPER}, abstract"
@@ -279,12 +277,3 @@ PLATINUM = (
 CLAIMS = (*MODEL, *THEORY, *NICKEL, *PLATINUM)
 EXACT_CLAIMS = tuple(claim.id for claim in (*MODEL, *THEORY) if claim.id != "M2")
 """A run in which one of these does not hold has found a mistake of the package."""
-
-
-def exact_but_not_held(claims: dict[str, Any]) -> list[str]:
-    """The exact claims in a claims.json that a run broke; a fault of the code, where others are findings."""
-    return [
-        claim["id"]
-        for claim in claims["claims"]
-        if claim["id"] in EXACT_CLAIMS and claim["verdict"] == Verdict.DID_NOT_HOLD
-    ]

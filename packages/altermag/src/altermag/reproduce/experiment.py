@@ -16,12 +16,12 @@ from altermag.errors import AltermagError
 from altermag.prototypes import trihalide
 from altermag.reproduce import computed
 from altermag.reproduce.atlas import AtlasConfig, census_trial, groups_trial
-from altermag.reproduce.claims import CLAIMS, MAGNDATA
+from altermag.reproduce.claims import CLAIMS, EXACT_CLAIMS, MAGNDATA
 from altermag.reproduce.figures import figures
 from altermag.reproduce.magndata import magndata_trial
 from altermag.reproduce.models import ModelConfig, hall_trial, kerr_trial, model_trial
 from altermag.reproduce.tables import TableConfig, map_trial, table_trial
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
+from tenfold import Estimate, Experiment, Run, Trial
 
 
 class ExperimentConfig(BaseModel):
@@ -44,7 +44,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     if not dft:
         run.log.tell("GPAW is not installed: the computed claims are not tested (see the README of altermag)")
     # The long calculations first, so that the short trials fill the other cores.
-    found = run.map(part_trial, [*nickel, *trials])
+    found = run.map(PARTS, [*nickel, *trials])
     metrics = combined([found[trial]["metrics"] for trial in trials])
     if dft:
         metrics |= computed.nickel_metrics({trial.arm: found[trial] for trial in nickel})
@@ -52,11 +52,6 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
         if config.platinum is not None:
             metrics |= platinum(config.platinum, run)
     return {name: Estimate.of(value) for name, value in metrics.items()}
-
-
-def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """One trial of any stage, so that stages of unlike work fill the cores together."""
-    return PARTS[trial.stage](trial, context)
 
 
 PARTS = {
@@ -113,7 +108,7 @@ def platinum(config: computed.PlatinumConfig, run: Run) -> dict[str, Any]:
     settings = {"settings": config.settings, "layer": layer, "distance": config.distance}
     arms = [f"{name} afm" for name in config.antiparallel] + [f"{name} fm" for name in config.parallel]
     trials = [Trial(arm, 0, settings, "platinum") for arm in arms]
-    found = run.map(part_trial, trials)
+    found = run.map(PARTS, trials)
     by_arm = {trial.arm: found[trial] for trial in trials}
     tell_problems(run, by_arm)
     metrics = computed.platinum_metrics(by_arm, trihalide("Pt", "Br", **layer), config.distance)
@@ -138,7 +133,7 @@ def relaxations(
     """Relax the monolayer at these lattice constants; what was relaxed before is not relaxed again."""
     settings = {"settings": config.settings}
     trials = {a: Trial(f"a = {a:.4f}", 0, settings | {"length": a}, "relax") for a in lengths}
-    found = run.map(part_trial, trials.values())
+    found = run.map(PARTS, trials.values())
     return {a: found[trial] for a, trial in trials.items()}
 
 
@@ -161,4 +156,5 @@ EXPERIMENT = Experiment(
     run=run,
     claims=CLAIMS,
     figures=figures,
+    exact=EXACT_CLAIMS,
 )

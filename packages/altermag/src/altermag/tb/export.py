@@ -27,7 +27,7 @@ def to_pythtb(model: Model, spin: int | None = None) -> Any:
     try:
         import pythtb
     except ImportError as error:
-        raise MissingExtraError("pythtb", extra="tb", why="for to_pythtb") from error
+        raise MissingExtraError("pythtb is needed for to_pythtb: pip install 'altermag[tb]'") from error
     positions, matrices = _one_hamiltonian(model, spin)
     lattice, orbitals = model.lattice.tolist(), positions.tolist()
     if hasattr(pythtb, "TBModel"):

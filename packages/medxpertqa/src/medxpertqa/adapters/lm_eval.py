@@ -33,7 +33,9 @@ def documents(subset: str = "text", data: str | None = None, **_: Any) -> dict[s
     try:
         from datasets import Dataset
     except ModuleNotFoundError:
-        raise MissingExtraError("the tasks for lm-eval", "lm-eval") from None
+        raise MissingExtraError(
+            "the tasks for lm-eval need an optional extra: pip install 'medxpertqa[lm-eval]'"
+        ) from None
     rows = [
         {
             "id": question.id,
@@ -73,7 +75,9 @@ def images(doc: Document) -> list[Any]:
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise MissingExtraError("the images", "images") from None
+        raise MissingExtraError(
+            "the images need an optional extra: pip install 'medxpertqa[images]'"
+        ) from None
     from medxpertqa.images import ImageStore
 
     store = ImageStore.from_hub()

@@ -24,7 +24,9 @@ class EndpointModel:
         try:
             from openai import OpenAI
         except ImportError:
-            raise MissingExtraError("asking a model", "eval") from None
+            raise MissingExtraError(
+                "asking a model needs an optional extra: pip install 'medxpertqa[eval]'"
+            ) from None
         key = os.environ.get(settings.key_variable)
         if not key and not settings.is_local:
             raise MedXpertQAError(f"{settings.model}: set {settings.key_variable} to the endpoint's key")

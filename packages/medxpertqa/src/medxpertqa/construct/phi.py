@@ -61,7 +61,9 @@ def _analyzer(spacy_model: str | None) -> AnalyzerEngine:
         from presidio_analyzer import AnalyzerEngine
         from presidio_analyzer.nlp_engine import SpacyNlpEngine
     except ImportError:
-        raise MissingExtraError("the scan for patients' data", "phi") from None
+        raise MissingExtraError(
+            "the scan for patients' data needs an optional extra: pip install 'medxpertqa[phi]'"
+        ) from None
     # presidio checks domains by a list that tldextract would fetch; this is the one that it brings.
     tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(suffix_list_urls=())
     try:

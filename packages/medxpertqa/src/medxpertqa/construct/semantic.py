@@ -38,7 +38,9 @@ class TfidfEmbedder:
         try:
             from sklearn.feature_extraction.text import TfidfVectorizer
         except ImportError:
-            raise MissingExtraError("the TF-IDF embedding", "embed") from None
+            raise MissingExtraError(
+                "the TF-IDF embedding needs an optional extra: pip install 'medxpertqa[embed]'"
+            ) from None
         try:
             return TfidfVectorizer(sublinear_tf=True, dtype=np.float32).fit_transform(texts)
         except ValueError:
@@ -63,7 +65,9 @@ class TransformersEmbedder:
             import torch
             from transformers import AutoModel, AutoTokenizer
         except ImportError:
-            raise MissingExtraError(f"the embedding by {self.model}", "embed") from None
+            raise MissingExtraError(
+                f"the embedding by {self.model} needs an optional extra: pip install 'medxpertqa[embed]'"
+            ) from None
         tokenizer = AutoTokenizer.from_pretrained(self.model)
         model = AutoModel.from_pretrained(self.model).to(self.device).eval()
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))

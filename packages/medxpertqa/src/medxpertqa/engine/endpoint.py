@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from medxpertqa.engine.solving import told
 from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
+from medxpertqa.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from inspect_ai.model import Model
@@ -22,12 +23,18 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 def open_model(name: str, base_url: str | None = None, arguments: Mapping[str, Any] | None = None) -> Model:
     """The model by inspect-ai's name, such as openai/gpt-4o, vllm/ORG/NAME, hf/ORG/NAME, openai-api/local/m.
 
-    Keys come from the environment by inspect-ai's rule; an endpoint on this machine needs none. Raises
-    `MedXpertQAError` for a name, a key or a provider's package that is missing.
+    Keys come from the environment by inspect-ai's rule; an endpoint on this machine needs none. Those among
+    the `arguments` are used and not logged. Raises `MedXpertQAError` for a name, a key or a provider's
+    package that is missing.
     """
+    model = _open_model(name, base_url, dict(arguments or {}))
+    model.model_args = without_secrets(model.model_args)  # what inspect-ai writes into its logs
+    return model
+
+
+def _open_model(name: str, base_url: str | None, given: dict[str, Any]) -> Model:
     from inspect_ai.model import get_model
 
-    given = dict(arguments or {})
     try:
         return get_model(name, base_url=base_url, **given)
     except Exception as error:

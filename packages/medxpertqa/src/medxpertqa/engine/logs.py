@@ -168,7 +168,9 @@ def _logs(folder: Path, *, header_only: bool = False) -> Iterator[EvalLog]:
     try:
         from inspect_ai.log import list_eval_logs, read_eval_log
     except ModuleNotFoundError:
-        raise MissingExtraError("reading the logs of evaluate", "eval") from None
+        raise MissingExtraError(
+            "reading the logs of evaluate needs an optional extra: pip install 'medxpertqa[eval]'"
+        ) from None
     for info in list_eval_logs(str(folder), recursive=False, descending=False):
         yield read_eval_log(info, header_only=header_only)
 

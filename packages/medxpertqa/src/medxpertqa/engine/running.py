@@ -231,7 +231,9 @@ class EvalRun:
         except ModuleNotFoundError as error:
             if error.name not in ("inspect_ai", "openai"):
                 raise
-            raise MissingExtraError("evaluate", "eval") from None
+            raise MissingExtraError(
+                "evaluate needs an optional extra: pip install 'medxpertqa[eval]'"
+            ) from None
         _check_settings(self.settings)
         if self.price is not None:
             set_price(model, self.price)

@@ -61,7 +61,9 @@ def average_tokens(questions: Sequence[Question]) -> float:
     try:
         import bpe_openai
     except ImportError:
-        raise MissingExtraError("counting tokens", "reproduce") from None
+        raise MissingExtraError(
+            "counting tokens needs an optional extra: pip install 'medxpertqa[reproduce]'"
+        ) from None
     encoding = bpe_openai.get_encoding("o200k_base")
     counts = [len(encoding.encode_ordinary(question.to_prompt_string())) for question in questions]
     return sum(counts) / len(counts)

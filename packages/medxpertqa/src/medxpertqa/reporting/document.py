@@ -33,7 +33,9 @@ def report(
     try:
         from jinja2 import Environment
     except ModuleNotFoundError:
-        raise MissingExtraError("a page of HTML", "report") from None
+        raise MissingExtraError(
+            "a page of HTML needs an optional extra: pip install 'medxpertqa[report]'"
+        ) from None
     summaries = [summarize(run, errors=errors) for run in runs]
     tables, remarks = report_tables(runs, summaries)
     options = {record.n_options for run in runs for record in run.records}

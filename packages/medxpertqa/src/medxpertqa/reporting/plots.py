@@ -82,7 +82,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise MissingExtraError("plots", "report") from None
+        raise MissingExtraError("plots need an optional extra: pip install 'medxpertqa[report]'") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 

@@ -20,7 +20,7 @@ from medxpertqa.reproduce.measuring import data_trial
 from medxpertqa.reproduce.metrics import answers_metrics
 from medxpertqa.reproduce.open_models import ModelsConfig, model_metrics
 from medxpertqa.reproduce.parity import parity_metrics
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
+from tenfold import Estimate, Experiment, Run, Trial
 
 
 class ExperimentConfig(BaseModel):
@@ -38,7 +38,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     """Do all parts and return the metrics that the claims name."""
     there = [name for name in (ATTRIBUTES, SAMPLED, *BANKS) if run.has_data(name)]
     trials = trials_of(config, there, run.has_data(MODEL))
-    found = run.map(part_trial, trials)
+    found = run.map(PARTS, trials)
     metrics: dict[str, Any] = parity_metrics() | audit_metrics()
     metrics |= answers_metrics({trial.arm: found[trial] for trial in trials if trial.stage == "answers"})
     if config.models is not None:
@@ -63,11 +63,6 @@ def trials_of(config: ExperimentConfig, there: list[str], has_model: bool) -> li
             trials.append(Trial("pipeline", 0, settings, "pipeline"))
         trials.append(Trial("pairs", 0, {"copies": config.construction.copies}, "pairs"))
     return [*trials, Trial("data", 0, {"data": there}, "data")]
-
-
-def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """One trial of any stage, so that stages of unlike work fill the cores together."""
-    return PARTS[trial.stage](trial, context)
 
 
 PARTS = {

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from implicit_prime.reproduce.arm_study import Arm, StudyConfig, arm_trial
 from implicit_prime.reproduce.claims import CLAIMS
 from implicit_prime.reproduce.figures import figures
-from implicit_prime.reproduce.metrics import GSM8K, LONGER, MAIN, OUTCOMES, all_metrics, by_arm, metrics_on
+from implicit_prime.reproduce.metrics import GSM8K, LONGER, MAIN, OUTCOMES, all_metrics, metrics_on
 from implicit_prm.reproduce.claims import PROBLEMS
 from implicit_prm.reproduce.generation import generation_trial
 from tenfold import Estimate, Experiment, Run, Trial
+from tenfold.trials import by_arm
 
 POLICY = "policy"
 

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from implicit_prime.reproduce.claims import MORE_AREA
-from implicit_prime.reproduce.metrics import MAIN, OFFLINE, OUTCOMES, PHASES, Result, Results, by_arm
+from implicit_prime.reproduce.metrics import MAIN, OFFLINE, OUTCOMES, PHASES, Result, Results
 from tenfold import Estimate, Figure, Records
 from tenfold.figures import INK, MUTED, PALETTE, save, style
+from tenfold.trials import by_arm
 
 if TYPE_CHECKING:
     from implicit_prime.reproduce.experiment import ExperimentConfig

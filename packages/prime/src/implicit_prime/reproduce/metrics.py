@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tenfold import Trial
-
 Metrics = dict[str, list[float] | float]
 Result = Mapping[str, Any]
 Results = Mapping[str, Mapping[int, Result]]
@@ -27,15 +25,6 @@ LATE = (30, 50)
 FIRST = (1, 10)
 WINDOW = 10
 PHASES = ("rollout", "verify", "prm", "policy")
-
-
-def by_arm(found: Mapping[Trial, Result], stage: str) -> dict[str, dict[int, Result]]:
-    """The results of a stage, by arm and seed."""
-    arms: dict[str, dict[int, Result]] = {}
-    for trial, result in found.items():
-        if trial.stage == stage:
-            arms.setdefault(trial.arm, {})[trial.seed] = result
-    return {arm: dict(sorted(seeds.items())) for arm, seeds in arms.items()}
 
 
 def all_metrics(results: Results, repeated: Mapping[int, Result]) -> Metrics:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from proteus_omics.engine.store import Store
+from proteus_omics.engine.store import EVENTS, Store, readable
 from proteus_omics.models import (
     DatasetProfile,
     Finding,
@@ -37,11 +37,12 @@ class RecordedPlanner:
         self.planner = planner
         self.name = planner.name
         self.store = store
-        self._answers = {
-            event["question"]: event["answer"]
-            for event in store.events()
-            if event["event"] == "planner_answer"
-        }
+        with readable(store.folder / EVENTS):
+            self._answers = {
+                event["question"]: event["answer"]
+                for event in store.events()
+                if event["event"] == "planner_answer"
+            }
 
     def propose_objectives(self, profile: DatasetProfile, tools: Mapping[str, Tool]) -> Sequence[Objective]:
         """Level 1."""
@@ -93,7 +94,8 @@ class RecordedPlanner:
     def _asked(self, kind: TypeAdapter[Any], ask: Callable[[], Any], call: str, *about: Any) -> Any:
         question = content_id(call, *about)
         if question in self._answers:
-            return kind.validate_python(self._answers[question])
+            with readable(self.store.folder / EVENTS):
+                return kind.validate_python(self._answers[question])
         answer = ask()
         known = kind.dump_python(answer, mode="json")
         self._answers[question] = known

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from proteus_omics.errors import ResumeError
+from proteus_omics.errors import ProteusError, ResumeError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,6 +57,18 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> str:
             f"cannot write {path}: {error.strerror or error}; what was finished is kept: make room and resume"
         ) from error
     return found
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise `ResumeError` where a file of a run is not what was written: no JSON, or other fields."""
+    try:
+        yield
+    except ProteusError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:  # pydantic's and JSON's are ValueErrors
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResumeError(f"{path} is damaged ({what}): start the run anew") from error
 
 
 class Store:

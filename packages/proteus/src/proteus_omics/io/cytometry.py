@@ -18,7 +18,7 @@ CLASSES = ("type", "state", "none")
 def split_cells(table: pd.DataFrame, panel: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Markers (numbers) and the sheet (texts and what the panel does not name) of a table of cells.
 
-    Raises `FormatError` if there is no marker.
+    Raises `FormatError` if there is no marker, or one that holds texts.
     """
     if panel is not None:
         markers = [name for name in panel["antigen"].astype(str) if name in table.columns]
@@ -26,6 +26,9 @@ def split_cells(table: pd.DataFrame, panel: pd.DataFrame | None) -> tuple[pd.Dat
         markers = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
     if not markers:
         raise FormatError("no column of the table is a marker: give a panel with a column antigen")
+    texts = [name for name in markers if not pd.api.types.is_numeric_dtype(table[name])]
+    if texts:
+        raise FormatError(f"markers of the panel are texts in the table: {', '.join(texts[:5])}")
     return table[markers].astype(np.float64), table.drop(columns=markers)
 
 
@@ -62,7 +65,9 @@ def read_fcs(path: Path) -> pd.DataFrame:
     try:
         import flowio
     except ImportError as error:
-        raise MissingExtraError("reading FCS files", "fcs") from error
+        raise MissingExtraError(
+            "reading FCS files needs an optional extra: pip install 'proteus-omics[fcs]'"
+        ) from error
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:

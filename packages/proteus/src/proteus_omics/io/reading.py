@@ -174,6 +174,9 @@ def _cells(path: Path, metadata: Any, sample_id: str | None, panel: str | Path |
         rows = matched(sheet, list(dict.fromkeys(cells[key].astype(str)))).drop(
             columns=[key], errors="ignore"
         )
+        twice = [str(name) for name in rows.columns if name in cells]
+        if twice:
+            raise DataError(f"the table of cells has columns of the sample sheet: {', '.join(twice)}")
         cells = cells.join(rows, on=cells[key].astype(str).rename("key"))
     obs = _plain(cells)
     obs.index = [f"cell{number}" for number in range(len(obs))]

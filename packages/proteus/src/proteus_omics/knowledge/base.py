@@ -52,7 +52,7 @@ class Knowledge:
                 f"the folder {str(folder)!r} holds no gene sets, edges or symbols; put GMT or SIF files "
                 "there or run `proteus-omics knowledge install`"
             )
-        recorded = _recorded(folder)
+        recorded = {name: entry["sha256"] for name, entry in installed(folder).items()}
         parts, digest = Parts(), hashlib.sha256()
         for path in paths:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -127,8 +127,16 @@ class Knowledge:
         return f"{sets}; {len(self.edges)} edges; {len(self.symbols)} accessions with a symbol"
 
 
-def _recorded(folder: Path) -> dict[str, str]:
-    record = folder / RECORD
+def installed(folder: str | Path) -> dict[str, dict[str, str]]:
+    """What was installed there: file to its `sha256, url, licence, citation`; empty where nothing was.
+
+    Raises `DataError` for a damaged record.
+    """
+    record = Path(folder) / RECORD
     if not record.is_file():
         return {}
-    return {name: entry["sha256"] for name, entry in json.loads(record.read_text(encoding="utf-8")).items()}
+    try:
+        entries = json.loads(record.read_text(encoding="utf-8")).items()
+        return {name: {"sha256": entry["sha256"], **entry} for name, entry in entries}
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # no JSON, or another one
+        raise DataError(f"{record} is damaged; remove it and install again") from error

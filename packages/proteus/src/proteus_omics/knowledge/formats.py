@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,10 +86,10 @@ def read_file(path: Path, parts: Parts) -> bool:
                 parts.edges.update(_sif(lines))
             else:
                 return _table(lines, parts)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, IndexError) as error:
-        raise FormatError(f"{path.name} cannot be read: {error}") from error
     except FormatError as error:
         raise FormatError(f"{path.name}, {error}") from error
+    except (ValueError, IndexError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
+        raise FormatError(f"{path.name} cannot be read: {error}") from error
     return True
 
 
@@ -122,10 +123,12 @@ def _gmt(lines: Iterable[str]) -> Iterator[tuple[str, GeneSet]]:
 def _gaf(lines: Iterable[str], parts: Parts) -> None:
     """Direct annotations, those with NOT left out (GAF 2.x: symbol 3, qualifier 4, term 5, aspect 9)."""
     genes: dict[str, dict[str, set[str]]] = {}
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         if line.startswith("!"):
             continue
         fields = line.split("\t")
+        if fields[8] not in ASPECTS:
+            raise FormatError(f"line {number}: the aspect {fields[8]!r} is none of {', '.join(ASPECTS)}")
         if "NOT" not in fields[3].split("|"):
             genes.setdefault(ASPECTS[fields[8]], {}).setdefault(fields[4], set()).add(fields[2])
     for collection, terms in genes.items():

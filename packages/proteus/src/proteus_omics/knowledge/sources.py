@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_omics.errors import DataError
-from proteus_omics.knowledge.base import RECORD
+from proteus_omics.knowledge.base import RECORD, installed
 
 CHUNK = 1 << 20
 SECONDS = 60
@@ -92,12 +92,6 @@ def install(source: str | KnowledgeSource, folder: str | Path) -> dict[str, str]
     except OSError as error:
         raise DataError(f"{source.name} cannot be installed in {str(folder)!r}: {error}") from error
     return found
-
-
-def installed(folder: str | Path) -> dict[str, dict[str, str]]:
-    """What was installed there: file to its `sha256, url, licence, citation`; empty where nothing was."""
-    record = Path(folder) / RECORD
-    return dict(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else {}
 
 
 def _fetch(url: str, path: Path) -> str:

@@ -46,7 +46,9 @@ try:
 
     from proteus_omics.planner.cassette import CassetteModel
 except ImportError as error:
-    raise MissingExtraError("a language model", "llm") from error
+    raise MissingExtraError(
+        "a language model needs an optional extra: pip install 'proteus-omics[llm]'"
+    ) from error
 
 pydantic_ai.BANNER_ENABLED = False
 

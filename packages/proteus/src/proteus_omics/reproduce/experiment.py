@@ -54,7 +54,7 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
         parts += [Trial("splits", 0, {}, "splits")]
     if run.has_data(CYTOF[0]):
         parts += [Trial("cytof", seed, {}, "cells") for seed in config.seeds]
-    found = run.map(part, parts)
+    found = run.map(PARTS, parts)
     samples: dict[str, list[float]] = {}
     totals: dict[str, float] = {}
     for result in found.values():
@@ -74,11 +74,6 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
         metrics["trail_broken"] = totals["broken"]
         metrics |= {name: value for name, value in totals.items() if name.startswith("mutants_escaped_")}
     return metrics
-
-
-def part(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """One part."""
-    return PARTS[trial.stage](trial, context)
 
 
 # ---- the spike-in

@@ -105,7 +105,9 @@ def _prerank(
     try:
         import gseapy
     except ImportError as error:
-        raise MissingExtraError("gsea_prerank", "enrich") from error
+        raise MissingExtraError(
+            "gsea_prerank needs an optional extra: pip install 'proteus-omics[enrich]'"
+        ) from error
     terms = knowledge.sets[collection]
     ranked = frozenset(ranking.index)
     sizes = {term: len(item.genes & ranked) for term, item in terms.items()}

@@ -341,5 +341,7 @@ def _scanpy(name: str) -> Any:
     try:
         import scanpy
     except ImportError as error:
-        raise MissingExtraError(name, "single-cell") from error
+        raise MissingExtraError(
+            f"{name} needs an optional extra: pip install 'proteus-omics[single-cell]'"
+        ) from error
     return scanpy

@@ -202,7 +202,9 @@ def _combat(values: Any, labels: Any) -> Any:
     try:
         import scanpy as sc
     except ImportError as error:
-        raise MissingExtraError("method 'combat'", "single-cell") from error
+        raise MissingExtraError(
+            "method 'combat' needs an optional extra: pip install 'proteus-omics[single-cell]'"
+        ) from error
     import anndata as ad
 
     if np.isnan(values).any():

@@ -119,7 +119,9 @@ def km_plot(inputs: Mapping[str, Any], params: KmParams, context: ToolContext) -
         from lifelines import KaplanMeierFitter
         from lifelines.statistics import logrank_test
     except ImportError as error:
-        raise MissingExtraError("km_plot", "survival") from error
+        raise MissingExtraError(
+            "km_plot needs an optional extra: pip install 'proteus-omics[survival]'"
+        ) from error
     data, cox = inputs["data"], inputs["cox"]
     hits = cox[cox["q_value"] < context.alpha].nsmallest(params.top, "p_value")["protein"].tolist()
     if not hits:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toedit.errors import ToEditError
+from toedit.errors import MissingExtraError, ToEditError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,8 +59,9 @@ def readable_errors(name: str, options: Iterable[str] = ()) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ToEditError(
-            f"loading {name!r} needs a library that is not installed: {_first_line(error)}"
+        brings = "; pip install 'toedit[gguf]' brings what GGUF files need" if gguf_file(name) else ""
+        raise MissingExtraError(
+            f"loading {name!r} needs a library that is not installed: {_first_line(error)}{brings}"
         ) from error
     except (OSError, ValueError, SafetensorError, struct.error) as error:
         if isinstance(error, ToEditError):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
+from tenfold import Estimate, Experiment, Run, Trial
 from toedit.reproduce import effect_study, iteration_study
 from toedit.reproduce.claims import CLAIMS, OUTSIDE, PRIOR
 from toedit.reproduce.effect_study import effect_metrics, effect_trial
@@ -85,9 +85,9 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
     linear = Trial("linear model", 0, config.linear.model_dump(mode="json"), stage="theory")
     writing = [Trial(name, 0, settings, stage="synthesis") for name, settings in syntheses.items()]
     priors = prior_trials(config, outside, syntheses.get("docs")) if has_prior else []
-    found = run.map(part_trial, [linear, *writing])
-    found |= run.map(part_trial, [*priors, *mixing_trials(config, syntheses), *iteration_trials(config)])
-    found |= run.map(part_trial, last_trials(config, has_prior, syntheses.get("docs")))
+    found = run.map(PARTS, [linear, *writing])
+    found |= run.map(PARTS, [*priors, *mixing_trials(config, syntheses), *iteration_trials(config)])
+    found |= run.map(PARTS, last_trials(config, has_prior, syntheses.get("docs")))
 
     metrics: dict[str, Any] = dict(linear_metrics(found[linear]))
     if has_prior:
@@ -98,11 +98,6 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
         metrics |= features_metrics(result)
     metrics |= effect_metrics(_of(found, "effect"))
     return {name: Estimate.of(value) for name, value in metrics.items()}
-
-
-def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """One trial of any stage, so that stages of unlike work fill the cores together."""
-    return PARTS[trial.stage](trial, context)
 
 
 PARTS = {

@@ -1,8 +1,11 @@
-"""What the `toedit` command takes from the workspace: the small prior."""
+"""What the `toedit` command takes from the workspace: the small prior, and the verb `reproduce`."""
 
 from __future__ import annotations
 
+from tenfold.cli import reproduce
 from tenfold.data import get
+
+__all__ = ["reproduce", "small_prior"]
 
 
 def small_prior() -> str:

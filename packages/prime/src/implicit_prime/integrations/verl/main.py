@@ -13,7 +13,7 @@ from typing import Any
 
 from implicit_prime.errors import PrimeError
 from implicit_prime.integrations.verl.settings import compose_config, prime_settings, read_tables
-from implicit_prm import ImplicitPRMError, cli_options, screen
+from implicit_prm import ImplicitPRMError, cli_options, terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = compose_config(read_tables(files[0]), changes)
         validate(config)
     except (PrimeError, ImplicitPRMError) as error:
-        screen.tell(f"{files[0]}: {error}")
+        terminal.tell(f"{files[0]}: {error}")
         return 2
     if "--check" in words:
         from omegaconf import OmegaConf
