@@ -15,7 +15,6 @@ is shown as well; it and xenoverse play the first eight tasks in turn.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+from _peer import load_peer
 
 import omnirl
 from omnirl.envs import AnyMDPEnv, AnyMDPVectorEnv
@@ -32,11 +32,6 @@ ENVIRONMENTS = 4096
 TASKS = {16: 1024, 32: 512, 64: 256, 128: 128}
 OUR_CALLS, SINGLE_STEPS, PEER_STEPS = 100, 20000, 4000
 PLAYED = 8
-INSTALL = (
-    "xenoverse is not installed: our own rates only. To compare, from the folder packages/omnirl: "
-    "uv run --no-project --with . --with xenoverse==0.1.14.0 --with attrs --with networkx --with matplotlib "
-    "python benchmarks/stepping.py"
-)
 
 Run = Callable[[], int]
 
@@ -55,12 +50,8 @@ def main() -> None:
 
 def stepping(sizes: list[int], repeats: int) -> None:
     """Print a row a size."""
-    try:
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        from xenoverse.anymdp import AnyMDPEnv as Peer
-    except ImportError:
-        Peer = None
-        print(INSTALL + "\n")
+    found = load_peer("stepping.py")
+    Peer = found.AnyMDPEnv if found else None
     print(
         f"numpy {np.__version__}, {ENVIRONMENTS} environments; steps per processor second (per wall second)\n"
     )

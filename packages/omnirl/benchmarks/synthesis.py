@@ -15,22 +15,17 @@ processor, so that other work on the machine is not counted; of the wall in brac
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _peer import load_peer
 
 import omnirl
 from omnirl.data.mixtures import MIXES
 
-INSTALL = (
-    "xenoverse is not installed, so only our own rates are shown. To compare, from packages/omnirl: "
-    "uv run --no-project --with . --with xenoverse==0.1.14.0 --with attrs --with networkx --with matplotlib "
-    "python benchmarks/synthesis.py"
-)
 OUR_SEQUENCES = {16: 2048, 32: 2048, 64: 512, 128: 128}
 GAMMAS = (0.0, 0.5, 0.93, 0.994)
 RANDOM, MBRL, QLEARN, UNKNOWN = 6, 4, 5, 7
@@ -44,24 +39,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    peer = load_peer()
+    peer = load_peer("synthesis.py")
     print(
         f"\nDPD synthesis, sequences of {arguments.steps} steps, steps a second ({arguments.repeats} turns)"
     )
     print("| states | ours | official | ratio |\n|---|---|---|---|")
     for size in arguments.sizes:
         print(row(size, arguments.steps, arguments.repeats, peer), flush=True)
-
-
-def load_peer() -> Any:
-    """xenoverse's module of tabular tasks, or None with a word on how to have it."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import xenoverse.anymdp as peer
-    except ImportError:
-        print(INSTALL)
-        return None
-    return peer
 
 
 def row(size: int, steps: int, repeats: int, peer: Any) -> str:

@@ -14,22 +14,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from _peer import load_peer
 
 import omnirl
 from omnirl.tasks.xenoverse import task_to_xenoverse
 
-INSTALL = (
-    "xenoverse is not installed: our own times only. To compare, from the folder packages/omnirl: "
-    "uv run --no-project --with . --with xenoverse==0.1.14.0 --with attrs --with networkx --with matplotlib "
-    "python benchmarks/tasks.py"
-)
 GAMMA = 0.994
 OUR_TASKS = {8: 512, 16: 1024, 32: 512, 64: 128, 128: 32}
 """Tasks in a turn of ours: a training pool is larger, and then no slower a task."""
@@ -53,7 +48,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="of the peer's sampler in a turn")
     arguments = parser.parse_args()
-    peer = load_peer()
+    peer = load_peer("tasks.py")
     columns = ("ours", "xenoverse", "ratio") if peer else ("ours",)
     show(
         f"\nsampling a task, ms ({arguments.repeats} turns each)",
@@ -65,17 +60,6 @@ def main() -> None:
         (*columns, "largest difference in Q") if peer else columns,
         (oracle_row(size, arguments.repeats, peer) for size in arguments.sizes),
     )
-
-
-def load_peer() -> Any:
-    """Return xenoverse's module of tabular tasks, or None with a word on how to have it."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import xenoverse.anymdp as peer
-    except ImportError:
-        print(INSTALL)
-        return None
-    return peer
 
 
 def sample_row(size: int, repeats: int, seconds: float, peer: Any) -> list[str]:

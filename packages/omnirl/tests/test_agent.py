@@ -75,6 +75,10 @@ def transitions(episode):
     return zip(obs, episode["actions"], episode["rewards"], obs[1:], ends, strict=False)
 
 
+def one_step(obs, action):
+    return {"observations": [obs, 0], "actions": [action], "rewards": [0.0]}
+
+
 def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
@@ -103,6 +107,39 @@ def test_rows_that_end_at_different_times_get_their_own_filler_steps(model, auto
     found = np.log(agent.policy([7, 7]))
     for row, script in enumerate(scripts):
         np.testing.assert_allclose(found[row], log_softmax(logits_after(model, script, 7)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "options"),
+    [("fused", {}), ("star", {}), ("fused", {"window": 40}), ("fused", {"mixer": "gated_deltanet"})],
+)
+def test_fillers_at_once_cost_no_more_places_than_the_longest_history(layout, options):
+    torch.manual_seed(0)
+    rows, config = 4, OmniRLConfig(8, 5, hidden_size=16, num_layers=2, num_heads=2, layout=layout, **options)
+    model = OmniRL(config)
+    agent = ICRLAgent(model)
+    agent.reset(rows, "same_step")
+    rng, no = np.random.default_rng(0), np.zeros(rows, bool)
+    histories = [[] for _ in range(rows)]
+    for step in range(60):
+        obs, nxt, action = rng.integers(8, size=rows), rng.integers(8, size=rows), rng.integers(5, size=rows)
+        ended = rng.random(rows) < [0, 0.1, 0.3, 0.9 * (step < 12)]  # who is the longest changes
+        agent.act(obs)
+        agent.observe(action, np.ones(rows), nxt, ended, no)
+        for row, history in enumerate(histories):
+            history.append((obs[row], 7, action[row], 1.0))
+            history += [(nxt[row], 7, 5, 0.0)] * int(ended[row])
+    memory = agent.memory
+    assert len({len(history) for history in histories}) == rows
+    np.testing.assert_array_equal(memory["tokens"], [len(h) * model.layout.size for h in histories])
+    found = np.log(agent.policy(np.full(rows, 3)))
+    alone = ICRLAgent(model)
+    for row, history in enumerate(histories):
+        alone.reset()
+        alone.commit(*(np.array(column)[None] for column in zip(*history, strict=True)))
+        np.testing.assert_allclose(found[row], np.log(alone.policy([3])[0]), atol=1e-4)
+    if not options:
+        assert memory["used"] == memory["tokens"].max()
 
 
 def test_demonstrations_of_different_lengths_fill_each_row_with_its_own(model):
@@ -206,6 +243,23 @@ def test_actions_follow_the_softmax_at_the_temperature(fused):
     assert (agent.act(np.full(4_000, 3), greedy=True) == probabilities.argmax()).all()
 
 
+def test_at_temperature_0_the_likeliest_action_is_taken_and_so_near_0(fused):
+    greedy = ICRLAgent(fused).act([3], greedy=True)[0]
+    assert greedy != 0  # else an agent that always plays 0 would pass
+    for temperature in (0, 1e-300, lambda step: 0.0):
+        agent = ICRLAgent(fused, temperature=temperature)
+        np.testing.assert_array_equal(agent.policy([3])[0], np.eye(5)[greedy])
+        assert agent.act([3])[0] == greedy
+
+
+@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
+def test_other_temperatures_are_refused(fused, wrong):
+    with pytest.raises(OmniRLError, match=f"temperature is {wrong}"):
+        ICRLAgent(fused, temperature=wrong)
+    with pytest.raises(OmniRLError, match=f"temperature is {wrong}"):
+        ICRLAgent(fused, temperature=lambda step: wrong).act([0])
+
+
 def test_temperature_schedules_have_their_golden_values():
     assert TemperatureSchedule()(5000) == pytest.approx(0.55)
     assert TemperatureSchedule(kind="exponential")(5000) == pytest.approx(0.31623, abs=1e-5)
@@ -238,6 +292,12 @@ def test_sb3_evaluates_the_agent_as_it_does_its_own_policies(fused):
         (lambda a: a.reset(1, autoreset="later"), "next_step"),
         (lambda a: a.load_demonstrations(EPISODES, tag="expert"), "opt3"),
         (lambda a: a.load_demonstrations([EPISODES, EPISODES]), "2 rows, and 1 rows"),
+        (lambda a: a.load_demonstrations([one_step(9, 0)]), "has the observation 9; those of the model"),
+        (lambda a: a.commit([8], [7], [0], [0.0]), "observations has id 8"),
+        (lambda a: a.commit([[0]], [[8]], [[0]], [[0.0]]), "tags has id 8"),
+        (lambda a: a.commit([0], [7], [-1], [0.0]), "actions has id -1"),
+        (lambda a: (a.reset(1, "none"), a.act([0]), a.observe([0], [0], [8], [True], [False])), "8 states"),
+        (lambda a: ICRLAgent(a.model, unknown_tag=8), "tag is 8"),
         (lambda a: ICRLAgent(a.model, num_actions=6), "6 actions and the model 5"),
         (lambda a: TemperatureSchedule(kind="step"), "linear"),
     ],
@@ -245,6 +305,15 @@ def test_sb3_evaluates_the_agent_as_it_does_its_own_policies(fused):
 def test_mistakes_are_told(fused, call, message):
     with pytest.raises(OmniRLError, match=message):
         call(ICRLAgent(fused))
+
+
+def test_ids_are_checked_where_the_model_cannot_look_at_them():
+    # On a device other than the CPU the model checks nothing: there a look at the numbers waits for all.
+    agent = ICRLAgent(make_model("fused"), device="meta")
+    with pytest.raises(OmniRLError, match="observations has id 8"):
+        agent.commit([8], [7], [0], [0.0])
+    with pytest.raises(OmniRLError, match="has the observation 9"):
+        agent.load_demonstrations([one_step(9, 0)])
 
 
 def test_rewards_of_another_scale_than_training_s_warn_once(fused):

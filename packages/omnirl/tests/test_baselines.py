@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from omnirl import evaluate, sample_tasks
 from omnirl.baselines import PSRL, ConservativeQLearning, QLearningUCB, ReleasedQLearning, ThompsonBandit
 from omnirl.errors import OmniRLError
 from omnirl.inference import Demonstrations
@@ -45,6 +46,13 @@ def test_released_q_learning_follows_the_iterates_worked_out_by_hand():
     np.testing.assert_array_equal(learner.q[0, 1], [0, 0])
 
 
+def test_released_q_learning_learns_a_bandit_whose_only_state_every_step_ends_in():
+    bandits = sample_tasks(32, family="bandit", seed=0)
+    score = evaluate(ReleasedQLearning(1, 5), bandits, episodes=300, seed=0).normalized_score
+    assert score[:, -100:].mean() > 0.2
+    assert score[:, -100:].mean() > score[:, :20].mean() + 0.1
+
+
 def test_released_q_learning_acts_by_a_boltzmann_law_of_unit_deviation():
     learner = ReleasedQLearning(1, 2, horizon=9)
     learner.reset(1)
@@ -63,6 +71,8 @@ def test_released_q_learning_is_xenoverse_s_class():
     for _ in range(500):
         step = rng.integers(6), rng.integers(4), rng.normal(), rng.integers(6), rng.random() < 0.1
         obs, action, reward, after, end = step
+        if end and after == obs:  # only a bandit ends where it is, and there ours wipes nothing
+            continue
         released.learner(obs, action, after, reward, end, False)
         learner._learn(np.array([0]), *(np.array([value]) for value in step))
     np.testing.assert_array_equal(learner.q[0], released.value_matrix)

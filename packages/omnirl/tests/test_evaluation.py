@@ -7,6 +7,14 @@ import torch
 
 import omnirl
 from omnirl.baselines import ConservativeQLearning, QLearningUCB
+from omnirl.envs import (
+    AnyMDPEnv,
+    AnyMDPVectorEnv,
+    DarkRoomEnv,
+    PartiallyObserved,
+    ShapedReward,
+    discretize,
+)
 from omnirl.errors import OmniRLError, OmniRLWarning
 from omnirl.evaluation import EvalResult, StepResult, Teacher, evaluate, evaluate_steps
 from omnirl.evaluation.controls import ControlledWorld
@@ -275,9 +283,55 @@ def test_an_environment_without_a_table_is_scored_by_a_given_oracle(agent):
         _ = evaluate(agent, Short, episodes=4, runs=2, seed=0).normalized_score
 
 
+def discrete_pendulum():
+    return discretize(ShapedReward(gym.make("Pendulum-v1", max_episode_steps=4), "pendulum"))
+
+
+def a_car_with_a_trace():
+    return discretize(ShapedReward(gym.make("MountainCar-v0", max_episode_steps=4), "mountaincar"))
+
+
+def a_cloud():
+    env = gym.make("omnirl/DarkRoom-v0", size=3)
+    return PartiallyObserved(env, np.full((9, 4), 0.25))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        discrete_pendulum,
+        a_car_with_a_trace,
+        a_cloud,
+        lambda: DarkRoomEnv(3),
+        lambda: AnyMDPEnv(num_states=8),
+        lambda: gym.make("omnirl/AnyMDP-v0", num_states=8),
+        lambda: ShapedReward(gym.make("FrozenLake-v1"), "frozenlake"),
+    ],
+)
+def test_an_environment_is_played_with_its_wrappers_as_one_that_a_function_makes(make):
+    found, expected = (evaluate("random", world, episodes=3, runs=3, seed=0) for world in (make(), make))
+    np.testing.assert_array_equal(found.returns, expected.returns)
+    np.testing.assert_array_equal(found.raw_returns, expected.raw_returns)
+    np.testing.assert_array_equal(found.steps, expected.steps)
+
+
+def test_a_vector_environment_stands_for_its_tasks(tasks):
+    worlds = AnyMDPVectorEnv(tasks, num_envs=40)
+    found, expected = (evaluate("opt3", world, episodes=2, seed=0) for world in (worlds, tasks))
+    np.testing.assert_array_equal(found.returns, expected.returns)
+
+
+class Unrecorded(gym.Wrapper):
+    """Gymnasium cannot make it once more."""
+
+
 @pytest.mark.parametrize(
     ("world", "options", "message"),
     [
+        ("FrozenLak-v1", {}, r"FrozenLak-v1 cannot be made: .*Did you mean: `FrozenLake`"),
+        ("FrozenLake-v1", {"env_kwargs": {"wet": True}}, "FrozenLake-v1 cannot be made: .*wet"),
+        ("FrozenLake-v1", {"max_steps": 0}, "max_steps is 0"),
+        (Unrecorded(gym.make("FrozenLake-v1")), {}, "Unrecorded cannot be made once more.*; give"),
         ("CliffWalking-v1", {}, "max_steps="),
         ("FrozenLake8x8-v1", {"shaping": "frozenlake"}, "64 observations and the agent knows 16"),
         ("CartPole-v1", {"discretize": "nothing"}, "uniform"),
@@ -296,6 +350,22 @@ def test_an_environment_without_a_table_is_scored_by_a_given_oracle(agent):
 def test_mistakes_are_told(agent, lake, world, options, message):
     with pytest.raises(OmniRLError, match=message):
         evaluate(agent, lake if world == "lake" else world, episodes=1, seed=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"observations": [0, 16]}, "the observation 16; those of the environment go from 0 to 15"),
+        ({"observations": [-1, 4]}, "observation -1"),
+        ({"actions": [4]}, "the action 4; those of the environment go from 0 to 3"),
+    ],
+)
+@pytest.mark.parametrize("learner", ["model", "table"])
+def test_a_demonstration_with_an_id_out_of_range_is_told(agent, lake, learner, changed, message):
+    episode = {"observations": [0, 4], "actions": [1], "rewards": [0.0]} | changed
+    player = agent if learner == "model" else ConservativeQLearning(16, 5)
+    with pytest.raises(OmniRLError, match=message if changed != {"observations": [-1, 4]} else "-1"):
+        evaluate(player, lake, episodes=1, seed=0, start="offline", demonstrations=[episode])
 
 
 def test_teachers_that_cannot_be_are_told():

@@ -2,9 +2,11 @@
 
 import importlib.util
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,11 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from omnirl.errors import MissingExtraError, OmniRLError
+from omnirl.inference.agent import ICRLAgent
+from omnirl.model import fla_trunk
 from omnirl.model.attention import Context
 from omnirl.model.config import GPU_MIXERS, OmniRLConfig
 from omnirl.model.fla_trunk import _Cache
 from omnirl.model.gated_delta import gated_delta, gated_delta_step, unit
 from omnirl.model.gated_deltanet import GatedDeltaNet
+from omnirl.model.memory import detach
 from omnirl.model.modeling import OmniRL
 
 
@@ -124,9 +129,105 @@ def test_a_state_of_flash_linear_attention_survives_as_a_plain_dict() -> None:
     assert set(memory) == {"recurrent_state.0", "recurrent_state.1", "conv_state"}
     again = _Cache(memory)[3]
     assert again is not None
-    assert again["recurrent_state"][0] is a
-    assert again["conv_state"] is b
+    for found, kept in ((again["recurrent_state"][0], a), (again["conv_state"], b)):
+        assert torch.equal(found, kept)
+        assert found.data_ptr() != kept.data_ptr()  # the layers write into what they are given
     assert again["attn_state"] is None
+
+
+def test_autocast_changes_nothing() -> None:
+    q, k, v, g, beta, state = inputs(2, 70, 3, 8, 16)
+    first = (q[:, 0], k[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
+    plain = *gated_delta(q, k, v, g, beta, state), *gated_delta_step(*first)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = *gated_delta(q, k, v, g, beta, state), *gated_delta_step(*first)
+    for one, other in zip(found, plain, strict=True):
+        assert torch.equal(one, other)
+
+
+class OneByOne(torch.nn.Module):
+    """As Mamba-2 of flash-linear-attention 0.6: with a state one token at a time, written into in place."""
+
+    def __init__(self, width: int, differentiable: bool = True) -> None:
+        super().__init__()
+        self.proj = torch.nn.Linear(width, width)
+        self.differentiable = differentiable
+
+    def forward(self, x: Tensor, past_key_values: _Cache, use_cache: bool) -> tuple[Tensor, None, _Cache]:
+        last = past_key_values[0]
+        if last is None:
+            sums = x.cumsum(1)
+            past_key_values.update(recurrent_state=sums[:, -1].clone(), conv_state=x[:, -1].clone())
+            return self.proj(sums), None, past_key_values
+        if x.shape[1] != 1:
+            raise ValueError("cached decoding only supports a single new token per step.")
+        state = last["recurrent_state"]
+        state = state.add_(x[:, 0]) if self.differentiable else state.add_(x[:, 0].detach())
+        last["conv_state"].copy_(x[:, 0].detach())
+        past_key_values.update(recurrent_state=state, conv_state=last["conv_state"])
+        return self.proj(state)[:, None], None, past_key_values
+
+
+def mamba2_s_layer(config: OmniRLConfig, index: int) -> torch.nn.Module:
+    layers = pytest.importorskip("fla.layers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = layers.Mamba2(num_heads=2, head_dim=32, hidden_size=32, layer_idx=index, chunk_size=16)
+    # Theirs of these two are kernels for GPUs; all else has a form in PyTorch.
+    layer.norm, layer.act = Gated(64), torch.nn.SiLU()
+    return layer
+
+
+class Gated(torch.nn.Module):
+    """RMSNorm(x SiLU(gate))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = torch.nn.RMSNorm(width)
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return self.norm(x * torch.nn.functional.silu(gate))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [lambda config, index: OneByOne(32), pytest.param(mamba2_s_layer, marks=pytest.mark.slow)],
+    ids=["stub", "fla"],
+)
+@pytest.mark.parametrize("layout", ["fused", "star"])
+def test_mamba2_goes_on_token_by_token_and_leaves_the_memory_that_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, layout: str, layer: Callable[[OmniRLConfig, int], torch.nn.Module]
+) -> None:
+    monkeypatch.setattr(fla_trunk, "_layer", layer)
+    torch.manual_seed(0)
+    model = OmniRL(OmniRLConfig(7, 3, 32, 2, 2, layout=layout, mixer="mamba2")).eval()
+    steps = [torch.randint(n, (2, 12)) for n in (7, 8, 4)] + [torch.randn(2, 12)]
+    whole = model(*steps)
+    memory, logits = None, []
+    for cut in (slice(0, 5), slice(5, 9)):  # a segment goes on from a memory
+        output = model(*(array[:, cut] for array in steps), memory=memory)
+        memory, logits = output.memory, [*logits, output.policy_logits]
+    for t in range(9, 12):
+        model.policy(torch.zeros(2, dtype=torch.int64), memory)  # asked for nothing, twice
+        model.policy(steps[0][:, t], memory)
+        output = model.step(*(array[:, t] for array in steps), memory=memory)
+        memory, logits = output.memory, [*logits, output.policy_logits[:, None]]
+    torch.testing.assert_close(torch.cat(logits, 1), whole.policy_logits, atol=1e-5, rtol=1e-4)
+    agent = ICRLAgent(model)
+    agent.reset(2)
+    agent.commit(*(array[:, :5].numpy() for array in steps))
+    first = agent.policy([1, 2])
+    agent.act([0, 0])
+    np.testing.assert_array_equal(agent.policy([1, 2]), first)
+
+
+def test_mamba2_does_not_learn_through_a_memory_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fla_trunk, "_layer", lambda config, index: OneByOne(32, differentiable=False))
+    model = OmniRL(OmniRLConfig(7, 3, 32, 1, 2, layout="fused", mixer="mamba2"))
+    steps = [torch.zeros(2, 4, dtype=torch.int64) for _ in range(3)] + [torch.zeros(2, 4)]
+    memory = detach(model(*steps).memory)
+    with pytest.raises(OmniRLError, match="leave out `segment`"):
+        model(*steps, memory=memory)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -160,16 +261,18 @@ def test_on_a_gpu_the_kernel_gives_what_the_pytorch_form_gives(dtype: torch.dtyp
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("mixer", [*GPU_MIXERS, "gated_deltanet"])
-def test_on_a_gpu_segments_and_steps_give_the_logits_of_one_pass(mixer: str) -> None:
+@pytest.mark.parametrize("layout", ["fused", "star"])
+def test_on_a_gpu_segments_and_steps_give_the_logits_of_one_pass(mixer: str, layout: str) -> None:
     torch.manual_seed(0)
-    model = OmniRL(OmniRLConfig(7, 3, 128, 2, 2, layout="fused", mixer=mixer)).eval().cuda()
+    model = OmniRL(OmniRLConfig(7, 3, 128, 2, 2, layout=layout, mixer=mixer)).eval().cuda()
     steps = [torch.randint(n, (2, 128)).cuda() for n in (7, 8, 4)] + [torch.randn(2, 128).cuda()]
     whole = model(*steps).policy_logits
     memory, pieces = None, []
-    for cut in [slice(0, 64), *([slice(64, 128)] if mixer != "mamba2" else [])]:
+    for cut in (slice(0, 64), slice(64, 120)):
         output = model(*(array[:, cut] for array in steps), memory=memory)
         memory, pieces = output.memory, [*pieces, output.policy_logits]
-    for t in range(64, 128) if mixer == "mamba2" else ():
+    for t in range(120, 128):
+        model.policy(torch.zeros_like(steps[0][:, t]), memory)  # asked for nothing: the memory stays
         output = model.step(*(array[:, t] for array in steps), memory=memory)
         memory, pieces = output.memory, [*pieces, output.policy_logits[:, None]]
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=2e-2, rtol=2e-2)

@@ -4,15 +4,22 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from omnirl.envs.shaping import CliffWalkingShaping
+from omnirl import OmniRLError, evaluate, sample_tasks
+from omnirl.envs.shaping import CliffWalkingShaping, FrozenLakeShaping
 from omnirl.evaluation.normalisers import (
     Normaliser,
     exact_normaliser,
+    limited,
     sampled_normaliser,
     task_of,
     truncated_task,
 )
 from omnirl.tasks.task import Task
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return sample_tasks(4, seed=11)
 
 
 def chain(max_steps=4):
@@ -71,6 +78,52 @@ def test_a_cliff_that_ends_the_episode_is_a_state_of_its_own():
     assert -130 < found.random[0] < -100
     assert exact_normaliser(task).random[0] < -1000
     np.testing.assert_allclose(cut.transition[:-1].sum(-1)[task.transition.sum(-1) > 0], 1)
+
+
+def test_slipping_into_the_cliff_ends_the_episode_although_staying_leads_to_the_start_too():
+    env = gym.make("CliffWalking-v1", is_slippery=True)
+    found = task_of(env, 100, CliffWalkingShaping())
+    start, right, end = 36, 1, 48
+    # of three equal directions right falls, up moves on and down stays at the edge of the map
+    np.testing.assert_allclose(found.transition[start, right, [24, start, end]], 1 / 3)
+    np.testing.assert_allclose(found.reward[start, right, [start, end]], [-1, -100])
+    assert not found.reward_noise.any()
+    assert not found.goal_terminates
+    merged = task_of(env, 100)
+    assert merged.reward_noise.any()
+    with pytest.raises(OmniRLError, match=r"CliffWalkingShaping ends an episode .* noise of its rewards"):
+        truncated_task(merged, CliffWalkingShaping())
+    assert truncated_task(merged, FrozenLakeShaping(0.0)) is merged
+
+
+@pytest.mark.parametrize("slippery", [False, True])
+@pytest.mark.parametrize(("policy", "score"), [("random", 0.0), ("opt3", 1.0)])
+def test_on_the_cliff_random_scores_0_and_the_oracle_1(slippery, policy, score):
+    options = {"env_kwargs": {"is_slippery": slippery}, "shaping": "cliffwalking", "max_steps": 100}
+    found = evaluate(policy, "CliffWalking-v1", episodes=25, runs=8, seed=0, **options).normalized_score
+    assert abs(found.mean() - score) < 4 * found.std() / np.sqrt(200) + 1e-12
+
+
+def test_the_limit_of_a_world_is_the_smallest_of_all(tasks):
+    room = "omnirl/DarkRoom-v0"
+    assert task_of(gym.make(room)).max_steps == 100
+    assert task_of(gym.make(room), 30).max_steps == 30
+    assert task_of(gym.make(room, max_episode_steps=20), 30).max_steps == 20
+    lake = gym.wrappers.TimeLimit(gym.wrappers.TimeLimit(gym.make("FrozenLake-v1"), 7), 50)
+    assert task_of(lake, 60).max_steps == 7
+    np.testing.assert_array_equal(limited(tasks, 110).max_steps, np.minimum(tasks.max_steps, 110))
+    assert limited(tasks, None) is tasks
+    with pytest.raises(OmniRLError, match="max_steps is 0"):
+        limited(tasks, 0)
+
+
+@pytest.mark.parametrize(("policy", "score"), [("random", 0.0), ("opt3", 1.0)])
+def test_a_limit_of_steps_holds_for_the_ends_of_the_scale_too(tasks, policy, score):
+    for world in ("omnirl/DarkRoom-v0", tasks):
+        found = evaluate(policy, world, episodes=20, runs=8, seed=0, max_steps=10)
+        assert found.steps.max() == 10
+        scores = found.normalized_score
+        assert abs(scores.mean() - score) < 4 * scores.std() / np.sqrt(scores.size)
 
 
 def test_an_environment_without_a_table_is_sampled_and_takes_the_oracle_as_given():

@@ -26,11 +26,12 @@ def random_transitions(count, rows=3, n=4, actions=3, seed=0):
     rng = np.random.default_rng(seed)
     for _ in range(count):
         terminated = rng.random(rows) < 0.2
+        state, after = rng.integers(n, size=(2, rows))
         yield transition(
-            rng.integers(n, size=rows),
+            state,
             rng.integers(actions, size=rows),
             rng.normal(size=rows),
-            rng.integers(n, size=rows),
+            np.where(terminated & (after == state), (after + 1) % n, after),  # only a bandit ends where it is
             terminated,
             terminated | (rng.random(rows) < 0.1),
             n,
@@ -43,15 +44,51 @@ def full(value, rows=3):
 
 
 def test_q_learning_on_a_chain_gives_the_iterates_by_hand():
-    # s0 -> s1 with reward 1, then s1 -> s1 ends with reward 2; γ = .5 so Q starts at 2; α = .5, M = 3.
-    policy = QLearning(2, 1, alpha=full(0.5, 1), gamma=full(0.5, 1), horizon=full(3, 1))
-    policy.update(transition(0, 0, 1.0, 1, n=2, actions=1))
-    assert policy.q[0, :, 0].tolist() == [2.0, 2.0]  # 2 + .5 (1 + .5·2 - 2)
-    policy.update(transition(1, 0, 2.0, 1, True, n=2, actions=1))
-    assert policy.q[0, 1, 0] == pytest.approx(1.0)  # the end makes it 0, then 0 + .5 (2 - 0)
-    policy.update(transition(0, 0, 1.0, 1, n=2, actions=1))
+    # s0 -> s1 with reward 1, then s1 -> s2 ends with reward 0; γ = .5 so Q starts at 2; α = .5, M = 3.
+    policy = QLearning(3, 1, alpha=full(0.5, 1), gamma=full(0.5, 1), horizon=full(3, 1))
+    policy.update(transition(0, 0, 1.0, 1, n=3, actions=1))
+    assert policy.q[0, :, 0].tolist() == [2.0, 2.0, 2.0]  # 2 + .5 (1 + .5·2 - 2)
+    policy.update(transition(1, 0, 0.0, 2, True, n=3, actions=1))
+    assert policy.q[0, :, 0].tolist() == [2.0, 1.0, 0.0]  # the end is 0, what led there 2 + .5 (0 - 2)
+    policy.update(transition(0, 0, 1.0, 1, n=3, actions=1))
     # The second visit has the rate .5 sqrt(4/5): 2 + rate (1 + .5·1 - 2).
     assert policy.q[0, 0, 0] == pytest.approx(2 - 0.5 * np.sqrt(0.8) * 0.5)
+
+
+def test_the_end_of_a_bandit_wipes_nothing():
+    # One state, which every step ends in: its two arms pay 1 and 0.
+    policy = QLearning(1, 2, alpha=full(0.5, 1), gamma=full(0.5, 1), horizon=full(3, 1))
+    model = WorldModel(1, 2, np.array([[0.9]]))
+    for arm in (0, 1):
+        step = transition(0, arm, 1.0 - arm, 0, True, n=1, actions=2)
+        policy.update(step)
+        model.update(step)
+    assert policy.q[0, 0].tolist() == [1.5, 1.0]  # 2 + .5 (1 - 2), 2 + .5 (0 - 2)
+    # Σ counts · rewards / Σ counts, of which 0.01 were there before, and nothing of γV
+    np.testing.assert_allclose(model.q[0, 0, 0], [1 / 1.01, 0], rtol=1e-6)
+    np.testing.assert_allclose(model.width[0, 0], 0.5 / 1.01 / np.sqrt(2), rtol=1e-5)  # n from 1
+
+
+def a_bandit_s_learner(name):
+    if name == "qlearn":
+        policy = QLearning(1, 5, alpha=full(0.5, 64), gamma=full(0.9, 64), horizon=full(400, 64))
+        return policy, policy
+    model = WorldModel(1, 5, np.full((64, 1), 0.9))
+    return ModelBased(model, 0, full(0.5, 64)), model
+
+
+@pytest.mark.parametrize("name", ["qlearn", "mbrl"])
+def test_learners_find_the_best_arm_of_a_bandit(name):
+    policy, learner = a_bandit_s_learner(name)
+    rng, rows, only = np.random.default_rng(0), np.arange(64), np.zeros(64, int)
+    pays = rng.uniform(size=(64, 5))
+    best = []
+    for _ in range(400):
+        arm = policy.act(rows, only, rng.random((64, policy.uniforms)))
+        reward = pays[rows, arm] + 0.1 * rng.normal(size=64)
+        learner.update(transition(only, arm, reward, only, np.ones(64, bool), n=1, actions=5))
+        best.append(arm == pays.argmax(-1))
+    assert np.mean(best[-100:]) > 0.5  # one arm in five is best
 
 
 def test_q_learning_agrees_with_the_released_learner_of_the_baselines():

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from omnirl.envs import darkroom_task
 from omnirl.errors import OmniRLError
 from omnirl.tasks.task import Task
 
 pytest.importorskip("stable_baselines3")
+
+from stable_baselines3 import DQN
 
 from omnirl.baselines import sb3_learning_curve
 
@@ -27,6 +30,30 @@ def test_a_one_step_world_is_learnt(algorithm, steps):
     assert found.returns.shape == (2, 5)
     assert found.steps[1] >= steps
     np.testing.assert_allclose(found.scores[1], 1.0)
+
+
+def test_exploration_falls_once_however_often_it_is_tested(monkeypatch):
+    rates = []
+    step = DQN._on_step
+
+    def told(self):
+        step(self)
+        rates.append(self.exploration_rate)
+
+    monkeypatch.setattr(DQN, "_on_step", told)
+    found = sb3_learning_curve("dqn", corridor(), checkpoints=[200, 400, 1000], test_episodes=1, seed=0)
+    np.testing.assert_array_equal(found.steps, [224, 416, 1024])  # rollouts of 4 steps in 8 environments
+    assert (np.diff(rates) <= 0).all()
+    steps = 8 * np.arange(1, len(rates) + 1)
+    np.testing.assert_allclose(rates, np.maximum(1 - 0.95 * steps / 300, 0.05))  # falls for 30 % of the steps
+
+
+def test_a_limit_of_steps_holds_in_training_and_in_tests():
+    room = darkroom_task(4)
+    found = sb3_learning_curve(
+        "ppo", room, checkpoints=[64], num_envs=2, test_episodes=4, seed=0, max_steps=3
+    )
+    assert found.returns.min() >= -0.03 - 1e-12
 
 
 def test_an_environment_is_trained_with_the_shaping_and_scored_without():

@@ -120,6 +120,38 @@ def test_a_batch_names_the_wrong_task() -> None:
         replace(batch, transition=broken)
 
 
+def set_at(array: np.ndarray, place: object, value: int) -> np.ndarray:
+    changed = array.copy()
+    changed[place] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "message"),
+    [
+        ("state_mapping", (1, 2), "shown", r"task 1: state_mapping has \d more than once"),
+        ("state_mapping", (1, 2), 9, "task 1: state_mapping has 9; the ids go from 0 to 8"),
+        ("state_mapping", (0, 1), -1, "task 0: state_mapping has -1"),
+        ("max_steps", 1, 0, "task 1: max_steps is 0; it must be at least 1"),
+        ("num_states", 0, 6, "task 0: num_states is 6; it must be from 1 to 5"),
+        ("num_states", 0, 0, "task 0: num_states is 0"),
+        ("terminal", (0, 4), True, "task 0: a state beyond its 4 is terminal"),
+    ],
+)
+def test_a_batch_refuses_what_a_task_refuses(name: str, place: object, value: object, message: str) -> None:
+    batch = TaskBatch.stack([random_task(0, states=4), random_task(1, states=5)])
+    if value == "shown":
+        value = batch.state_mapping[1, 0]
+    with pytest.raises(OmniRLError, match=message):
+        replace(batch, **{name: set_at(getattr(batch, name), place, value)})
+
+
+def test_a_batch_with_fewer_observations_than_states_is_refused() -> None:
+    batch = TaskBatch.stack([random_task(0), random_task(1)])
+    with pytest.raises(OmniRLError, match="the ids go from 0 to 3"):
+        replace(batch, num_observations=4)
+
+
 def test_tasks_of_different_action_counts_do_not_stack() -> None:
     with pytest.raises(OmniRLError, match=r"one num_actions; these have \[2, 3\]"):
         TaskBatch.stack([random_task(0), random_task(1, actions=2)])

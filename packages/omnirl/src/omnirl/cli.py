@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from omnirl import cli_files, screen
+from omnirl import cli_files, terminal
 from omnirl.cli_environments import (
     EnvArgs,
     MaxSteps,
@@ -47,7 +47,9 @@ Settings = Annotated[
         "--set", help="Another value of the config: key=value, such as model.num_layers=2; repeatable."
     ),
 ]
-Temperature = Annotated[float, typer.Option(help="Of the softmax that actions are drawn from.", min=1e-6)]
+Temperature = Annotated[
+    float, typer.Option(help="Of the softmax that actions are drawn from; 0 takes the likeliest.", min=0.0)
+]
 
 for verb in (
     cli_files.sample,
@@ -81,7 +83,7 @@ def train(
     changes = assignments("--set", settings)
     changes |= {key: value for key, value in (("out", out), ("seed", seed)) if value is not None}
     chosen = TrainConfig.from_dict(_changed(TrainConfig.from_toml(config).to_dict(), changes))
-    with screen.bar("training", chosen.updates) as moved:
+    with terminal.bar("training", chosen.updates) as moved:
         result = train_model(
             chosen, resume=resume, on_update=lambda now: moved(now.update, f"loss {now.loss:.3f}")
         )
@@ -94,7 +96,7 @@ def train(
         "seconds": round(result.seconds, 1),
     }
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+        terminal.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
 @app.command("eval")
@@ -161,7 +163,7 @@ def evaluate_model(
     }
     marks = [*range(0, episodes, max(1, episodes // 10)), episodes - 1]
     rows = [(str(i + 1), f"{mean[i]:.3f}", f"{half[i]:.3f}") for i in dict.fromkeys(marks)]
-    screen.show(value, as_json, rows, ("episode", str(value["what"]), "± 95%"))
+    terminal.show(value, as_json, rows, ("episode", str(value["what"]), "± 95%"))
     if out is not None:
         found.to_pandas().to_csv(out, index=False)
     if plot is not None:
@@ -209,29 +211,22 @@ def play(
             typer.echo(json.dumps({**line, "last_ten": recent}))
         else:
             words = f"episode {episode.number + 1:4d}  return {episode.raw:9.3g}  steps {episode.steps:4d}"
-            screen.console().print(f"{words}  mean of the last ten {recent:.3g}")
+            terminal.console().print(f"{words}  mean of the last ten {recent:.3g}")
     made.close()
     if out is not None and lake is not None:
         rows = ["".join(cell.decode() for cell in row) for row in lake]
-        screen.tell(f"{animate_lake(done[:3], done[-3:], out, lake=rows)} is written")
+        terminal.tell(f"{animate_lake(done[:3], done[-3:], out, lake=rows)} is written")
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes), laptop (an hour) or paper (GPUs).")] = "quick",
-    settings: Settings = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: AsJson = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run omnirl`."""
-    from omnirl.reproduce.experiment import EXPERIMENT
+    from omnirl.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, settings or (), results, resume=resume, tell=screen.tell)
-    if as_json:
-        screen.show(claims, True)
-    else:
-        screen.console().print(table)
+    verb.reproduce("omnirl", context)
 
 
 def _ends_in(option: str, path: Path, *suffixes: str) -> None:
@@ -295,21 +290,23 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
-    from omnirl.errors import MissingExtraError, SamplingError, TrainingError
+    from omnirl.errors import SamplingError, TrainingError
 
-    warnings.showwarning = lambda message, *_, **__: screen.tell(str(message))
+    warnings.showwarning = lambda message, *_, **__: terminal.tell(str(message))
     try:
         app(arguments)
     except (SamplingError, TrainingError) as error:  # the run failed; nobody typed anything wrong
         _end(str(error), 1)
-    except (OmniRLError, MissingExtraError) as error:
+    except OmniRLError as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("omnirl", ""):
+        if package == "omnirl":  # a mistake of ours
             raise
-        extra = EXTRAS.get(package, "reproduce")
-        _end(f"this needs {package}, which is not installed: pip install 'omnirl-icrl[{extra}]'", 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            extra = EXTRAS.get(package, "reproduce")
+            _end(f"this needs {package}, which is not installed: pip install 'omnirl-icrl[{extra}]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a folder that may not be written
         _end(str(error), 1)
     except Exception as error:
@@ -320,5 +317,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    screen.tell(message)
+    terminal.tell(message)
     sys.exit(code)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import numpy as np
 import typer
 
-from omnirl import screen
+from omnirl import terminal
 from omnirl.errors import OmniRLError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -51,7 +51,7 @@ def sample(
         "family": tasks.family,
         "goals": float(tasks.goal_terminates.mean()),
     }
-    screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+    terminal.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
 def solve(
@@ -79,7 +79,7 @@ def solve(
         "oracle_return": float(np.mean(oracle)),
         "random_return": float(np.mean(random)),
     }
-    screen.show(value, as_json, [(key, f"{entry:.6g}") for key, entry in value.items()])
+    terminal.show(value, as_json, [(key, f"{entry:.6g}") for key, entry in value.items()])
 
 
 def synth(
@@ -110,7 +110,7 @@ def synth(
         noise_time_scale=noise_time_scale,
     )
     value = {"out": str(out), "sequences": len(data), "steps": data.steps}
-    screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+    terminal.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
 def bench(
@@ -125,7 +125,7 @@ def bench(
     from omnirl.speed import measured_speed
 
     value = measured_speed(num_states, num_actions, num_tasks=num_tasks, steps=steps, seed=seed)
-    screen.show(value, as_json, [(key, f"{rate:,.0f}") for key, rate in value.items()])
+    terminal.show(value, as_json, [(key, f"{rate:,.0f}") for key, rate in value.items()])
 
 
 def info(
@@ -134,7 +134,7 @@ def info(
 ) -> None:
     """Say what a file or folder holds."""
     value = _about(path)
-    screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+    terminal.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def convert(
 
         config = convert_airsoul_checkpoint(source, out, num_heads=num_heads, layout=layout)
         model = {"out": out, **config.to_dict()}
-        screen.show(model, as_json, [(key, str(entry)) for key, entry in model.items()])
+        terminal.show(model, as_json, [(key, str(entry)) for key, entry in model.items()])
         return
     number = (
         _convert_tasks(source, out)
@@ -217,7 +217,7 @@ def convert(
         else _convert_data(source, out, from_format, to_format, keep_going)
     )
     value = {"out": out, "tasks" if from_format == "xenoverse" else "sequences": number}
-    screen.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
+    terminal.show(value, as_json, [(key, str(entry)) for key, entry in value.items()])
 
 
 def _convert_tasks(source: str, out: str) -> int:

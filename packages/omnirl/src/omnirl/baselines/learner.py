@@ -99,12 +99,14 @@ class TabularLearner(ABC):
     def load_demonstrations(self, demonstrations: Demonstrations) -> None:
         """Learn from demonstrations, one sequence a row, as if they had been lived through.
 
-        A step is used where its successor is in the data. Raises `OmniRLError` for another number of rows.
+        A step is used where its successor is in the data. Raises `OmniRLError` for another number of rows
+        and ids that the learner does not know.
         """
         if len(demonstrations) != self.num_envs:
             raise OmniRLError(
                 f"demonstrations for {len(demonstrations)} worlds do not fit {self.num_envs} worlds"
             )
+        demonstrations.check_ids(self.num_states, self.num_actions, "the learner")
         real = demonstrations.real
         followed = np.zeros_like(real)
         followed[:, :-1] = real[:, :-1] & (np.arange(1, real.shape[1]) < demonstrations.lengths[:, None])

@@ -19,7 +19,8 @@ class ReleasedQLearning(TabularLearner):
         Q(s, a) += alpha sqrt((M+1)/(M+n_sa)) (r + gamma max Q(s') - Q(s, a))
         pi(a|s) ~ exp((Q - max Q) / max(std, 0.01) min((M+n_s)/(M+1), 10))
 
-    std over the actions of s; at an end the target is r, and Q[s'] := 0.
+    std over the actions of s; at an end the target is r, and Q[s'] := 0 unless s' is s: the released line
+    would wipe what it learns of a bandit, whose only state every step begins and ends in.
     `alpha`, `gamma` and `horizon` are numbers, or arrays (N,) with one a world; `q` (N, S, A) is the table.
     """
 
@@ -63,7 +64,8 @@ class ReleasedQLearning(TabularLearner):
     def _learn(
         self, rows: Ints, obs: Ints, action: Ints, reward: Floats, next_obs: Ints, terminated: Bools
     ) -> None:
-        self.q[rows[terminated], next_obs[terminated]] = 0.0
+        absorbed = terminated & (next_obs != obs)
+        self.q[rows[absorbed], next_obs[absorbed]] = 0.0
         horizon = per_row(self.horizon, rows)
         rate = per_row(self.alpha, rows) * np.sqrt((horizon + 1) / (horizon + self.visits[rows, obs, action]))
         target = reward + per_row(self.gamma, rows) * self.q[rows, next_obs].max(-1) * ~terminated

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from omnirl.envs.vector import AnyMDPVectorEnv
 from omnirl.errors import MissingExtraError, OmniRLError
 from omnirl.evaluation.grounds import maker
+from omnirl.evaluation.normalisers import limited
 from omnirl.evaluation.protocol import evaluate
 from omnirl.tasks.task import Task
 
 try:
     from stable_baselines3 import DQN, PPO
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 except ImportError as error:
     raise MissingExtraError("PPO and DQN need the extra: pip install 'omnirl-icrl[rl]'") from error
@@ -76,8 +78,8 @@ def sb3_learning_curve(
     )
     options |= {"env_kwargs": env_kwargs, "max_steps": max_steps, "oracle_return": oracle_return}
     if isinstance(env_or_task, Task):
-        mode = AutoresetMode.SAME_STEP
-        venv: VecEnv = SB3VecEnv(AnyMDPVectorEnv([env_or_task], num_envs, autoreset_mode=mode, seed=seed))
+        task, mode = limited(env_or_task, max_steps), AutoresetMode.SAME_STEP
+        venv: VecEnv = SB3VecEnv(AnyMDPVectorEnv([task], num_envs, autoreset_mode=mode, seed=seed))
     else:
         make = maker(env_or_task, env_kwargs or {}, shaping, discretize, max_steps)
         venv = DummyVecEnv([make] * num_envs)
@@ -85,13 +87,37 @@ def sb3_learning_curve(
     model = kind("MlpPolicy", venv, seed=seed, device="cpu", **(defaults | settings))
     steps: list[int] = []
     returns, scores = [], []
-    for checkpoint in checkpoints:
-        if checkpoint > model.num_timesteps:
-            model.learn(checkpoint - model.num_timesteps, reset_num_timesteps=False)
+
+    def test() -> None:
         found = evaluate(model, env_or_task, episodes=test_episodes, seed=seed + len(steps) + 1, **options)
         steps.append(model.num_timesteps)
         returns.append(found.raw_returns[0])
         if found.normaliser is not None:
             scores.append(found.normalized_score[0])
+
+    model.learn(checkpoints[-1], callback=_Tests(checkpoints, test))
     venv.close()
     return LearningCurve(np.array(steps), np.array(returns), np.array(scores) if scores else None)
+
+
+class _Tests(BaseCallback):
+    """Calls `test` after each of `checkpoints` steps, when the rollout that reached it has been learnt from.
+
+    All is one call of `learn`: schedules, DQN's exploration among them, run once from their start to their
+    end.
+    """
+
+    def __init__(self, checkpoints: Sequence[int], test: Callable[[], None]) -> None:
+        super().__init__()
+        self.left, self.test = list(checkpoints), test
+
+    def _on_rollout_start(self) -> None:
+        while self.left and self.left[0] <= self.model.num_timesteps:
+            self.left.pop(0)
+            self.test()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._on_rollout_start()

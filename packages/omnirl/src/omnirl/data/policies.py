@@ -53,9 +53,9 @@ class Transition:
         return self.place * self.num_actions + self.action
 
     @cached_property
-    def absorbed(self) -> Ints:
-        """Where (row, next state) lies for the rows that terminated."""
-        return self.next_place[self.terminated]
+    def absorbed(self) -> Bools:
+        """(B,) terminated in a state that no episode goes on from: not so in a bandit's only one."""
+        return self.terminated & (self.next_state != self.state)
 
 
 class Policy(Protocol):
@@ -111,8 +111,8 @@ class QLearning:
     """xenoverse's Q-learning: optimistic, a decaying rate, Boltzmann actions. Settings are (B,).
 
     Q starts at 1/(1-γ); Q(s,a) += α √((M+1)/(M+n_sa)) (r + γ max Q(s') - Q(s,a)) with n counted from 1. At an
-    end Q(s') := 0, so that the target is r. Actions ~ exp((Q - max Q)/max(std, .01) · min((M+n_s)/(M+1),
-    10)).
+    end the target is r, and Q(s') := 0 unless s' is s, as in a bandit: it would forget all that it learnt.
+    Actions ~ exp((Q - max Q)/max(std, .01) · min((M+n_s)/(M+1), 10)).
     """
 
     tag, uniforms = 5, 1
@@ -138,7 +138,7 @@ class QLearning:
         """One step of Q-learning in every row."""
         t = transition
         by_state = self.q.reshape(-1, self.q.shape[-1])
-        by_state[t.absorbed] = 0.0
+        by_state[t.next_place[t.absorbed]] = 0.0
         target = t.reward + self.gamma * largest(by_state.take(t.next_place, axis=0)) * ~t.terminated
         q, visits = self.q.reshape(-1), self.visits.reshape(-1)
         seen = visits.take(t.pair)
@@ -180,12 +180,12 @@ class BonusQLearning:
 class WorldModel:
     """Counts and mean rewards of (s, a, s') in B sequences, and the values that K planners draw from them.
 
-    Counts start at 0.01; a state that ended an episode has zero counts and rewards from then on. At each end
-    of an episode one sweep Q(s,a) = Σ p(s'|s,a) (r(s,a,s') + γ max Q(s')) goes through the states in the
-    order of their ids, each with the newest values, and the width of the bonus, max(std of all rewards,
-    .01)/√n_sa, is taken anew. `gammas` is (B, K); `counts` and `rewards` are (B, s, s', a), the order in
-    which the sweep is one matrix product a state; `q` (K, B, n, A) and `width` (B, n, A) are what
-    `ModelBased` acts on.
+    Counts start at 0.01; a state that ended an episode has zero counts and rewards from then on; one that
+    ended it for itself, as a bandit's does, keeps them and has V(s') = 0. At each end one sweep Q(s,a) = Σ
+    p(s'|s,a) (r(s,a,s') + γ max Q(s')) goes through the states in the order of their ids, each with the
+    newest values, and the width of the bonus, max(std of all rewards, .01)/√n_sa, is taken anew. `gammas` is
+    (B, K); `counts` and `rewards` are (B, s, s', a), the order in which the sweep is one matrix product a
+    state; `q` (K, B, n, A) and `width` (B, n, A) are what `ModelBased` acts on.
     """
 
     def __init__(self, num_states: int, num_actions: int, gammas: Floats) -> None:
@@ -207,6 +207,7 @@ class WorldModel:
         self._moments = np.zeros((2, count))
         self._values = np.ones((count, planners, num_states + 1), np.float32)  # γ max Q, and 1
         self._values[..., :-1] = 0.0
+        self._goes_on = np.ones((count, num_states), np.float32)  # 0 where a state's own steps end in it
 
     def update(self, transition: Transition) -> None:
         """Count, and plan again where an episode ended."""
@@ -227,7 +228,9 @@ class WorldModel:
             self._sweep(np.flatnonzero(t.ended))
 
     def _absorb(self, t: Transition) -> None:
-        rows, states = np.flatnonzero(t.terminated), t.next_state[t.terminated]
+        itself = t.terminated & ~t.absorbed
+        self._goes_on[itself, t.state[itself]] = 0.0
+        rows, states = np.flatnonzero(t.absorbed), t.next_state[t.absorbed]
         lost = self.rewards[rows, states].reshape(len(rows), self.rewards[0, 0].size).astype(np.float64)
         self._moments[:, rows] -= lost.sum(-1), np.square(lost).sum(-1)
         for table in (self._table, self.rewards, self._sums[..., :1]):
@@ -236,11 +239,11 @@ class WorldModel:
     def _sweep(self, rows: Ints) -> None:
         table, sums, values = self._table[rows], self._sums[rows], self._values[rows]
         share = 1 / np.maximum(sums[:, None, ..., 0], _PRIOR_COUNT)
-        gammas = self.gammas[rows]
+        gammas, goes_on = self.gammas[rows], self._goes_on[rows]
         found = np.empty((len(rows), *self.q[:, 0].shape), np.float32)
         for state in range(table.shape[1]):
             q = np.multiply(values @ table[:, state], share[:, :, state], out=found[:, :, state])
-            np.multiply(gammas, largest(q), out=values[:, :, state])
+            np.multiply(gammas * goes_on[:, [state]], largest(q), out=values[:, :, state])
         self._values[rows] = values
         self.q[:, rows] = found.swapaxes(0, 1)
         mean, square = self._moments[:, rows] / self.rewards[0].size

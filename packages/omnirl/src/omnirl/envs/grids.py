@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import ArrayLike, NDArray
 
 from omnirl.errors import OmniRLError
@@ -63,14 +64,15 @@ class Grid:
         return found
 
 
-class GridObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
+class GridObservation(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Shows the cell of a grid instead of the observation: ids in 0..grid.size-1.
 
     `features` gives the grid's quantities of an observation; None: the observation itself.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], grid: Grid, features: Features | None = None) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, grid=grid, features=features)
+        gymnasium.ObservationWrapper.__init__(self, env)
         self.grid = grid
         self.features = features
         self.observation_space = Discrete(grid.size)
@@ -81,14 +83,15 @@ class GridObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
         return np.int64(self.grid(values))
 
 
-class ActionLevels(gymnasium.ActionWrapper[Any, Any, Any]):
+class ActionLevels(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Offers `levels` evenly spaced values of a single continuous action, the lowest first.
 
     Raises `OmniRLError` for more than one continuous action, and for fewer than two levels.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], levels: int = 5) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, levels=levels)
+        gymnasium.ActionWrapper.__init__(self, env)
         space = env.action_space
         if not isinstance(space, Box) or space.shape != (1,) or levels < 2:
             raise OmniRLError(

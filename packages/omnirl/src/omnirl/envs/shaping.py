@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import ArrayLike, NDArray
 
 from omnirl.errors import OmniRLError
@@ -144,7 +145,7 @@ def _is_slippery(env: gymnasium.Env[Any, Any]) -> bool:
     return any(len({row[1] for row in rows}) > 1 for actions in table.values() for rows in actions.values())
 
 
-class ShapedReward(gymnasium.Wrapper[Any, Any, Any, Any]):
+class ShapedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """The environment with the shaped reward; `info["raw_reward"]` is its own.
 
     `shaping` is a name, or a function of a `RawStep`. It goes inside a discretisation, so that it sees the
@@ -154,7 +155,8 @@ class ShapedReward(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(
         self, env: gymnasium.Env[Any, Any], shaping: str | Shaping | Callable[[RawStep], ArrayLike]
     ) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, shaping=shaping)
+        gymnasium.Wrapper.__init__(self, env)
         self.shaping = named_shaping(shaping, env) if isinstance(shaping, str) else shaping
         self._observation: Any = None
 

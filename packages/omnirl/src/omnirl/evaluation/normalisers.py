@@ -9,9 +9,9 @@ expected length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -21,10 +21,12 @@ from omnirl.data.worlds import greedy_actions
 from omnirl.envs.shaping import RawStep, Shaping
 from omnirl.errors import OmniRLError
 from omnirl.tasks.batch import TaskBatch
+from omnirl.tasks.gymnasium_tables import task_from_gymnasium
 from omnirl.tasks.solver import REFERENCE_GAMMAS, policy_value, solve
 from omnirl.tasks.task import Task
 
 Floats = NDArray[np.float64]
+Tasks = TypeVar("Tasks", Task, TaskBatch)
 
 LEAST_GAP = 0.01
 """A task whose oracle is not better than random by this much says nothing: it is left out and counted."""
@@ -34,6 +36,7 @@ LEAST_RATE_GAP = 0.5
 The share is 1 where episodes are equally long. An oracle may also live longer and earn less per step than
 random does: so it is in 1 to 2 % of AnyMDP's tasks, and a score by step means nothing there.
 """
+_NOISE = 4.0  # standard deviations: a reward is seldom further from its mean
 
 
 @dataclass(frozen=True)
@@ -85,29 +88,69 @@ def exact_normaliser(tasks: TaskBatch | Task) -> Normaliser:
     )
 
 
-def task_of(env: gym.Env[Any, Any], max_steps: int | None = None) -> Task | None:
+def task_of(
+    env: gym.Env[Any, Any], max_steps: int | None = None, shaping: Callable[[RawStep], Any] | None = None
+) -> Task | None:
     """The exact tabular task behind an environment; None where there is none.
 
-    Raises `OmniRLError` for a table without a limit of steps.
+    The limit of its episodes is the smallest of `max_steps`, the environment's and its wrappers'; steps that
+    `shaping` truncates end them too. Raises `OmniRLError` for a table without a limit of steps.
     """
+    limit = min(_limits(env, max_steps), default=None)
     task = getattr(env.unwrapped, "task", None)
     if isinstance(task, Task):
+        return truncated_task(limited(task, limit), shaping)
+    if not getattr(env.unwrapped, "P", None):
+        return None
+    if not isinstance(shaping, Shaping):
+        return Task.from_gymnasium(env, max_steps=limit)
+
+    def cut(s: int, a: int, reward: float, after: int, ended: bool) -> bool:
+        return bool(shaping.truncates(RawStep(s, a, reward, after, ended, False)))
+
+    return task_from_gymnasium(env, limit, cut)
+
+
+def limited(task: Tasks, max_steps: int | None) -> Tasks:
+    """A task or a batch whose episodes have at most `max_steps` steps; None leaves its own limit."""
+    if max_steps is None:
         return task
-    return Task.from_gymnasium(env, max_steps=max_steps) if getattr(env.unwrapped, "P", None) else None
+    if max_steps < 1:
+        raise OmniRLError(f"max_steps is {max_steps}; an episode has at least one step")
+    return replace(task, max_steps=np.minimum(task.max_steps, max_steps))
+
+
+def _limits(env: gym.Env[Any, Any], max_steps: int | None) -> Iterator[int]:
+    if max_steps is not None:
+        yield max_steps
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            yield env._max_episode_steps
+        env = env.env
 
 
 def truncated_task(task: Task, shaping: Callable[[RawStep], Any] | None) -> Task:
     """The task in which the steps that `shaping` truncates end the episode (CliffWalking's cliff).
 
-    Scores of a run under such a shaping need the normaliser of the world in which it ran.
+    Scores of a run under such a shaping need the normaliser of the world in which it ran. Raises
+    `OmniRLError` where it depends on a reward's noise which steps these are.
     """
     if not isinstance(shaping, Shaping):
         return task
     states, actions = task.num_states, task.num_actions
     s, a, after = np.ogrid[:states, :actions, :states]
     ids = task.state_mapping
-    step = RawStep(ids[s], a, task.reward, ids[after], task.terminal[after], False)
-    cut = np.where(shaping.truncates(step), task.transition, 0.0)
+    rewards = [task.reward + width * task.reward_noise for width in (-_NOISE, 0.0, _NOISE)]
+    low, cuts, high = (
+        shaping.truncates(RawStep(ids[s], a, reward, ids[after], task.terminal[after], False))
+        for reward in rewards
+    )
+    if ((task.transition > 0) & ((low != cuts) | (cuts != high))).any():
+        raise OmniRLError(
+            f"whether {type(shaping).__name__} ends an episode of this {task.family} task depends on the "
+            "noise of its rewards, so its scores have no exact ends; play the environment itself"
+        )
+    cut = np.where(cuts, task.transition, 0.0)
     if not cut.any():
         return task
     transition, reward, noise = (np.zeros((states + 1, actions, states + 1)) for _ in range(3))

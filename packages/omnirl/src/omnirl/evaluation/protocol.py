@@ -51,9 +51,10 @@ def evaluate(
         agent_or_policy: an `ICRLAgent`; a learner of `omnirl.baselines`; "random", "opt0" to "opt3"; a
             function from observations (R,) to actions (R,) by the environment's ids; a stable-baselines3
             model.
-        env_or_tasks: a `Task`, a `TaskBatch`, a list of tasks; an environment's name, an environment with a
-            `spec`, or a function that makes one; "Switch2" or another `ParallelEnv` of PettingZoo, whose
-            agents are rows that learn on their own: row k · m + j is agent j of m in run k, the task k.
+        env_or_tasks: a `Task`, a `TaskBatch`, a list of tasks, an `AnyMDPVectorEnv` for its tasks; an
+            environment, its name, or a function that makes one; "Switch2" or another `ParallelEnv` of
+            PettingZoo, whose agents are rows that learn on their own: row k · m + j is agent j of m in run k,
+            the task k.
         episodes: E. A row that is done goes on, unrecorded, until the last one is.
         runs: of each task.
         start: "online" begins with an empty memory, "offline" after imperfect demonstrations (by default
@@ -69,7 +70,8 @@ def evaluate(
         rewards: what the agent is told, of demonstrations too: "shown", "hidden" (0) or "flipped" (sign).
         memory: "kept", "reset" (emptied at each episode's end) or "frozen" (left as it was at the start).
         env_kwargs: of a named environment.
-        max_steps: the limit of an episode, for environments that have none.
+        max_steps: the limit of an episode, in place of a named environment's; where tasks, environments and
+            wrappers have a smaller one, theirs.
         oracle_return: what counts as 100 % in an environment without a table.
 
     Tasks whose oracle is better than random by less than 0.01 are left out and counted in the result.
@@ -187,13 +189,13 @@ def _prepare(
     seeds = np.random.SeedSequence(seed).spawn(4)
     tasks, together = as_tasks(env_or_tasks), parallel_maker(env_or_tasks, env_kwargs or {})
     if tasks is not None:
-        ground = task_ground(tasks, runs, seeds[0], shaping, by_step)
+        ground = task_ground(tasks, runs, seeds[0], shaping, by_step, max_steps)
     elif together is not None:
         _refuse(shaping=shaping, discretize=discretize, max_steps=max_steps, oracle_return=oracle_return)
         ground = parallel_ground(together, runs, seeds[0])
     else:
         make = maker(env_or_tasks, env_kwargs or {}, shaping, discretize, max_steps)
-        ground = environment_ground(make, runs, seeds[0], shaping, max_steps, oracle_return)
+        ground = environment_ground(make, runs, seeds[0], max_steps, oracle_return)
     agent = _as_agent(agent_or_policy, ground, np.random.default_rng(seeds[2]))
     world = ControlledWorld(
         ground.world,

@@ -125,23 +125,18 @@ def _enough(teacher: Teacher, taken: int, lengths: Ints) -> bool:
 def translated(demonstrations: Demonstrations, world: ControlledWorld) -> Demonstrations:
     """Demonstrations in the environment's ids as the agent sees them in each row of `world`.
 
-    One row serves all. Raises `OmniRLError` for a number of rows that does not fit.
+    One row serves all. Raises `OmniRLError` for a number of rows that does not fit and ids out of range.
     """
     size = world.num_rows
     if len(demonstrations) not in (1, size):
         raise OmniRLError(f"there are demonstrations for {len(demonstrations)} rows, and {size} rows play")
+    demonstrations.check_ids(world.num_observations, world.world.num_actions, "the environment")
     repeat = np.zeros(size, int) if len(demonstrations) == 1 else np.arange(size)
-    real = demonstrations.real[repeat]
+    real, inside = demonstrations.real[repeat], demonstrations.inside[repeat]
     actions = demonstrations.actions[repeat]
-    outside = real & (actions >= world.world.num_actions)
-    if outside.any():
-        raise OmniRLError(
-            f"a demonstration has the action {actions[outside][0]}; the environment's go from 0 to "
-            f"{world.world.num_actions - 1}"
-        )
     return replace(
         demonstrations,
-        observations=world.to_agent_obs(demonstrations.observations[repeat]),
+        observations=world.to_agent_obs(np.where(inside, demonstrations.observations[repeat], 0)),
         tags=demonstrations.tags[repeat],
         actions=np.where(real, world.to_agent_action(np.where(real, actions, 0)), actions),
         rewards=world.shown(demonstrations.rewards[repeat]).astype(np.float32),

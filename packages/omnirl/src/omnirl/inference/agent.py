@@ -13,9 +13,9 @@ from torch import Tensor
 
 from omnirl.data.sequences import UNKNOWN
 from omnirl.errors import OmniRLError, OmniRLWarning
-from omnirl.inference.demonstrations import Demonstrations
-from omnirl.model.memory import Memory, fork, join, select_rows
-from omnirl.model.modeling import OmniRL
+from omnirl.inference.demonstrations import Demonstrations, tag_id
+from omnirl.model.memory import Memory, fork, join, put_rows, select_rows
+from omnirl.model.modeling import OmniRL, check_ids
 
 Ints = NDArray[np.int64]
 Autoreset = Literal["next_step", "same_step", "none"]
@@ -36,7 +36,7 @@ class ICRLAgent:
     `observe` adds (obs, `unknown_tag`, action, reward) to the memory.
     `num_actions`: the environment's; the model's action a acts as a mod `num_actions`, so it may be smaller
     than the model's (None: the model's). `temperature` of the softmax that actions are drawn from: a number,
-    or a function of the number of steps since `reset` (`TemperatureSchedule`).
+    or a function of the number of steps since `reset` (`TemperatureSchedule`); 0 takes the likeliest action.
 
     `autoreset` of `reset` says how the environments begin the next episode. "next_step" is Gymnasium's: the
     call of `observe` after an end is the reset, and is remembered as the filler step. With "same_step" and
@@ -62,7 +62,10 @@ class ICRLAgent:
             )
         self.num_actions = known if num_actions is None else num_actions
         self.num_states = model.config.num_states
-        self.temperature, self.unknown_tag = temperature, unknown_tag
+        if not callable(temperature):
+            _check_temperature(temperature)
+        self.temperature = temperature
+        self.unknown_tag = tag_id(unknown_tag)
         self._warned = False
         self.reset()
 
@@ -95,10 +98,17 @@ class ICRLAgent:
         self._open = None
 
     def policy(self, obs: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities (N, A) of the model's actions at observations (N,); commits nothing."""
+        """Probabilities (N, A) of the model's actions at observations (N,); commits nothing.
+
+        Raises `OmniRLError` for an observation that the model does not know, and where the temperature's
+        function gives none.
+        """
         temperature = self.temperature(self._steps) if callable(self.temperature) else self.temperature
-        scaled = self._logits(obs) / temperature
-        weights = np.exp(scaled - scaled.max(-1, keepdims=True))
+        _check_temperature(temperature)
+        logits = self._logits(obs)
+        if temperature == 0:
+            return np.eye(logits.shape[-1])[logits.argmax(-1)]
+        weights = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)
         return weights / weights.sum(-1, keepdims=True)
 
     def act(self, obs: ArrayLike, greedy: bool = False) -> Ints:
@@ -141,11 +151,17 @@ class ICRLAgent:
         if self.autoreset == "next_step":
             self._ended = ended
         elif ended.any():
-            self._add_fillers(ended, self._row_array(next_obs, "next_obs", np.int64))
+            self._add_fillers(np.flatnonzero(ended), self._row_array(next_obs, "next_obs", np.int64)[ended])
 
     def commit(self, obs: ArrayLike, tags: ArrayLike, actions: ArrayLike, rewards: ArrayLike) -> None:
-        """Add steps as they are, (N,) or (N, T); `actions` are the model's, A is the filler's."""
+        """Add steps as they are, (N,) or (N, T); `actions` are the model's, A is the filler's.
+
+        Raises `OmniRLError` for ids that the model does not know, on a GPU too.
+        """
         columns = [np.asarray(column) for column in (obs, tags, actions, rewards)]
+        limits = (self.num_states, UNKNOWN + 1, self.model.config.num_actions + 1)
+        for name, ids, limit in zip(("observations", "tags", "actions"), columns[:3], limits, strict=True):
+            check_ids(name, torch.as_tensor(ids), limit)
         if columns[0].ndim == 1:
             columns = [column[:, None] for column in columns]
         for first in range(0, columns[0].shape[1], _SEGMENT):
@@ -159,7 +175,8 @@ class ICRLAgent:
         """Add demonstrations to the memory: the same for all runs, or one list of episodes a run.
 
         `episodes`: mappings of observations (n+1), actions (n), rewards (n) and perhaps tags (n), or objects
-        with these attributes; `tag` is the tag of those that have none.
+        with these attributes; `tag` is the tag of those that have none. Raises `OmniRLError` for another
+        number of runs or actions, and ids that the model does not know.
         """
         known = self.model.config.num_actions
         if not isinstance(episodes, Demonstrations):
@@ -169,6 +186,7 @@ class ICRLAgent:
                 f"demonstrations for {len(episodes)} runs of {episodes.num_actions} actions do not fit an "
                 f"agent with {self.num_envs} runs and a model of {known} actions"
             )
+        episodes.check_ids(self.num_states, known, "the model")
         self._check_rewards(episodes.rewards)
         grouped, before = [], self._memory
         lengths = np.unique(episodes.lengths)
@@ -204,19 +222,22 @@ class ICRLAgent:
         return action.reshape(obs.shape), state
 
     def _logits(self, obs: ArrayLike) -> NDArray[np.float64]:
-        rows = self._row_array(obs, "observation", np.int64)
+        rows = self._check_obs(self._row_array(obs, "observation", np.int64))
+        logits, self._open = self.model.policy(self._tensors(rows)[0], self._memory)
+        return logits.double().cpu().numpy()
+
+    def _check_obs(self, rows: Ints) -> Ints:
         if rows.min() < 0 or rows.max() >= self.num_states:
             raise OmniRLError(
                 f"observations {rows.min()}..{rows.max()} do not fit a model of {self.num_states} states: "
                 "discretise them (discretize=) or take a model with more states"
             )
-        logits, self._open = self.model.policy(self._tensors(rows)[0], self._memory)
-        return logits.double().cpu().numpy()
+        return rows
 
-    def _add_fillers(self, ended: NDArray[np.bool_], last_obs: Ints) -> None:
-        rows, others = np.flatnonzero(ended), np.flatnonzero(~ended)
+    def _add_fillers(self, rows: Ints, last_obs: Ints) -> None:
+        """Remember the filler step in these `rows` alone, after the observations `last_obs` (one a row)."""
         memory = select_rows(self._memory, rows.tolist())
-        _, memory = self.model.policy(self._tensors(last_obs[rows])[0], memory)
+        _, memory = self.model.policy(self._tensors(self._check_obs(last_obs))[0], memory)
         size = len(rows)
         filler = (
             np.full(size, UNKNOWN),
@@ -224,10 +245,7 @@ class ICRLAgent:
             np.zeros(size, np.float32),
         )
         memory = self.model.commit(memory, *self._tensors(*filler))
-        parts = [(rows, memory)]
-        if len(others):
-            parts.append((others, select_rows(self._memory, others.tolist())))
-        self._memory = _in_order(parts)
+        self._memory = put_rows(self._memory, rows.tolist(), memory)
 
     def _check_actions(self, action: Ints) -> Ints:
         """The model's actions: the ones that `act` chose where they act as `action`, else `action` itself."""
@@ -272,6 +290,11 @@ class ICRLAgent:
             )
             for array in arrays
         ]
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (np.isfinite(temperature) and temperature >= 0):
+        raise OmniRLError(f"temperature is {temperature}; it is a finite number, 0 (the likeliest) or more")
 
 
 def _in_order(parts: Sequence[tuple[Ints, Memory]]) -> Memory:

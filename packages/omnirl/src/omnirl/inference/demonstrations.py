@@ -76,8 +76,25 @@ class Demonstrations:
     @property
     def real(self) -> NDArray[np.bool_]:
         """(N, T) bool: steps of an environment, neither filler nor padding."""
-        inside = np.arange(self.actions.shape[1]) < self.lengths[:, None]
-        return inside & (self.actions != self.num_actions)
+        return self.inside & (self.actions != self.num_actions)
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(N, T) bool: steps of a row, no padding."""
+        return np.arange(self.actions.shape[1]) < self.lengths[:, None]
+
+    def check_ids(self, num_states: int, num_actions: int, whose: str) -> None:
+        """Raise `OmniRLError` for an observation or a real action beyond `whose` (its name's) numbers."""
+        for name, ids, where, limit in (
+            ("observation", self.observations, self.inside, num_states),
+            ("action", self.actions, self.real, num_actions),
+        ):
+            wrong = where & ((ids < 0) | (ids >= limit))
+            if wrong.any():
+                raise OmniRLError(
+                    f"a demonstration has the {name} {ids[wrong][0]}; those of {whose} go from 0 to "
+                    f"{limit - 1}"
+                )
 
     def reward_rate(self) -> NDArray[np.float64]:
         """Mean reward (N,) of a row's real steps."""

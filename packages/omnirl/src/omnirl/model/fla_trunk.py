@@ -1,7 +1,7 @@
 """Mixers of flash-linear-attention by name: rwkv7, gsa, gla, mamba2. They need a GPU (section 5).
 
-All take segments with carried memory except mamba2, whose layer goes on from a memory by one token at a time
-only.
+All take segments with carried memory at once except mamba2, whose layer goes on from a memory by one token at
+a time.
 """
 
 from __future__ import annotations
@@ -28,10 +28,24 @@ class FLAMixer(nn.Module):
         super().__init__()
         self.layer = _layer(config, index)
         self.passes_values = config.mixer == "rwkv7"
+        self.by_token = config.mixer == "mamba2"
 
     def forward(self, x: Tensor, memory: LayerMemory, context: Context) -> tuple[Tensor, LayerMemory]:
-        """(B, T, hidden) to (B, T, hidden), and the layer's state after these tokens."""
+        """(B, T, hidden) to (B, T, hidden), and the layer's state after these tokens.
+
+        Raises `OmniRLError` where mamba2 would have to learn through a memory and its kernel has no gradient.
+        """
         cache = _Cache(memory)
+        if self.by_token and memory:
+            outputs = [
+                self.layer(token, past_key_values=cache, use_cache=True)[0] for token in x.split(1, dim=1)
+            ]
+            if x.requires_grad and not cache.memory()["recurrent_state"].requires_grad:
+                raise OmniRLError(
+                    "mixer 'mamba2' goes on from a memory by a kernel without gradients: leave out `segment` "
+                    "to train it on whole contexts"
+                )
+            return torch.cat(outputs, dim=1), cache.memory()
         extra = {"v_first": context.shared.get("v_first")} if self.passes_values else {}
         out, _, _, *rest = self.layer(x, past_key_values=cache, use_cache=True, **extra)
         if rest:  # the first layer's values, which the layers above mix in, in this very pass
@@ -44,9 +58,10 @@ class FLAMixer(nn.Module):
 
 
 class _Cache:
-    """What fla's layers ask of a cache, for one layer."""
+    """What fla's layers ask of a cache, for one layer. They write into its tensors, so it has copies."""
 
     def __init__(self, memory: LayerMemory) -> None:
+        memory = {name: value.clone() for name, value in memory.items()}
         self.state: dict[str, Any] | None = None
         if memory:
             self.state = {"attn_state": None, "conv_state": None, "ffn_state": None, "recurrent_state": None}

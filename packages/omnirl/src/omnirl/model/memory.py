@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from omnirl.errors import OmniRLError
+from omnirl.model.attention import grow
 from omnirl.model.config import OmniRLConfig
 
 Memory = dict[str, Any]
@@ -74,6 +75,37 @@ def join(memories: Sequence[Memory]) -> Memory:
         for layers in zip(*(memory["layers"] for memory in memories), strict=True)
     ]
     return joined
+
+
+def put_rows(memory: Memory, rows: Sequence[int], part: Memory) -> Memory:
+    """`memory` with the histories of `part` in place of `rows`; its tensors are written to, so it is used up.
+
+    All keys end at the place `used`. Where those of `part` have no room before it, the keys of all other rows
+    move on.
+    """
+    index = torch.as_tensor(rows, device=memory["tokens"].device)
+    after = {**memory, "tokens": memory["tokens"].index_copy(0, index, part["tokens"])}
+    if "last" in memory:
+        last = memory["last"].items()
+        after["last"] = {key: old.index_copy(0, index, part["last"][key]) for key, old in last}
+    layers = list(zip(memory["layers"], part["layers"], strict=True))
+    if "used" not in memory:
+        for old, new in layers:
+            for key, state in old.items():
+                state.index_copy_(0, index, new[key])
+        return after
+    used, own = int(memory["used"]), int(part["used"])
+    filled = max(used, min(own, int(part["tokens"].max())))
+    if filled > memory["layers"][0]["keys"].shape[2]:
+        layers = [(grow(old, used, used, 2 * filled), new) for old, new in layers]
+    others = torch.ones_like(memory["tokens"], dtype=torch.bool).index_fill(0, index, False)
+    taken = min(own, filled)
+    for old, new in layers:
+        for key, cache in old.items():
+            if filled > used:
+                cache[others, :, filled - used : filled] = cache[others, :, :used]
+            cache[index, :, filled - taken : filled] = new[key][:, :, own - taken : own]
+    return {**after, "used": torch.tensor(filled), "layers": [old for old, _ in layers]}
 
 
 def check_memory(memory: Memory, config: OmniRLConfig, batch_size: int) -> None:

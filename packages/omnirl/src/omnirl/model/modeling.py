@@ -310,7 +310,8 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
             return after
         used, places = int(memory["used"]), memory["layers"][0]["keys"].shape[2]
         if used + self.layout.size > places:
-            kept = used if self._window is None else min(used, self._window)
+            kept = min(used, int(memory["tokens"].max()))  # what lies before belongs to no row
+            kept = kept if self._window is None else min(kept, self._window)
             capacity = max(_FIRST_PLACES, 2 * kept + self.layout.size)
             after["layers"] = [grow(layer, used, kept, capacity) for layer in memory["layers"]]
             after["used"] = torch.tensor(kept)
@@ -339,12 +340,15 @@ class OmniRL(nn.Module, PyTorchModelHubMixin, library_name="omnirl", tags=["in-c
             "prompts": NUM_PROMPTS,
         }
         for key, limit in limits.items():
-            if key in history and history[key].device.type == "cpu" and history[key].numel():
-                _check_ids(key, history[key], limit)
+            if key in history and history[key].device.type == "cpu":
+                check_ids(key, history[key], limit)
         return history
 
 
-def _check_ids(key: str, ids: Tensor, limit: int) -> None:
+def check_ids(key: str, ids: Tensor, limit: int) -> None:
+    """Raise `OmniRLError` unless the `ids` (...), called `key` in its message, are 0 to `limit` - 1."""
+    if not ids.numel():
+        return
     low, high = (int(bound) for bound in ids.aminmax())
     if low < 0 or high >= limit:
         hint = (

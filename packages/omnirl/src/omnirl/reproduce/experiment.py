@@ -20,7 +20,7 @@ from omnirl.reproduce.playing import LAKES, LEARNERS, STARTS, TestsConfig, evalu
 from omnirl.reproduce.ppo import ppo_trial
 from omnirl.reproduce.training import train_config, training_trial
 from omnirl.reproduce.worlds import FAMILIES, worlds_trial
-from tenfold import Estimate, Experiment, Run, Trial, TrialContext
+from tenfold import Estimate, Experiment, Run, Trial
 
 METHODS: Mapping[str, dict[str, Any]] = {
     "dpd": {},
@@ -85,13 +85,8 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate]:
     found = run.map(training_trial, main_trainings(config), jobs=1, threads=2)
     # Small trainings are done two at a time, with a thread each.
     found |= run.map(training_trial, side_trainings(config))
-    found |= run.map(part_trial, evaluations(config))
+    found |= run.map(PARTS, evaluations(config))
     return {name: Estimate.of(value) for name, value in all_metrics(found).items()}
-
-
-def part_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
-    """One trial of any stage after training, so that unlike work fills the cores together."""
-    return PARTS[trial.stage](trial, context)
 
 
 PARTS = {

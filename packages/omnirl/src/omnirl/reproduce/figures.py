@@ -13,9 +13,10 @@ from matplotlib.figure import Figure as Canvas
 from omnirl.inference.animation import animate_lake
 from omnirl.inference.live import Episode
 from omnirl.reproduce import contexts, playing, training, worlds
-from omnirl.reproduce.metrics import Results, by_arm
+from omnirl.reproduce.metrics import Results
 from tenfold import Estimate, Figure, Records
 from tenfold.figures import MUTED, PALETTE, save, style
+from tenfold.trials import by_arm
 
 if TYPE_CHECKING:
     from omnirl.reproduce.experiment import ExperimentConfig

@@ -8,20 +8,13 @@ from typing import Any
 from omnirl.reproduce import contexts, playing, ppo, training, worlds
 from omnirl.reproduce.playing import LEARNERS
 from tenfold import Trial
+from tenfold.estimates import less
+from tenfold.trials import by_arm
 
 Result = Mapping[str, Any]
 Results = Mapping[str, Mapping[int, Result]]
 """Of every arm of a stage, by seed."""
 Metrics = dict[str, list[float] | float]
-
-
-def by_arm(found: Mapping[Trial, Result], stage: str) -> dict[str, dict[int, Result]]:
-    """The results of a stage, by arm and seed."""
-    arms: dict[str, dict[int, Result]] = {}
-    for trial, result in found.items():
-        if trial.stage == stage:
-            arms.setdefault(trial.arm, {})[trial.seed] = result
-    return {arm: dict(sorted(seeds.items())) for arm, seeds in arms.items()}
 
 
 def all_metrics(found: Mapping[Trial, Result]) -> Metrics:
@@ -43,11 +36,6 @@ _TRAINED = ("parameters", "steps", "skipped_updates")
 def samples(seeds: Mapping[int, Result], name: str) -> list[float]:
     """One number a task (a run of FrozenLake), of all seeds in order."""
     return [value for result in seeds.values() for value in result[name]]
-
-
-def less(one: list[float], other: list[float]) -> list[float]:
-    """Differences, paired."""
-    return [a - b for a, b in zip(one, other, strict=True)]
 
 
 def start_metrics(played: Results) -> Metrics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,8 @@ class TaskBatch:
     (N,) int64, -1 for a task that was not sampled. The rows of terminal and of padded states in `transition`
     are zero; the one state of a bandit is both start and terminal, and keeps its row.
 
-    `batch[i]` is a `Task`; `batch[2:5]` and `batch[[0, 3]]` are batches. Errors name the task.
+    `batch[i]` is a `Task`; `batch[2:5]` and `batch[[0, 3]]` are batches. A batch refuses what a `Task`
+    refuses, with an `OmniRLError` that names the task.
     """
 
     transition: Floats
@@ -66,6 +67,7 @@ class TaskBatch:
         object.__setattr__(self, "num_actions", int(self.num_actions))
         self._check_shapes()
         real = np.arange(self.transition.shape[1]) < self.num_states[:, None]
+        self._check_rows(real)
         live = real & (~self.terminal | (self.num_states == 1)[:, None])
         names = ("transition", "reward", "reward_noise", "start_probs")
         check_tables({name: getattr(self, name) for name in names} | {"live": live}, "task {0}")
@@ -205,3 +207,34 @@ class TaskBatch:
                     f"{name} has the shape {found}; for {count} tasks of {states} states and "
                     f"{self.num_actions} actions it must be {shape}"
                 )
+        if min(states, self.num_actions) < 1:
+            raise OmniRLError(f"states {states} and actions {self.num_actions}: each must be at least 1")
+
+    def _check_rows(self, real: NDArray[np.bool_]) -> None:
+        """What `Task` asks of its numbers and ids, of all tasks at once; `real` (N, S) are no padding."""
+        states, ids, limit = real.shape[1], self.state_mapping, self.num_observations
+        _refuse(
+            (self.num_states < 1) | (self.num_states > states),
+            lambda i: f"num_states is {self.num_states[i]}; it must be from 1 to {states}",
+        )
+        _refuse(self.max_steps < 1, lambda i: f"max_steps is {self.max_steps[i]}; it must be at least 1")
+        outside = real & ((ids < 0) | (ids >= limit))
+        _refuse(
+            outside,
+            lambda i: f"state_mapping has {ids[i, outside[i]][0]}; the ids go from 0 to {limit - 1}",
+        )
+        # Padding gets negative ids of its own, so that in order only ids shown twice are equal neighbours.
+        ordered = np.sort(np.where(real, ids, -1 - np.arange(states)), axis=1)
+        twice = ordered[:, 1:] == ordered[:, :-1]
+        _refuse(twice, lambda i: f"state_mapping has {ordered[i, 1:][twice[i]][0]} more than once")
+        _refuse(
+            ~real & self.terminal,
+            lambda i: f"a state beyond its {self.num_states[i]} is terminal; those are padding",
+        )
+
+
+def _refuse(wrong: NDArray[np.bool_], message: Callable[[int], str]) -> None:
+    """Raise the `message` of the first task that is `wrong` (N,), or somewhere so (N, S)."""
+    if wrong.any():
+        first = int(np.nonzero(wrong)[0][0])
+        raise OmniRLError(f"task {first}: {message(first)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from omnirl.errors import OmniRLError
 from omnirl.tasks.task import Floats, Task
 
+Cut = Callable[[int, int, float, int, bool], bool]
+"""Of (state, action, reward, next state, terminated): whether this entry ends the episode besides."""
 
-def task_from_gymnasium(env: Any, max_steps: int | None) -> Task:
+
+def task_from_gymnasium(env: Any, max_steps: int | None, cut: Cut | None = None) -> Task:
     """Read `env.unwrapped.P[state][action] = [(probability, next state, reward, terminated), ...]`.
 
     Where two entries of a row lead to the same state with different rewards, the reward of the task is their
-    mean and its noise their standard deviation: values stay exact, the law of a single reward does not.
+    mean and its noise their standard deviation: values stay exact, the law of a single reward does not. An
+    entry that `cut` says true of leads to one more state instead, the last, which ends the episode.
     """
     world = env.unwrapped
     name = getattr(getattr(env, "spec", None), "id", None) or type(world).__name__
@@ -25,7 +30,9 @@ def task_from_gymnasium(env: Any, max_steps: int | None) -> Task:
     limit = max_steps or getattr(getattr(env, "spec", None), "max_episode_steps", None)
     if limit is None:
         raise OmniRLError(f"{name} has no limit of steps; pass max_steps=, for example max_steps=200")
-    start = _start_distribution(world, name)
+    real = len(table)
+    table = table if cut is None else _with_cuts(table, cut)
+    start = np.pad(_start_distribution(world, name), (0, len(table) - real))
     probability, total, square, terminal = _read(table, start, name)
     weight = np.where(probability > 0, probability, 1.0)
     reward = total / weight
@@ -45,9 +52,29 @@ def task_from_gymnasium(env: Any, max_steps: int | None) -> Task:
         num_observations=states,
         num_actions=actions,
         max_steps=limit,
-        goal_terminates=bool(terminal[-1]),
+        goal_terminates=bool(terminal[-1]) and states == real,
         family=name,
     )
+
+
+def _with_cuts(table: Any, cut: Cut) -> Any:
+    """The table in which the entries that are cut lead to a state of their own; itself where none is.
+
+    This comes before entries are merged: slipping into a cliff and staying at the start both lead to the
+    start.
+    """
+    end, changed = len(table), False
+    found: dict[int, dict[int, list[tuple[float, int, float, bool]]]] = {}
+    for s, actions in table.items():
+        found[s] = {}
+        for a, entries in actions.items():
+            cuts = [cut(s, a, r, after, ended) for _, after, r, ended in entries]
+            changed |= any(cuts)
+            found[s][a] = [
+                (p, end, r, True) if ends else (p, after, r, ended)
+                for (p, after, r, ended), ends in zip(entries, cuts, strict=True)
+            ]
+    return found | {end: {a: [(1.0, end, 0.0, True)] for a in table[0]}} if changed else table
 
 
 def _read(table: Any, starts: Floats, name: str) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:

@@ -26,12 +26,15 @@ def save_state(folder: Path, state: dict[str, Any]) -> Path:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote, None where there is nothing. Raises `OmniRLError` for a damaged file."""
+    """What `save_state` wrote, on whatever device, with its tensors on the CPU; None where there is nothing.
+
+    Raises `OmniRLError` for a damaged file.
+    """
     path = folder / LAST
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise OmniRLError(f"{path} is damaged ({error}); delete it to begin anew") from error
     return state

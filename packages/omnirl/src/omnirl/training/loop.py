@@ -32,6 +32,7 @@ from omnirl.training.segments import Batch, LossPlan, batch_gradients
 
 METRICS = "metrics.jsonl"
 COLUMNS = ("observations", "tags", "actions", "labels", "rewards")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -77,7 +78,7 @@ def train(
     and ends with the same bits as one that was never stopped (on a CPU); the batches already used are passed
     over, by `batches.seek(update)` where there is such a method. Without `resume`, or where `out` has no
     checkpoint, the run begins anew and replaces the checkpoint and metrics in `out`. SIGINT and SIGTERM write
-    a checkpoint, then do what they do.
+    a checkpoint, then do what they do; of several processes in all, whichever was told.
 
     Raises `OmniRLError` for a config that does not fit the checkpoint or the batches, `TrainingError` after
     `max_bad_updates` updates in a row that are not finite.
@@ -130,17 +131,21 @@ class _Run:
             self._write(self._begin_anew)
         while progress.update < config.updates:
             batch = self._batch(next(batches, None))
-            self._update(batch)
+            self._update(batch, interrupts)
             if progress.update % config.log_every == 0 or progress.update == config.updates:
                 self._log(time.monotonic() - begin)
             if report is not None:
                 report(progress)
             if progress.bad_in_a_row >= config.max_bad_updates:
                 raise TrainingError(self._gone_bad())
+            if self.processes.count == 1:  # nobody else to wait for: a signal that came since counts too
+                interrupts.agree(interrupts.told())
             due = time.monotonic() - saved > 60 * config.checkpoint_minutes
-            if interrupts.received or (due and not progress.bad_in_a_row):
+            if interrupts.agreed or (due and not progress.bad_in_a_row):
                 self.save()
                 saved = time.monotonic()
+            if interrupts.agreed:
+                self.processes.wait()  # for the checkpoint, which the first process writes
                 interrupts.obey()
         return time.monotonic() - begin
 
@@ -182,7 +187,7 @@ class _Run:
         progress.update, progress.steps, progress.skipped, progress.bad_in_a_row = state["counts"]
         self._write(self._cut_metrics)
 
-    def _update(self, batch: Batch) -> None:
+    def _update(self, batch: Batch, interrupts: _Interrupts) -> None:
         config, progress, model = self.config, self.progress, self.progress.model
         torch.manual_seed(_seed(config.seed, self.processes.rank, progress.update))  # what is hidden, dropped
         warmup, segment = config.context_warmup, config.segment
@@ -192,7 +197,9 @@ class _Run:
         policy, world = self.processes.total([plan.policy_total, plan.world_total])
         plan = replace(plan, policy_total=policy, world_total=world)
         gradients, terms = batch_gradients(model, batch, plan, config.threads)
-        *gradients, terms = self.processes.total([*gradients, terms])
+        told = interrupts.told().to(terms.device)
+        *gradients, terms, told = self.processes.total([*gradients, terms, told])
+        interrupts.agree(told)
         norm = torch.nn.utils.get_total_norm(gradients)
         loss = sum(weight * term for weight, term in zip(config.loss_weights, terms.tolist(), strict=True))
         progress.rate = config.rate(progress.update)
@@ -289,15 +296,20 @@ class _Run:
 
 
 class _Interrupts:
-    """Remembers SIGINT and SIGTERM until the update is done and its checkpoint written."""
+    """Remembers SIGINT and SIGTERM until the update is done and its checkpoint written.
+
+    A signal may reach one process of many: what each was told travels with the sums of an update, so that all
+    of them stop after the same one.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.agreed: int | None = None
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 self.previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -308,10 +320,18 @@ class _Interrupts:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
+    def told(self) -> Tensor:
+        """(2,) float: 1 for the signal that this process received."""
+        return torch.tensor([float(number == self.received) for number in _SIGNALS])
+
+    def agree(self, told: Tensor) -> None:
+        """Stop for a signal that any process was `told` (2,), the sum over all."""
+        self.agreed = next((n for n, heard in zip(_SIGNALS, told.tolist(), strict=True) if heard), None)
+
     def obey(self) -> None:
         """Do what the signal would have done; go on if that was nothing."""
-        if self.received is not None:
-            number, self.received = self.received, None
+        if self.agreed is not None:
+            number, self.received, self.agreed = self.agreed, None, None
             self.__exit__()
             signal.raise_signal(number)
             self.__enter__()
