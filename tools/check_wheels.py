@@ -4,8 +4,10 @@
 
 "Alone" is the wheel, the workspace's other wheels where it requires them, and the index; third-party
 versions are those of uv.lock. In the core install every public name imports, the command answers `--help`,
-nothing is there that the core requirements do not lead to, and a paper has none of the ground packages. Then
-a paper's `reproduce` extra is added, and its experiment must load. Every other extra must resolve.
+the README's Python examples run (one of them at least; those that name a model of the hub are left to the
+package's tests), nothing is there that the core requirements do not lead to, and a paper has none of the
+ground packages. Then a paper's `reproduce` extra is added, its experiment must load, and the examples that
+need an extra must run. Every other extra must resolve.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,6 +49,27 @@ for name in package.__all__:
             raise
 """
 LOAD_EXPERIMENT = "import sys, tenfold; print(tenfold.find_experiment(sys.argv[1]).title)"
+RUN_EXAMPLES = """
+import json, sys
+names, lacking = {}, []
+for example in json.loads(sys.argv[1]):
+    try:
+        exec(example, names)
+    except ImportError as error:
+        lacking.append((example, str(error)))
+print("\\n" + json.dumps(lacking))
+"""
+OF_THE_HUB = ("HuggingFaceTB/", "Qwen/", "Windy0822/", '"omnirl/mini"')
+"""What an example names that would fetch a model: the package's tests run it, with a small model instead."""
+SMALLER = {
+    '"docs"': '"file:text.jsonl"',
+    "max_steps=200": "max_steps=2",
+    "num_hidden_layers=12": "num_hidden_layers=2",
+    'preset("tiny")': 'preset("tiny", vocab_size=99, hidden_size=64, num_hidden_layers=2)',
+    '"tasks": 4096': '"tasks": 4',
+    "updates=1300, batch_size=32": "updates=1, batch_size=2",
+}
+"""What runs in seconds, by what an example says: the tests of the packages make it small in the same way."""
 
 
 class CheckError(Exception):
@@ -161,15 +185,43 @@ def check(wheel: Wheel, scratch: Path, environment: Path) -> int:
     run(python, "-c", IMPORT_EVERYTHING, wheel.module)
     for command in wheel.project.get("scripts", {}):
         run(environment / "bin" / command, "--help")
+    wanted = examples(wheel)
+    lacking = run_examples(python, wanted)
+    if len(lacking) == len(wanted):
+        raise CheckError(f"no example of the README runs in the core install: {lacking}")
     for extra in wheel.project.get("optional-dependencies", {}):
         if extra == "reproduce" and wheel.is_paper:
             install(python, scratch, f"{wheel.name}[reproduce]")
             run(environment / "bin" / "tenfold", "list")
             for experiment in wheel.project["entry-points"]["tenfold.experiments"]:
                 run(python, "-c", LOAD_EXPERIMENT, experiment)
+            lacking = run_examples(python, list(lacking))
         else:
             install(python, scratch, f"{wheel.name}[{extra}]", "--dry-run")
+    if lacking:
+        raise CheckError(f"an example of the README does not run: {', '.join(lacking.values())}")
     return len(core)
+
+
+def examples(wheel: Wheel) -> list[str]:
+    """Return the Python examples of the README that fetch nothing, made small."""
+    readme = (wheel.package / wheel.project["readme"]).read_text(encoding="utf-8")
+    for said, small in SMALLER.items():
+        readme = readme.replace(said, small)
+    found = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    return [example for example in found if not any(name in example for name in OF_THE_HUB)]
+
+
+def run_examples(python: Path, wanted: list[str]) -> dict[str, str]:
+    """Run the examples one after another, as a reader would; return those that lack a library, and which.
+
+    Raises `CheckError` if one fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        words = [json.dumps({"text": f"Of {n} and {n * n}, in words: {n:b}."}) for n in range(2000)]
+        Path(folder, "text.jsonl").write_text("\n".join(words), encoding="utf-8")
+        said = run(python, "-c", RUN_EXAMPLES, json.dumps(wanted), cwd=folder, TENFOLD_CACHE=folder)
+    return dict(json.loads(said.splitlines()[-1]))
 
 
 def check_contents(wheel: Wheel) -> None:
@@ -255,12 +307,13 @@ def install(python: Path, scratch: Path, requirement: str, *flags: str) -> None:
     run(UV, "pip", "install", "--quiet", "--python", python, *versions, *flags, requirement)
 
 
-def run(*command: str | Path) -> str:
-    """Run a command outside the workspace and return its output.
+def run(*command: str | Path, cwd: str = "/", **variables: str) -> str:
+    """Run a command outside the workspace, with more environment variables, and return its output.
 
     Raises `CheckError` with the end of what it said if it fails.
     """
-    done = subprocess.run(command, cwd=ROOT if command[0] == UV else "/", capture_output=True, text=True)
+    place = ROOT if command[0] == UV else cwd
+    done = subprocess.run(command, cwd=place, env=os.environ | variables, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-1500:]
         words = [Path(command[0]).name, *(str(word).strip().partition("\n")[0] for word in command[1:])]

@@ -45,6 +45,7 @@ def scaffold(name: str, title: str, root: Path) -> Path:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"{name!r} is no package name: small letters and digits, words joined by hyphens")
     module = name.replace("-", "_")
+    words = "".join(map(str.capitalize, name.split("-")))
     if module in sys.stdlib_module_names:
         raise ValueError(f"{name!r} would hide Python's own module {module}")
     if not 0 < len(title) <= 80 or not title.isprintable() or set(title) & set('"\\'):
@@ -59,6 +60,7 @@ def scaffold(name: str, title: str, root: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8")
         text = text.replace("new_paper", module).replace("new-paper", name).replace("A New Paper", title)
+        text = text.replace("NewPaper", words)
         target.write_text(text, encoding="utf-8")
     shutil.copyfile(root / "LICENSE", package / "LICENSE")
     _put_under_contracts(module, root / "pyproject.toml")

@@ -31,39 +31,52 @@ def main() -> None:
     )
     parser.add_argument("papers", nargs="+")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
+    parser.add_argument(
+        "--dirty", action="store_true", help="also publish runs of source with uncommitted changes"
+    )
     arguments = parser.parse_args()
     for paper in arguments.papers:
-        print(f"{paper}: published {', '.join(publish(paper, arguments.results, ROOT))}")
+        copied = publish(paper, arguments.results, ROOT, dirty=arguments.dirty)
+        print(f"{paper}: published {', '.join(copied)}")
 
 
-def publish(paper: str, results: Path, root: Path) -> list[str]:
+def publish(paper: str, results: Path, root: Path, *, dirty: bool = False) -> list[str]:
     """Publish a paper's finished runs into the workspace at `root`; return their scales.
 
-    Ends the program with a message if there is none, a file is damaged, or a README has no place for it.
+    Ends the program with a message if there is none, one was made of source with uncommitted changes and
+    `dirty` does not allow it, a file is damaged, or a README has no place for it.
     """
-    copied: list[str] = [
-        scale
-        for scale in SCALES
-        if copy_run(RunFolder(results / paper / scale), root / "docs" / "results" / paper / scale)
-    ]
-    if not copied:
+    folders: dict[str, RunFolder] = {scale: RunFolder(results / paper / scale) for scale in SCALES}
+    runs = {scale: run for scale, run in folders.items() if run.read_claims(fail) is not None}
+    if not runs:
         fail(f"there is no finished run of {paper} in {results}: run `make {paper}` first")
+    changed = [scale for scale, run in runs.items() if is_dirty(run)]
+    if changed and not dirty:
+        fail(
+            f"{paper} at {', '.join(changed)} was run with uncommitted changes, so no commit gives it again: "
+            "commit and run it anew, or publish it so by --dirty"
+        )
+    for scale, run in runs.items():
+        copy_run(run, root / "docs" / "results" / paper / scale)
     write_between(root / "packages" / paper / "README.md", "claims", claims_table(published(paper, root)))
     write_between(root / "README.md", "papers", papers_table(root))
-    return copied
+    return list(runs)
 
 
-def copy_run(run: RunFolder, target: Path) -> bool:
-    """Put one finished run in the place of the one that was published before; False where there is none."""
-    if run.read_claims(fail) is None:
-        return False
+def is_dirty(run: RunFolder) -> bool:
+    """Return whether the run's source had changes that its commit lacks."""
+    environment = run.read_environment(fail)
+    return environment is not None and environment.git is not None and environment.git.dirty
+
+
+def copy_run(run: RunFolder, target: Path) -> None:
+    """Put one finished run in the place of the one that was published before."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in FILES:
         shutil.copyfile(run.path / name, target / name)
     if run.figures.exists():
         shutil.copytree(run.figures, target / "figures")
-    return True
 
 
 def published(paper: str, root: Path) -> list[ClaimsFile]:

@@ -32,8 +32,8 @@ LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|mailto:|#)([^)"#\s]+)')
 FLOORS = ("Papers", "Kernels", "Ground")
 KERNEL_TABLE = "<!-- kernels -->"
 CLAIMS = "results/index.html"  # the page that `tenfold report` makes, of the published runs
-# The command line and the experiment are no interface to import from.
-NOT_PUBLIC = ("cli", "reproduce")
+# The command line (cli, cli_options, ...), what it shows and the experiment are no interface to import from.
+NOT_PUBLIC = re.compile(r"cli(_\w+)?|terminal|reproduce")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Package:
             for path in sorted(source.iterdir())
             if (path.suffix == ".py" or (path / "__init__.py").exists())
             and not path.name.startswith("_")
-            and path.stem not in NOT_PUBLIC
+            and not NOT_PUBLIC.fullmatch(path.stem)
         ]
         names += homes_below(self.module, source.parent)
         parts = [f"# {self.name}: reference\n", public_names(self.module, source.parent)]

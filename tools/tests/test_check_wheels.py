@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from check_wheels import CheckError, Wheel, check_contents, check_core, reachable
+from check_wheels import (
+    OF_THE_HUB,
+    ROOT,
+    SMALLER,
+    CheckError,
+    Wheel,
+    check_contents,
+    check_core,
+    examples,
+    reachable,
+    run_examples,
+)
 
 PROJECT = {
     "name": "zeta-ball",
@@ -107,3 +120,37 @@ def test_a_core_that_is_too_heavy_is_found(
 ) -> None:
     with pytest.raises(CheckError, match=message):
         check_core(wheel(tmp_path, **project), installed)
+
+
+EXAMPLES = """
+```python
+import json
+
+from elsewhere.deep import thing
+```
+
+```python
+print("max_steps=200")
+```
+
+```python
+load("Qwen/Qwen2.5-0.5B")
+```
+"""
+
+
+def test_examples_run_one_after_another_and_those_that_lack_a_library_are_told(tmp_path: Path) -> None:
+    package = wheel(tmp_path)
+    (package.package / "README.md").write_text(EXAMPLES)
+    lacking, smaller = examples(package)
+    assert smaller == 'print("max_steps=2")\n'
+    told = run_examples(Path(sys.executable), [lacking, smaller, "json.dumps([])"])
+    assert told == {lacking: "No module named 'elsewhere'"}
+    with pytest.raises(CheckError, match="ZeroDivisionError: division by zero"):
+        run_examples(Path(sys.executable), ["1 / 0"])
+
+
+def test_what_is_said_of_examples_is_in_them() -> None:
+    readmes = "".join(path.read_text("utf-8") for path in ROOT.glob("packages/*/README.md"))
+    found = "".join(re.findall(r"```python\n(.*?)```", readmes, flags=re.DOTALL))
+    assert [words for words in (*OF_THE_HUB, *SMALLER) if words not in found] == []

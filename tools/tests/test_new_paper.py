@@ -39,6 +39,11 @@ def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_its_errors_have_its_name(workspace: Path) -> None:
+    errors = (workspace / "packages/zeta-ball/src/zeta_ball/errors.py").read_text(encoding="utf-8")
+    assert "class ZetaBallError(ValueError):" in errors
+
+
 def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 

@@ -9,7 +9,7 @@ import pytest
 
 import publish_results
 from tenfold import Verdict
-from tenfold.results import ClaimResult, ClaimsFile, EstimateRecord, RunFolder
+from tenfold.results import ClaimResult, ClaimsFile, Environment, EstimateRecord, GitState, RunFolder
 from tenfold.storage import write_json
 
 MARKED = "before\n<!-- {0}:begin -->\nold\n<!-- {0}:end -->\nafter\n"
@@ -44,12 +44,31 @@ def claim(
     return ClaimResult.model_validate(fields | changes)
 
 
-def write_run(results: Path, scale: str, *claims: ClaimResult) -> None:
+def environment(dirty: bool) -> Environment:
+    return Environment(
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        command=["tenfold"],
+        config_sha256="",
+        python="3.11",
+        platform="",
+        packages={},
+        cpu="",
+        physical_cores=None,
+        logical_cores=2,
+        memory_bytes=0,
+        gpus=[],
+        git=GitState(commit="0" * 40, dirty=dirty),
+        seeds=[0],
+    )
+
+
+def write_run(results: Path, scale: str, *claims: ClaimResult, dirty: bool = False) -> None:
     run = RunFolder(results / "ball" / scale)
     run.figures.mkdir(parents=True)
     (run.figures / "error.svg").write_text(f"<svg>{scale}</svg>")
-    for name in ("metrics.json", "environment.json", "config.toml", "log.txt"):
+    for name in ("metrics.json", "config.toml", "log.txt"):
         (run.path / name).write_text(f"{name} of {scale}")
+    write_json(run.environment_file, environment(dirty))
     file = ClaimsFile(
         experiment="ball",
         title="What the Ball Knows",
@@ -128,6 +147,16 @@ def test_without_a_finished_run_nothing_changes(tmp_path: Path, workspace: Path)
     with pytest.raises(SystemExit, match="there is no finished run of ball"):
         publish_results.publish("ball", tmp_path / "results", workspace)
     assert (workspace / "README.md").read_text() == MARKED.format("papers")
+
+
+def test_a_run_of_changed_source_is_published_only_when_told(tmp_path: Path, workspace: Path) -> None:
+    write_run(tmp_path / "results", "quick", claim("C1", Verdict.HELD, [0.9]))
+    write_run(tmp_path / "results", "laptop", claim("C1", Verdict.HELD, [0.8]), dirty=True)
+    with pytest.raises(SystemExit, match="ball at laptop was run with uncommitted changes"):
+        publish_results.publish("ball", tmp_path / "results", workspace)
+    assert not (workspace / "docs").exists()
+    published = publish_results.publish("ball", tmp_path / "results", workspace, dirty=True)
+    assert published == ["quick", "laptop"]
 
 
 def test_a_damaged_run_is_named_and_not_published(tmp_path: Path, workspace: Path) -> None:

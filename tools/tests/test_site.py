@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,13 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=found, args=options)
         yield browser
         browser.close()
+
+
+def test_the_reference_is_of_what_can_be_imported() -> None:
+    (omnirl,) = (package for package in site_pages.packages() if package.name == "omnirl")
+    sections = re.findall(r"^::: omnirl\.(\S+)", omnirl.reference(), flags=re.MULTILINE)
+    assert {"data", "errors"} <= set(sections)
+    assert not {"cli", "cli_environments", "cli_files", "terminal", "reproduce"} & set(sections)
 
 
 @pytest.mark.site

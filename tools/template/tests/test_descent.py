@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from new_paper import Steps, descend, gradient_descent, heavy_ball
+from new_paper import NewPaperError, Steps, descend, gradient_descent, heavy_ball
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -31,7 +31,7 @@ def test_gradient_descent_contracts_exactly_along_the_extreme_directions() -> No
 
 @pytest.mark.parametrize(("mu", "lipschitz"), [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
 def test_impossible_curvature_is_named(mu: float, lipschitz: float) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"mu={mu} to lipschitz={lipschitz}")):
+    with pytest.raises(NewPaperError, match=re.escape(f"mu={mu} to lipschitz={lipschitz}")):
         heavy_ball(mu, lipschitz)
 
 

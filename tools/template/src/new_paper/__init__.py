@@ -1,5 +1,6 @@
 """Heavy-ball descent: gradient descent with momentum."""
 
 from new_paper.descent import Steps, descend, gradient_descent, heavy_ball
+from new_paper.errors import NewPaperError
 
-__all__ = ["Steps", "descend", "gradient_descent", "heavy_ball"]
+__all__ = ["NewPaperError", "Steps", "descend", "gradient_descent", "heavy_ball"]

@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from new_paper.descent import gradient_descent, heavy_ball
+from new_paper.errors import NewPaperError
 
 app = typer.Typer(
     name="new-paper",
@@ -40,27 +40,15 @@ def rates(
         typer.echo("\n".join(f"{name:<18}{rate:.4f}" for name, rate in found.items()))
 
 
-@app.command()
-def reproduce(
-    scale: Annotated[str, typer.Option(help="quick (minutes).")] = "quick",
-    assignments: Annotated[
-        Optional[list[str]],  # noqa: UP045  # typer reads it at run time
-        typer.Option("--set", help="Change a config value: key=value, dots for tables; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
-    results: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("results"),
-    as_json: AsJson = False,
-) -> None:
+# Its options, --help among them, are read by tenfold: they are the same for all papers.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def reproduce(context: typer.Context) -> None:
     """Run the paper's claims as checks; the same as `tenfold run new-paper`."""
-    from new_paper.reproduce.experiment import EXPERIMENT
+    from new_paper.reproduce import verb
 
-    claims, table = EXPERIMENT.reproduce(scale, assignments or (), results, resume=resume, tell=_tell)
-    if as_json:
-        typer.echo(json.dumps(claims, indent=2))
-    else:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    verb.reproduce("new-paper", context)
 
 
 def _tell(message: str) -> None:
@@ -85,12 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error that was meant for people is shown as its message alone."""
     try:
         app(arguments)
-    except ValueError as error:  # an error class of the package's own is better: see the other papers
+    except NewPaperError as error:
         _end(str(error), 2)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("new_paper", ""):
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "new_paper":  # a mistake of ours
             raise
-        _end(f"this needs {error.name}, which is not installed: pip install 'new-paper[reproduce]'", 2)
+        if isinstance(error, ModuleNotFoundError) and package:
+            _end(f"this needs {package}, which is not installed: pip install 'new-paper[reproduce]'", 2)
+        _end(str(error), 2)  # says itself what it needs
     except OSError as error:  # a full disk, a folder that may not be written
         _end(str(error), 1)
     except Exception as error:

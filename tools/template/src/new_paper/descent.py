@@ -17,6 +17,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from new_paper.errors import NewPaperError
+
 Vector = NDArray[np.float64]
 
 
@@ -32,7 +34,7 @@ class Steps:
 def gradient_descent(mu: float, lipschitz: float) -> Steps:
     """Return the best steps without momentum for curvature in [mu, lipschitz].
 
-    Raises `ValueError` unless 0 < mu <= lipschitz.
+    Raises `NewPaperError` unless 0 < mu <= lipschitz.
     """
     _check_curvature(mu, lipschitz)
     return Steps(2 / (lipschitz + mu), 0.0, (lipschitz - mu) / (lipschitz + mu))
@@ -41,7 +43,7 @@ def gradient_descent(mu: float, lipschitz: float) -> Steps:
 def heavy_ball(mu: float, lipschitz: float) -> Steps:
     """Return the best steps with momentum for curvature in [mu, lipschitz].
 
-    Raises `ValueError` unless 0 < mu <= lipschitz.
+    Raises `NewPaperError` unless 0 < mu <= lipschitz.
     """
     _check_curvature(mu, lipschitz)
     contraction = (sqrt(lipschitz) - sqrt(mu)) / (sqrt(lipschitz) + sqrt(mu))
@@ -51,10 +53,10 @@ def heavy_ball(mu: float, lipschitz: float) -> Steps:
 def descend(gradient: Callable[[Vector], Vector], start: Vector, steps: Steps, *, count: int) -> Vector:
     """Return the path of `count` updates from `start`: shape (count + 1, *start.shape).
 
-    Raises `ValueError` if `count` is negative.
+    Raises `NewPaperError` if `count` is negative.
     """
     if count < 0:
-        raise ValueError(f"count is {count}; it must be 0 or more")
+        raise NewPaperError(f"count is {count}; it must be 0 or more")
     path = np.empty((count + 1, *start.shape))
     path[0] = before = start
     for t in range(count):
@@ -65,6 +67,6 @@ def descend(gradient: Callable[[Vector], Vector], start: Vector, steps: Steps, *
 
 def _check_curvature(mu: float, lipschitz: float) -> None:
     if not 0 < mu <= lipschitz:
-        raise ValueError(
+        raise NewPaperError(
             f"the curvature goes from mu={mu} to lipschitz={lipschitz}; needed: 0 < mu <= lipschitz"
         )
