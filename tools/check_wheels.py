@@ -50,9 +50,9 @@ for name in package.__all__:
 """
 LOAD_EXPERIMENT = "import sys, tenfold; print(tenfold.find_experiment(sys.argv[1]).title)"
 RUN_EXAMPLES = """
-import json, sys
+import json
 names, lacking = {}, []
-for example in json.loads(sys.argv[1]):
+for example in json.load(open("examples.json")):
     try:
         exec(example, names)
     except ImportError as error:
@@ -220,7 +220,8 @@ def run_examples(python: Path, wanted: list[str]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         words = [json.dumps({"text": f"Of {n} and {n * n}, in words: {n:b}."}) for n in range(2000)]
         Path(folder, "text.jsonl").write_text("\n".join(words), encoding="utf-8")
-        said = run(python, "-c", RUN_EXAMPLES, json.dumps(wanted), cwd=folder, TENFOLD_CACHE=folder)
+        Path(folder, "examples.json").write_text(json.dumps(wanted), encoding="utf-8")
+        said = run(python, "-c", RUN_EXAMPLES, cwd=folder, TENFOLD_CACHE=folder)
     return dict(json.loads(said.splitlines()[-1]))
 
 

@@ -64,8 +64,8 @@ def scaffold(name: str, title: str, root: Path) -> Path:
         target.write_text(text, encoding="utf-8")
     shutil.copyfile(root / "LICENSE", package / "LICENSE")
     _put_under_contracts(module, root / "pyproject.toml")
-    # The order of imports and the breaks of lines depend on the name.
-    for command in (["check", "--quiet", "--select", "I", "--fix"], ["format", "--quiet"]):
+    # The order of names and the breaks of lines depend on the name.
+    for command in (["check", "--quiet", "--select", "I,RUF022", "--fix"], ["format", "--quiet"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, package], cwd=root, check=True)
     return package
 

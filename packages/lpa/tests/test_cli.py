@@ -13,7 +13,6 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
-    modeling_gguf_pytorch_utils,
 )
 
 import lpa
@@ -105,13 +104,14 @@ def test_estimate_of_a_preset_counts_as_the_paper_s_table_does(capsys: pytest.Ca
 
 
 def test_a_gguf_file_without_its_library_names_the_extra(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(modeling_gguf_pytorch_utils, "is_gguf_available", lambda: False)
-    (saved / "model.gguf").touch()
-    (saved / "config.json").unlink()
+    def without(*_: object, **__: object) -> None:
+        raise ImportError("Please install torch and gguf>=0.10.0 to load a GGUF checkpoint in PyTorch.")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", without)
     asked = ("--gguf-file", "model.gguf", "--rank", "8", "-o", str(tmp_path / "out"))
-    err = refused(capsys, "factorize", str(saved), *asked)
+    err = refused(capsys, "factorize", str(tmp_path), *asked)
     assert "gguf>=" in err
     assert "pip install 'lpa[reproduce]' brings gguf" in err
 

@@ -146,6 +146,14 @@ def test_an_unknown_scale_lists_those_there_are(experiment: Experiment) -> None:
         load_config(experiment, "laptop")
 
 
+def test_a_paper_without_a_config_at_its_own_scale_names_its_launch_files(
+    install: Callable[..., Paper],
+) -> None:
+    paper = install()
+    with pytest.raises(UsageError, match=r"it has: quick; what runs at the paper's scale is in .* launch/"):
+        load_config(find_experiment(paper.name), "paper")
+
+
 def test_a_broken_file_is_named(install: Callable[..., Paper]) -> None:
     install({"quick.toml": "steps = ["})
     with pytest.raises(TenfoldError, match=r"quick\.toml"):

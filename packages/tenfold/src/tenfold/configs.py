@@ -38,7 +38,9 @@ def load_config(experiment: Experiment, scale: str, assignments: Iterable[str] =
     """
     scales = available_scales(experiment)
     if scale not in scales:
-        raise UsageError(f"{experiment.name} has no scale {scale!r}; it has: {', '.join(scales) or 'none'}")
+        there = ", ".join(scales) or "none"
+        launch = "; what runs at the paper's scale is in its package's launch/" if scale == "paper" else ""
+        raise UsageError(f"{experiment.name} has no scale {scale!r}; it has: {there}{launch}")
     file = resources.files(experiment.configs) / f"{scale}.toml"
     what = f"the config of {experiment.name} at scale {scale}"
     return read_config(file, experiment.config_model, assignments, what)

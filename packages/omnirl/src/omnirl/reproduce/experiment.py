@@ -136,7 +136,7 @@ def evaluations(config: ExperimentConfig) -> list[Trial]:
             Trial(name, source.seed, {**tests, **model, "play": name}, playing.STAGE) for name in plays
         ]
     for source in side_trainings(config):
-        trials += _side_evaluations(source, config, tests)
+        trials += _side_evaluations(source, tests)
     trials += [
         Trial(name, seed, {**tests, "play": name}, playing.STAGE)
         for seed in config.seeds
@@ -149,7 +149,7 @@ def evaluations(config: ExperimentConfig) -> list[Trial]:
     ]
 
 
-def _side_evaluations(source: Trial, config: ExperimentConfig, tests: dict[str, Any]) -> list[Trial]:
+def _side_evaluations(source: Trial, tests: dict[str, Any]) -> list[Trial]:
     model = {**tests, "model": source.arm, "training": source.settings}
     if source.arm.startswith("pool_"):
         steps = train_config(source.settings, source.seed, "").context
