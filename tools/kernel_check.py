@@ -15,6 +15,7 @@ After a change that is meant, `--update` writes that file.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -124,11 +125,36 @@ def has_changed(package: str) -> bool:
 
 
 def sources(package: str) -> str:
-    """Return the SHA-256 of all Python files of a package, with their names."""
+    """Return the SHA-256 of the Python files that a package's kernels are compiled from, with their names.
+
+    Those are `aot`, the modules that have kernels, which have `specs()`, and those of the package that these
+    import: not its operators, what they ask of their arguments, or the reference.
+    """
     folder, digest = ROOT / "packages" / package / "src", hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    files = {path.stem: path for path in sorted(folder.rglob("*.py"))}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    waiting = [name for name, text in texts.items() if name == "aot" or "\ndef specs(" in text]
+    used: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in texts and name not in used:
+            used.add(name)
+            waiting += imported(texts[name])
+    for name in sorted(used):
+        path = files[name].relative_to(folder).as_posix()
+        digest.update(f"{path}\0{texts[name]}\0".encode())
     return digest.hexdigest()
+
+
+def imported(text: str) -> list[str]:
+    """Return the last names of the modules that a file imports, and the names that it takes from them."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found += [alias.name.rpartition(".")[2] for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module.rpartition(".")[2])
+    return found
 
 
 def compile_rows(module: str, targets: Sequence[str], every: int = 1) -> tuple[list[Row], bool]:

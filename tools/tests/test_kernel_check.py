@@ -31,7 +31,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with one package, `sample`, whose kernels are what `rows.json` says."""
     (tmp_path / "packages" / "sample" / "tests").mkdir(parents=True)
     (tmp_path / "packages" / "sample" / "src").mkdir()
-    (tmp_path / "packages" / "sample" / "src" / "kernels.py").write_text("tile = 64\n")
+    source = tmp_path / "packages" / "sample" / "src"
+    (source / "kernels.py").write_text("from sample import tiles\n\ndef specs(): ...\n")
+    (source / "tiles.py").write_text("tile = 64\n")
+    (source / "ops.py").write_text("from sample import kernels\n")
     (tmp_path / "sample_aot.py").write_text(MODULE)
     monkeypatch.setattr(kernel_check, "ROOT", tmp_path)
     monkeypatch.setattr(kernel_check, "find_packages", lambda: {"sample": "sample_aot"})
@@ -113,7 +116,10 @@ def test_one_of_eight_tiles_is_compiled_until_a_source_changes(
     (package / "rows.json").write_text(f"0\n{json.dumps([asdict(replace(rows[0], regs=200))])}")
     assert kernel_check.main(["--targets", "sm_80"]) == 1
     run(package, *rows)
-    (package / "packages" / "sample" / "src" / "kernels.py").write_text("tile = 128\n")
+    source = package / "packages" / "sample" / "src"
+    (source / "ops.py").write_text("from sample.kernels import specs\n")  # nothing is compiled from it
+    assert not kernel_check.has_changed("sample")
+    (source / "tiles.py").write_text("tile = 128\n")
     assert kernel_check.main(["--targets", "sm_80"]) == 0
     assert "sample: 16 tiles in" in capsys.readouterr().out
 

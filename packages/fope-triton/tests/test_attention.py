@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fope_triton import attention_ops, backend, fope_attention, fope_attention_varlen, reference, varlen
 
@@ -226,6 +227,19 @@ def test_gradcheck() -> None:
     torch.autograd.gradcheck(
         fope_attention, [x.requires_grad_() for x in leaves], eps=1e-2, atol=2e-2, rtol=2e-2, fast_mode=True
     )
+
+
+@pytest.mark.parametrize("place", range(6), ids=["q", "k", "v", "cos", "sin", "the gradient"])
+@pytest.mark.parametrize("is_packed", [False, True], ids=["whole", "packed"])
+def test_forward_mode_is_refused_and_not_zero(is_packed: bool, place: int) -> None:
+    inputs, rest, dout = packed([4, 3]) if is_packed else whole(length=5)
+    attend = fope_attention_varlen if is_packed else fope_attention
+    given = [x.detach() for x in (*inputs, *rest[:2], dout)]
+    with forward_ad.dual_level():
+        given[place] = forward_ad.make_dual(given[place], torch.ones_like(given[place]))
+        q = given[0].requires_grad_()
+        with pytest.raises(ValueError, match=r"no forward-mode derivative .* in reverse"):
+            torch.autograd.grad(attend(*given[:5], *rest[2:]), q, given[5])
 
 
 @pytest.mark.skipif(ON_GPU, reason="there is a GPU")

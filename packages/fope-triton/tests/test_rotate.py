@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import fope_triton
 from fope import FopeConfig, FourierPositionEmbedding
@@ -121,6 +122,18 @@ def test_gradcheck() -> None:
     torch.autograd.gradcheck(rotate, inputs, **tolerances, fast_mode=True)
     tables = [x.detach() for x in inputs[2:]]
     torch.autograd.gradgradcheck(lambda q, k: rotate(q, k, *tables), inputs[:2], **tolerances, fast_mode=True)
+
+
+@pytest.mark.parametrize("operand", ["q", "k", "cos", "sin", "the gradient"])
+def test_forward_mode_is_refused_and_not_zero(operand: str) -> None:
+    a = rotation(tokens=3)
+    given = {name: x for name, x in a.items() if name in ("q", "k", "cos", "sin")}
+    given["the gradient"] = torch.ones_like(a["q"])
+    with forward_ad.dual_level():
+        given[operand] = forward_ad.make_dual(given[operand], torch.ones_like(given[operand]))
+        q, dq = given["q"].requires_grad_(), given.pop("the gradient")
+        with pytest.raises(ValueError, match=r"no forward-mode derivative .* in reverse"):
+            torch.autograd.grad(fope_triton.fope_rotate(**(a | given))[0], q, dq)
 
 
 @pytest.mark.parametrize("factored", [False, True], ids=["tables", "factors"])

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from implicit_prm_triton import linear_log_probs, ops, reference
 from implicit_prm_triton.backend import runs_kernels
@@ -140,6 +141,16 @@ def test_float64_is_pytorch_s_and_passes_gradcheck() -> None:
     hidden, weight, targets, bias = exact(arguments(rows=3, width=4, words=5))
     leaves = [x.requires_grad_() for x in (hidden, weight, bias)]
     assert torch.autograd.gradcheck(lambda h, w, b: linear_log_probs(h, w, targets, b), leaves)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 4], ids=["hidden", "weight", "bias", "the gradient"])
+def test_forward_mode_is_refused_and_not_zero(place: int) -> None:
+    given_ = [*arguments(rows=3), torch.ones(3, device=DEVICE)]
+    with forward_ad.dual_level():
+        given_[place] = forward_ad.make_dual(given_[place], torch.ones_like(given_[place]))
+        hidden = given_[0].requires_grad_()
+        with pytest.raises(ValueError, match=r"no forward-mode derivative .* in reverse"):
+            torch.autograd.grad(linear_log_probs(*given_[:4]), hidden, given_[4])
 
 
 def test_bad_input_is_named() -> None:

@@ -150,6 +150,15 @@ def test_steps_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
     assert steps == ["Step 1: so\n\n", "the answer<|im_end|>"]
 
 
+def test_a_response_in_steps_that_was_cut_off_gets_no_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    row = {"prompt": "4", "completions": ["Step 1: so", "the answer"], "labels": [True, False]}
+    ends = []
+    for cut in (False, True):
+        data = dataset([row | {"truncated": cut}], tokenizer, loss="step", add_eos=True)
+        ends.append(data.batch([0])["input_ids"][0, -1] == tokenizer.eos_token_id)
+    assert ends == [True, False]
+
+
 STEPS = ["Step 1: so", "the answer", "is 4"]
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import memoryformer_triton as mt
 from memoryformer_triton import backend, gather, hashing, ops, reference
@@ -252,6 +253,24 @@ def test_a_second_derivative_is_refused() -> None:
     (dz,) = torch.autograd.grad(y.sum(), given_["z"], create_graph=True)
     with pytest.raises(RuntimeError, match="lookup_backward"):
         dz.sum().backward()
+
+
+@pytest.mark.parametrize("operand", ["z", "tables", "bias", "the gradient"])
+def test_forward_mode_is_refused_and_not_zero(operand: str) -> None:
+    given_ = arguments(tokens=2)
+    given_["the gradient"] = torch.ones(2, 33, device=DEVICE)
+    with forward_ad.dual_level():
+        given_[operand] = forward_ad.make_dual(given_[operand], torch.ones_like(given_[operand]))
+        z, dy = given_["z"].requires_grad_(), given_.pop("the gradient")
+        with pytest.raises(ValueError, match=r"no forward-mode derivative .* in reverse"):
+            torch.autograd.grad(mt.memory_lookup(**given_), z, dy)
+
+
+def test_forward_mode_of_the_weights_is_refused_unless_they_have_no_part_in_it() -> None:
+    z, one = arguments(tokens=2)["z"], torch.ones(2, 3, device=DEVICE)
+    with pytest.raises(ValueError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: mt.hash(x)[1], (z,), (z,))
+    assert torch.func.jvp(lambda w: mt.hash(z)[1] * w, (one,), (one,))[1].equal(mt.hash(z)[1])
 
 
 def test_opcheck() -> None:

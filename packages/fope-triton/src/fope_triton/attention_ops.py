@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fope_triton import attention_bwd, attention_fwd, reference, rotate
 from fope_triton.backend import runs_kernels, token_major
-from fope_triton.checks import check_heads, check_tables, describe
+from fope_triton.checks import check_heads, check_tables, describe, refuse_tangents
 from fope_triton.rotate_ops import rotate_op
 from fope_triton.varlen import packed_positions
 
@@ -37,7 +37,8 @@ def fope_attention(
     is that of `fope_rotate`. `scale` is head_dim^(−1/2) by default.
 
     Returns [B, Hq, T, head_dim], in memory as [B, T, Hq, head_dim]. Differentiable in q, k, v, cos and sin;
-    the same inputs give the same bits. Raises `ValueError`.
+    the same inputs give the same bits. Raises `ValueError`, also where a derivative in forward mode would
+    pass a kernel.
     """
     if q.ndim != 4 or k.ndim != 4:
         raise ValueError(
@@ -65,6 +66,7 @@ def fope_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if not runs_kernels(q):
         return reference.attention(q, k, v, cos, sin, causal, zero_sin, scale)
+    refuse_tangents(q, k, v, cos, sin)
     if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
         late = (x[..., keys - q.shape[2] :, :] for x in (cos, sin))
         q, _ = rotate_op(q, None, *late, None, zero_sin, False, False)
@@ -105,6 +107,7 @@ def fope_attention_varlen(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if not runs_kernels(q):
         return reference.attention_varlen(q, k, v, cos, sin, cu_seqlens, causal, zero_sin, scale)
+    refuse_tangents(q, k, v, cos, sin)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
         positions = packed_positions(cu_seqlens, q.shape[2])
@@ -260,6 +263,7 @@ def attention_backward(ctx: Any, dout: Tensor | None, *_: None) -> tuple[Tensor 
     """dq, dk and dv; nothing for the tables, which `fope_attention` rotates by before where they learn."""
     if dout is None:
         return (None,) * 9
+    refuse_tangents(dout)
     grads = attention_backward_op(dout, *ctx.saved_tensors, ctx.causal, ctx.zero_sin, ctx.scale)
     return *grads, None, None, None, None, None, None
 

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fope_triton.backend import DTYPE_NAMES
 from fope_triton.tiles import HEAD_DIMS
 
 LEAST_ROWS = 64  # of a factor table: the keys of the largest tile
 
+_is_mapped, _inside = torch._C._functorch.is_batchedtensor, torch._C._functorch.get_unwrapped
+
 
 def readable(x: Tensor) -> bool:
     """Whether there are values beside x that can be looked at: a GPU would have to be waited for."""
     return not x.is_cuda and len(x) > 0 and not torch.compiler.is_compiling()
+
+
+def refuse_tangents(*operands: Tensor | None) -> None:
+    """An operator knows no rule for forward mode, and torch then takes the derivative for zero, untold.
+
+    Raises `ValueError` where one of the operands has such a derivative.
+    """
+    if forward_ad._current_level < 0:
+        return
+    for x in operands:
+        while x is not None and _is_mapped(x):  # by vmap, which cannot ask for a tangent
+            x = _inside(x)
+        if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+            raise ValueError(
+                "these kernels have no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad): "
+                "differentiate in reverse, by backward or torch.autograd.grad"
+            )
 
 
 def check_cache(k_cache: Tensor, v_cache: Tensor, x: Tensor, wanted: str) -> None:

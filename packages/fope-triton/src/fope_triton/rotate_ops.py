@@ -9,7 +9,13 @@ from torch import Tensor
 
 from fope_triton import reference_cache, rotate
 from fope_triton.backend import runs_kernels, token_major
-from fope_triton.checks import check_heads, check_integers, check_positions, check_tables
+from fope_triton.checks import (
+    check_heads,
+    check_integers,
+    check_positions,
+    check_tables,
+    refuse_tangents,
+)
 
 
 def fope_rotate(
@@ -51,6 +57,7 @@ def fope_rotate(
             )
     if not runs_kernels(q):
         return rotate_by_torch(q, k, cos, sin, positions, zero_sin, inplace)
+    refuse_tangents(q, k, cos, sin)
     packed = (q.transpose(0, 1)[None], k.transpose(0, 1)[None])
     if inplace:
         rotate_inplace_op(*packed, cos, sin, positions, zero_sin, cos.ndim == 4)
@@ -105,6 +112,7 @@ def save_rotation(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def rotate_backward(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Tensor | None, ...]:
     """Rᵀ of the gradients, and what the tables receive."""
     cos, sin, positions, q, k = ctx.saved_tensors
+    refuse_tangents(dq, dk)
     dk_in = dk if ctx.has_k else None
     new_q, new_k = rotate_op(
         dq, dk_in, cos, sin, positions, ctx.zero_sin, not ctx.transpose, ctx.factored

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from implicit_prm_triton import backward, forward, reference
 from implicit_prm_triton.backend import runs_kernels
+
+_is_mapped, _inside = torch._C._functorch.is_batchedtensor, torch._C._functorch.get_unwrapped
 
 
 def linear_log_probs(
@@ -19,11 +22,13 @@ def linear_log_probs(
     hidden [N, d] and weight [V, d] of one dtype, bfloat16, float16 or float32; targets int64 [N]; bias [V] or
     None. Returns [N], float32. Differentiable once, in hidden, weight and bias; the backward pass has the
     logits of `chunk_size` rows at a time. On a CPU, and in float64, PyTorch computes (with all logits).
-    Raises `ValueError` for shapes and dtypes that do not fit.
+    Raises `ValueError` for shapes and dtypes that do not fit, and where a derivative in forward mode would
+    pass a kernel.
     """
     _check(hidden, weight, targets, bias, chunk_size)
     if not runs_kernels(hidden):
         return reference.linear_log_probs(hidden, weight, targets, bias)
+    _refuse_tangents(hidden, weight, bias)
     found: Tensor = log_probs_op(hidden, weight, targets, bias, chunk_size)[0]
     return found
 
@@ -45,6 +50,23 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None,
         raise ValueError(f"bias {tuple(bias.shape)} must be [{len(weight)}], one a row of weight")
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1 row")
+
+
+def _refuse_tangents(*operands: Tensor | None) -> None:
+    """An operator knows no rule for forward mode, and torch then takes the derivative for zero, untold.
+
+    Raises `ValueError` where one of the operands has such a derivative.
+    """
+    if forward_ad._current_level < 0:
+        return
+    for x in operands:
+        while x is not None and _is_mapped(x):  # by vmap, which cannot ask for a tangent
+            x = _inside(x)
+        if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+            raise ValueError(
+                "linear_log_probs has no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad): "
+                "differentiate in reverse, by backward or torch.autograd.grad"
+            )
 
 
 @torch.library.custom_op("implicit_prm_triton::log_probs", mutates_args=())
@@ -70,6 +92,7 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> No
 
 def gradients(ctx: Any, grad: Tensor, _: object) -> tuple[Tensor | None, ...]:
     """Gradients of hidden, weight and bias, those that are asked for."""
+    _refuse_tangents(grad)
     hidden, weight, targets, bias, normaliser = ctx.saved_tensors
     needs = [ctx.needs_input_grad[place] for place in (0, 1, 3)]
     found = gradients_op(grad, hidden, weight, targets, bias, normaliser, ctx.chunk_size, needs)

@@ -111,17 +111,17 @@ def _of_row(row: Row, name: str, loss: str) -> Iterator[_Response]:
     prompt: dict[str, Any] = {key: row[key] for key in ("prompt", "prompt_ids") if key in row}
     if len(prompt) != 1:
         raise ImplicitPRMError(f"row {name!r} needs either 'prompt' or 'prompt_ids'; it has {sorted(row)}")
+    common = {key: row[key] for key in (*prompt, "truncated") if key in row}
 
     def response(which: str, part: str, label: float) -> _Response:
         ids = f"{part}_ids"
         if part not in row and ids not in row:
             raise ImplicitPRMError(f"row {name!r} has neither {part!r} nor {ids!r}; it has {sorted(row)}")
         text = {"completion": row[part]} if part in row else {"completion_ids": row[ids]}
-        kept = {"truncated": row["truncated"]} if "truncated" in row else {}
-        return _Response({"id": which, **prompt, **text, **kept}, label)
+        return _Response({"id": which, **common, **text}, label)
 
     if loss == "step":
-        yield _stepwise_response(row, name, prompt)
+        yield _stepwise_response(row, name, common)
     elif _is_pair(row):
         yield response(f"{name}/chosen", "chosen", 1.0)
         yield response(f"{name}/rejected", "rejected", 0.0)
@@ -150,7 +150,7 @@ def _with_prompt(row: Row, name: str) -> dict[str, Any]:
         raise ImplicitPRMError(f"row {name!r}: {error}") from error
 
 
-def _stepwise_response(row: Row, name: str, prompt: dict[str, Any]) -> _Response:
+def _stepwise_response(row: Row, name: str, common: dict[str, Any]) -> _Response:
     if "completions" in row:
         text, spans = join_steps(_listed(row, "completions", name))
         body, labels, steps = {"completion": text}, _listed(row, "labels", name), spans
@@ -160,7 +160,7 @@ def _stepwise_response(row: Row, name: str, prompt: dict[str, Any]) -> _Response
     else:
         body = {"completion": _given(row, "completion", name)}
         labels, steps = _listed(row, "step_labels", name), None
-    return _Response({"id": name, **prompt, **body}, 0.0, labels, steps)
+    return _Response({"id": name, **common, **body}, 0.0, labels, steps)
 
 
 def _given(row: Row, key: str, name: str) -> Any:

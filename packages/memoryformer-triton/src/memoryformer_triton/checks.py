@@ -6,11 +6,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from memoryformer_triton.backend import DTYPE_NAMES
 
 SCORES = ("scaled", "softmax")
 MOST_BITS = 16
+
+_is_mapped, _inside = torch._C._functorch.is_batchedtensor, torch._C._functorch.get_unwrapped
 
 
 def check_chunks(z: Tensor, score: str, temperature: float) -> None:
@@ -62,6 +65,23 @@ def check_scales(z: Tensor, tables: Tensor, bias: Tensor | None, scales: Tensor 
             "quantized tables are for inference: call it under torch.no_grad(), or keep the tables in "
             "floating point to train"
         )
+
+
+def refuse_tangents(*operands: Tensor | None) -> None:
+    """An operator knows no rule for forward mode, and torch then takes the derivative for zero, untold.
+
+    Raises `ValueError` where one of the operands has such a derivative.
+    """
+    if forward_ad._current_level < 0:
+        return
+    for x in operands:
+        while x is not None and _is_mapped(x):  # by vmap, which cannot ask for a tangent
+            x = _inside(x)
+        if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+            raise ValueError(
+                "a look-up has no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad): "
+                "differentiate in reverse, by backward or torch.autograd.grad"
+            )
 
 
 def name_of(x: Tensor) -> str:

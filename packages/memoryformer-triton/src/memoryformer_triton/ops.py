@@ -9,7 +9,7 @@ from torch import Tensor
 
 from memoryformer_triton import gather, hashing, raw, reference
 from memoryformer_triton.backend import code_dtype, precision, runs_kernels
-from memoryformer_triton.checks import check_chunks, check_lookup
+from memoryformer_triton.checks import check_chunks, check_lookup, refuse_tangents
 
 
 def memory_lookup(
@@ -33,12 +33,13 @@ def memory_lookup(
 
     `deterministic`: whether the gradient of the tables has the same bits every time; None follows
     `torch.use_deterministic_algorithms`. y and the other gradients always have. On a CPU PyTorch computes,
-    and says so once. Raises `ValueError`.
+    and says so once. Raises `ValueError`, also where a derivative in forward mode would pass a kernel.
     """
     check_chunks(z, score, temperature)
     check_lookup(z, tables, bias, scales)
     flat = z.reshape(-1, *z.shape[-2:])
     if runs_kernels(z):
+        refuse_tangents(z, tables, bias)
         y, _, _ = lookup_op(flat, tables, bias, scales, score, float(temperature), deterministic)
     else:
         y = reference.lookup(flat, tables, bias, scales, score, temperature)
@@ -53,10 +54,11 @@ def hash(z: Tensor, *, score: str = "scaled", temperature: float = 1.0) -> tuple
 
     Codes [...] are uint8 up to tau = 8, else int32, the first number's bit highest; weights [...] are float32
     (float64 for float64). NaN has bit 0 and a weight of NaN. The weights are differentiable in z, once.
-    Raises `ValueError`.
+    Raises `ValueError`, also where a derivative in forward mode would pass a kernel.
     """
     check_chunks(z, score, temperature)
     if runs_kernels(z):
+        refuse_tangents(z)
         weights, codes = hash_op(z, score, float(temperature))
         return codes, weights
     return reference.hash_chunks(z, score, temperature)
@@ -90,6 +92,7 @@ def save_hash(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 def hash_backward(ctx: Any, dweights: Tensor, _: object) -> tuple[Tensor | None, ...]:
     """What the weights' gradient gives to z."""
+    refuse_tangents(dweights)
     return input_grad_op(*ctx.saved_tensors, dweights, ctx.score, ctx.temperature), None, None
 
 
@@ -139,6 +142,7 @@ def lookup_backward(ctx: Any, dy: Tensor | None, *_: object) -> tuple[Tensor | N
     """Gradients of z, tables and bias, those that are asked for."""
     if dy is None:
         return (None,) * 7
+    refuse_tangents(dy)
     needs = list(ctx.needs_input_grad[:3])
     grads = lookup_backward_op(dy, *ctx.saved_tensors, ctx.score, ctx.temperature, needs, ctx.deterministic)
     dz, dtables, dbias = (grad if needed else None for grad, needed in zip(grads, needs, strict=True))
