@@ -16,8 +16,8 @@ AdamW, the same for both.
 GPT-NeoX of the same shape, as claim C9 measures it.
 
 Goals, times nn.Linear float32: int8 10 at 1 token (8 through the module) and 1.8 at 64 and 1024; float32 at 1
-token 5.5 at d 768 and 8 at d 2048, and there 0.9 of the memory's rate (`of copy`; "row sum, no hash" is what
-reading the rows alone reaches). A step 1.5 times embedding_bag. Decoding 3 times GPT-NeoX, int8 5 times.
+token 5.5 at d 768 and 8 at d 2048, and there 0.9 of the memory's rate (`of copy`; "row sum, no hash" is
+the same rows added up by torch). A step 1.5 times embedding_bag. Decoding 3 times GPT-NeoX, int8 5 times.
 """
 
 from __future__ import annotations
