@@ -229,7 +229,7 @@ def benchmarks(folder: Path) -> str:
     for package in sorted(path for path in folder.glob("*") if path.is_dir()):
         parts.append(f"## {package.name}\n")
         for path in sorted(package.glob("*.txt")):
-            script = path.stem.partition("-")[0]  # what follows are options, which its heading has
+            script = path.stem.partition("-")[0]  # then options, which the heading has, or a machine
             parts.append(f"`packages/{package.name}/benchmarks/{script}.py`\n")
             parts.append(f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n")
     return "\n".join(parts)

@@ -109,11 +109,11 @@ def bench(
     nn.Linear float32 is the base of every ratio; `peers` adds nn.Linear bfloat16, its int8 dynamic
     quantisation (CPU), `F.embedding_bag` behind a hash of torch operations, the formulation of the authors'
     code, and "row sum, no hash", which adds up the same rows by torch, without weights. `huge_pages` puts all
-    tables in huge pages (`use_huge_pages_`). `skewed` input
-    is positive in two of three tokens, which so fetch the same row of each table; else it is normal, and the
-    rows are uniform. Each width and batch size takes about `seconds`. `cache_bytes` is the last cache, asked
-    of the machine if None. With more than one thread, and on GPUs, time is wall-clock time. `on_progress`
-    gets how many pairs of width and batch size are done, and how many there are.
+    tables in huge pages (`use_huge_pages_`). `skewed` input is positive in two of three tokens, which so
+    fetch the same row of each table; else it is normal, and the rows are uniform. Each width and batch size
+    takes about `seconds`. `cache_bytes` is the last cache, asked of the machine if None. With more than one
+    thread, and on GPUs, time is wall-clock time. `on_progress` gets how many pairs of width and batch size
+    are done, and how many there are.
 
     Raises `MemoryFormerError` for sizes that cannot be, a device that is not there, and tables that the free
     memory does not hold.
