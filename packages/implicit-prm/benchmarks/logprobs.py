@@ -6,7 +6,8 @@
 Peers: `textbook` is log_softmax(hidden @ weight.T) and a gather, as the official script has it; `logsumexp`
 is the chosen logit less the logits' logsumexp, as TRL has it. Passes: `score` is the forward pass alone;
 `frozen` and `train` add the backward pass, to the hidden states alone and to the head's weight too. There
-ours takes 2 and 4 products of the size of the head where the peers, which keep all logits, take 2 and 3.
+ours takes 2 and, in c chunks, 4 - 1/c products of the size of the head where the peers, which keep all
+logits, take 2 and 3.
 
 Times are the process's own processor time (on a GPU the clock's), so that other work on the machine is not
 counted; a ratio is (time of the peer / time of ours), the median over pairs run one right after the other,

@@ -168,6 +168,24 @@ def test_the_gradient_of_a_frozen_head_is_the_textbook_s_and_takes_no_third_prod
     torch.testing.assert_close(gradient.double(), exact.grad, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize(("chunk_size", "products"), [(7, 1 + 2), (3, 3 + 2 + 3 * 2)])
+def test_a_trained_head_computes_no_logits_of_its_last_chunk_again(chunk_size, products):
+    hidden, weight, targets = head(count=7)
+    hidden.requires_grad_(), weight.requires_grad_()
+    with Operations() as ours:
+        linear_log_probs(hidden, weight, targets, chunk_size).sum().backward()
+    assert sum("mm" in name for name in ours.names) == products
+
+
+@pytest.mark.parametrize("chunk_size", [7, 3])
+def test_a_second_pass_over_the_graph_gives_the_gradients_of_the_first(chunk_size):
+    hidden, weight, targets = head(count=7)
+    inputs = hidden.requires_grad_(), weight.requires_grad_()
+    values = linear_log_probs(hidden, weight, targets, chunk_size)
+    first, second = (torch.autograd.grad(values.sum(), inputs, retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+
+
 def test_gradients_of_hidden_weight_and_bias_are_those_of_finite_differences():
     hidden, weight, targets = head()
     inputs = [x.requires_grad_() for x in (hidden, weight, torch.randn(11, dtype=torch.float64))]

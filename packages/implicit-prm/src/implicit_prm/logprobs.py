@@ -224,10 +224,11 @@ def linear_log_probs(
 
     `hidden` [N, d], `weight` [V, d], `targets` [N] whole numbers, `bias` [V] or None: [N], float32 (float64
     for float64). The products are taken in the dtype of the tensors, or in autocast's, and the softmax in
-    float32. No [N, V] tensor is kept: the backward pass computes the logits of a chunk again, which costs a
-    third more products than keeping them, or nothing where the head is frozen: then the forward pass, with
-    the logits at hand, takes the slopes of `hidden` too. Gradients go to `hidden`, `weight` and `bias`, once
-    differentiable.
+    float32. No [N, V] tensor is kept: the backward pass begins with the chunk that the forward pass ended
+    with, which is kept for it, and computes the logits of the others again. That costs up to a third more
+    products than keeping all, and nothing for N within `chunk_size`; nor where the head is frozen: then the
+    forward pass, with the logits at hand, takes the slopes of `hidden` too. Gradients go to `hidden`,
+    `weight` and `bias`, once differentiable.
     On a GPU the kernels of `implicit-prm-triton` do it where they are installed.
 
     Raises `ImplicitPRMError` for shapes that do not fit and for `chunk_size` below 1.
@@ -266,7 +267,7 @@ def _kernels(hidden: Tensor) -> Any:
 
 
 class LinearLogProb(torch.autograd.Function):
-    """The head's log-probs; keeps no logits, but the logsumexp or, of a frozen head, the slope of every row.
+    """The head's log-probs; keeps the last chunk of logits or, of a frozen head, the slope of every row.
 
     d log p_y / d logits is onehot(y) - softmax, so a row's gradient is a slope that the forward pass knows,
     times the number that comes back; a weight's gradient is a sum over rows, and must wait for the numbers.
@@ -285,10 +286,12 @@ class LinearLogProb(torch.autograd.Function):
         chosen = hidden.new_empty(len(hidden), dtype=_wide_dtype(hidden))
         normaliser = torch.empty_like(chosen)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        ctx.frozen = needs_hidden and not (needs_weight or needs_bias)
+        trained = needs_weight or needs_bias
+        ctx.frozen = needs_hidden and not trained
+        ctx.last = None
         slopes = torch.empty_like(hidden) if ctx.frozen else None
         head = _Head(hidden, weight, bias, chunk_size, dtype)
-        for rows, logits in head.chunks():
+        for rows, logits in head.chunks(len(hidden)):
             chosen[rows] = logits.gather(1, targets[rows, None])[:, 0]
             highest = logits.amax(1, keepdim=True)
             # In place: torch.logsumexp would hold a second chunk.
@@ -298,6 +301,8 @@ class LinearLogProb(torch.autograd.Function):
                 slope = logits.div_(-total[:, None])
                 slope.scatter_add_(1, targets[rows, None], torch.ones_like(slope[:, :1]))
                 slopes[rows] = head.times_weight(slope)
+            elif trained and rows.stop == len(hidden):
+                ctx.last = rows, logits, total
         if slopes is not None:
             ctx.save_for_backward(slopes)
         else:
@@ -319,8 +324,8 @@ class LinearLogProb(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
         head = _Head(hidden, weight, bias, ctx.chunk_size, ctx.dtype)
-        for rows, logits in head.chunks():
-            slope = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
+        last, ctx.last = ctx.last, None  # it is written over; a second pass over the graph computes it again
+        for rows, slope in _slopes(head, grad, normaliser, last):
             slope.scatter_add_(1, targets[rows, None], grad[rows, None])
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
@@ -357,17 +362,34 @@ class _Head:
         """What a slope of logits is in the hidden states: slope @ weight, in the head's dtype."""
         return slope.to(self.weight.dtype) @ self.weight
 
-    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and their logits, float32 or float64; the caller may write over them, the next chunk does."""
-        count = len(self.hidden)
-        buffer = self.hidden.new_empty(min(self.chunk_size, count), len(self.weight))
+    def chunks(self, count: int, buffer: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """The first `count` rows and their logits, float32 or float64; only the first chunk may be short.
+
+        The caller may write over them, the next chunk does. `buffer` is a chunk to write to, else made.
+        """
+        if buffer is None:
+            buffer = self.hidden.new_empty(min(self.chunk_size, count), len(self.weight))
+        first = count % self.chunk_size or self.chunk_size
         with torch.autocast(self.hidden.device.type, enabled=False):
-            for start in range(0, count, self.chunk_size):
-                rows = slice(start, min(start + self.chunk_size, count))
-                logits = torch.mm(self.hidden[rows], self.weight.T, out=buffer[: rows.stop - start])
+            for stop in range(first, count + 1, self.chunk_size):
+                rows = slice(max(0, stop - self.chunk_size), stop)
+                logits = torch.mm(self.hidden[rows], self.weight.T, out=buffer[: rows.stop - rows.start])
                 if self.bias is not None:
                     logits += self.bias
                 yield rows, logits.to(_wide_dtype(logits))
+
+
+def _slopes(
+    head: _Head, grad: Tensor, normaliser: Tensor, last: tuple[slice, Tensor, Tensor] | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """-grad * softmax, a chunk of rows at a time; of the `last` rows there are e^logits and their sums."""
+    count, buffer = len(grad), None
+    if last is not None:
+        rows, powers, total = last
+        yield rows, powers.mul_((grad[rows] / total).neg_()[:, None])
+        count, buffer = rows.start, powers if powers.dtype == head.hidden.dtype else None
+    for rows, logits in head.chunks(count, buffer):
+        yield rows, logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
