@@ -65,6 +65,12 @@ def test_a_run_folder_gives_the_trained_model_back(kind: str, file: Path, tmp_pa
         for length, score in metrics["splits"]["valid"]["by_length"].items():
             assert again["valid"][length]["loss"] == pytest.approx(score["loss"], abs=1e-6)
     assert load_run(tmp_path)[0] == config
+    seen: list[tuple[int, int]] = []
+    found = find_passkeys(
+        tmp_path, [400], [0.0, 1.0], trials=1, on_progress=lambda done, total: seen.append((done, total))
+    )
+    assert [(score["length"], score["depth"]) for score in found] == [(400, 0.0), (400, 1.0)]
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_a_run_that_ended_before_the_model_was_saved_is_told(file: Path, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_what_a_run_writes(file: Path, tmp_path: Path, small_corpus: str) -> Non
     progress: list[tuple[int, int]] = []
     out = tmp_path / "out"
     metrics = run_file(file, out, on_progress=lambda done, total: progress.append((done, total)))
-    assert progress == [(step, 8) for step in range(1, 9)]
+    measures = [(1, 4), (2, 4), (3, 4), (4, 4)]  # the loss of a split, that at two lengths, a passkey's score
+    assert progress == [*((step, 8) for step in range(1, 9)), *measures]
     names = {path.name for path in out.iterdir()}
     assert names == {"config.toml", "environment.json", "curve.jsonl", "metrics.json", "model"}
     assert json.loads((out / "metrics.json").read_text()) == metrics
@@ -122,7 +123,7 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_alone(file: Path,
     assert not (broken / "metrics.json").exists()
     steps: list[int] = []
     got = run_file(file, broken, on_progress=lambda done, total: steps.append(done))
-    assert steps == [4, 5, 6, 7, 8]
+    assert steps == [4, 5, 6, 7, 8, *range(1, 5)]
     assert got["splits"] == expected["splits"]
     assert got["passkey"] == expected["passkey"]
     curves = [without_time((folder / "curve.jsonl").read_text()) for folder in (whole, broken)]

@@ -120,7 +120,7 @@ def train(
         _show(asdict(plan(run)), as_json, _plan)
         return
     folder = output or Path("runs") / Path(config).stem
-    with _progress_bar("training") as on_progress:
+    with _progress_bar("training, then measuring") as on_progress:
         metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
     _show(metrics, as_json, lambda found: _training(found, folder))
 
@@ -157,7 +157,10 @@ def passkey(
     """How often a trained model finds a number that was said once, far back."""
     from fope.reproduce.training import find_passkeys
 
-    _show(find_passkeys(run, _whole_numbers(lengths), trials=trials), as_json, _passkeys)
+    wanted = _whole_numbers(lengths)
+    with _progress_bar("asking") as on_progress:
+        found = find_passkeys(run, wanted, trials=trials, on_progress=on_progress)
+    _show(found, as_json, _passkeys)
 
 
 @app.command()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from transformers import (
 )
 
 from lmlab.errors import SettingsError
-from lmlab.evaluation import perplexity, perplexity_by_length
+from lmlab.evaluation import Perplexity, perplexity, perplexity_by_length
 from lmlab.packing import TokenBlocks
-from lmlab.passkey import DEPTHS, passkey, passkey_trials
+from lmlab.passkey import DEPTHS, PasskeyScore, passkey, passkey_trials
 
 
 class EvaluationConfig(BaseModel):
@@ -46,32 +47,40 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     splits: Mapping[str, TokenBlocks],
     config: EvaluationConfig,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """All measures of `config`, as JSON can hold them.
 
     `splits` gives under each split's name `{"loss", "ppl", "bits_per_byte", "tokens"}` (see
     `lmlab.evaluation.Perplexity`) and `by_length`, the same for each length; `passkey` a list of
-    `lmlab.passkey.PasskeyScore`.
+    `lmlab.passkey.PasskeyScore`. `on_progress(done, total)` counts them.
     Raises `SettingsError` as `check` does.
     """
     check(tokenizer, splits, config)
     measured: dict[str, Any] = {"splits": {}, "passkey": []}
+    places = list(product(config.passkey_lengths, config.passkey_depths))
+    total = len(splits) * (1 + len(config.lengths)) + len(places)
+    done = count(1)
+
+    def counted(score: Perplexity | PasskeyScore) -> dict[str, Any]:
+        if on_progress is not None:
+            on_progress(next(done), total)
+        return asdict(score)
+
     for name, blocks in splits.items():
         blocks = _first(blocks, config.max_blocks)
         text = torch.from_numpy(np.asarray(blocks.tokens).astype(np.int64))
-        scores = perplexity_by_length(model, text, config.lengths)
-        measured["splits"][name] = asdict(perplexity(model, blocks, config.batch_size)) | {
-            "by_length": {str(length): asdict(score) for length, score in scores.items()}
+        measured["splits"][name] = counted(perplexity(model, blocks, config.batch_size)) | {
+            "by_length": {
+                str(length): counted(perplexity_by_length(model, text, [length])[length])
+                for length in config.lengths
+            }
         }
-    found = passkey(
-        model,
-        tokenizer,
-        config.passkey_lengths,
-        config.passkey_depths,
-        trials=config.passkey_trials,
-        seed=config.seed,
-    )
-    measured["passkey"] = [asdict(score) for score in found]
+    for length, depth in places:
+        (score,) = passkey(
+            model, tokenizer, [length], [depth], trials=config.passkey_trials, seed=config.seed
+        )
+        measured["passkey"].append(counted(score))
     return measured
 
 

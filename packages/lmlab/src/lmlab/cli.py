@@ -121,7 +121,7 @@ def train(
     from lmlab.train import run_file
 
     try:
-        with _progress_bar() as on_progress:
+        with _progress_bar("training, then measuring") as on_progress:
             metrics = run_file(
                 config,
                 output,
@@ -138,12 +138,12 @@ def train(
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     shown = console.is_terminal and _is_first_process()
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
-        task = progress.add_task("training", total=None)
+        task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
@@ -184,7 +184,9 @@ def evaluate_model(
     config = EvaluationConfig(
         max_blocks=max_blocks, lengths=tuple(lengths or ()), passkey_lengths=tuple(passkey_lengths or ())
     )
-    _show(evaluate(model, tokenizer, blocks, config), as_json, tables.evaluation)
+    with _progress_bar("measuring") as on_progress:
+        measured = evaluate(model, tokenizer, blocks, config, on_progress)
+    _show(measured, as_json, tables.evaluation)
 
 
 def _import(module: str) -> None:

@@ -108,6 +108,7 @@ def run(
     (parameters, FLOPs, speed, `lmlab.battery.evaluate`) and model/ (weights and tokenizer, for
     `from_pretrained`). A run that was interrupted goes on from its last checkpoint, and one that is finished
     is not done again; with `resume=False` it begins anew, and its checkpoints and curve are removed.
+    `on_progress(done, total)` counts the steps, and then the measures.
 
     Under `torchrun` or `accelerate launch` every process calls it, the first one writes, all return the same.
     Raises `SettingsError` if the folder holds a run of another config, or for settings that cannot be;
@@ -146,7 +147,7 @@ def run(
         "seconds": result.seconds,
         "tokens_per_second": result.tokens_per_second,
     }
-    metrics |= evaluate(model, corpus.tokenizer, splits, config.evaluation)
+    metrics |= evaluate(model, corpus.tokenizer, splits, config.evaluation, on_progress)
     if first:
         corpus.tokenizer.save_pretrained(folder / MODEL)
         write_atomically(folder / METRICS, json.dumps(metrics, indent=2) + "\n")

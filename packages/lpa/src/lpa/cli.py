@@ -102,7 +102,7 @@ def train(
     from lpa.reproduce.training import train_file
 
     changes = [*(assignments or ()), *(() if rank is None else (f"apply.options.rank={_rank(rank)}",))]
-    with _progress_bar("training") as on_progress:
+    with _progress_bar("training, then measuring") as on_progress:
         metrics = train_file(config, output, changes, resume=resume, on_progress=on_progress)
     _show(metrics, as_json, tables.training)
 
@@ -119,7 +119,7 @@ def sweep(
     from lpa.reproduce.training import sweep_ranks
 
     wanted = [_rank(rank) for rank in ranks.split(",")]
-    with _progress_bar("training") as on_progress:
+    with _progress_bar("training, then measuring") as on_progress:
         rows = sweep_ranks(config, output, wanted, assignments or (), on_progress=on_progress)
     _show(rows, as_json, tables.sweep)
     if not as_json:

@@ -68,7 +68,7 @@ def train(
     folder = output or Path("runs") / Path(config).stem
     check_folder(folder, "--out")
     try:
-        with terminal.progress("training") as on_progress:
+        with terminal.progress("training, then measuring") as on_progress:
             metrics = train_run(run, folder, resume=resume, on_progress=on_progress)
     except KeyboardInterrupt:
         terminal.tell("memoryformer: interrupted; the same command goes on where it stopped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -159,15 +160,26 @@ def evaluate_run(
 
 
 def find_passkeys(
-    folder: Path, lengths: Sequence[int] = (), depths: Sequence[float] = DEPTHS, trials: int = 10
+    folder: Path,
+    lengths: Sequence[int] = (),
+    depths: Sequence[float] = DEPTHS,
+    trials: int = 10,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> list[dict[str, Any]]:
     """Passkey retrieval of a run's model: an `lmlab.passkey.PasskeyScore` for each length and depth.
 
-    `lengths` are those of the run's own evaluation, or L to 16 L where it has none.
+    `lengths` are those of the run's own evaluation, or L to 16 L where it has none; `on_progress(done,
+    total)` counts the scores.
     """
     config, model, tokenizer = load_run(folder)
     wanted = lengths or config.evaluation.passkey_lengths or _multiples(config.corpus.context_length)
-    return [asdict(score) for score in passkey(model, tokenizer, wanted, depths, trials=trials)]
+    scores: list[dict[str, Any]] = []
+    for length, depth in product(wanted, depths):
+        scores += map(asdict, passkey(model, tokenizer, [length], [depth], trials=trials))
+        if on_progress is not None:
+            on_progress(len(scores), len(wanted) * len(depths))
+    return scores
 
 
 def _multiples(length: int) -> list[int]:
