@@ -175,6 +175,13 @@ def test_files_are_split_at_the_apis_limits_and_nothing_is_lost(tmp_path):
     assert lines(*parts.files) == whole
 
 
+def test_settings_are_written_in_openais_names(tmp_path):
+    run = EvalRun(TEXT[:1], "m", tmp_path / "b", settings={"stop_seqs": ["Q:"], "temperature": None})
+    (request,) = lines(*export_batch(run).files)
+    assert request["body"]["stop"] == ["Q:"]
+    assert not {"stop_seqs", "temperature"} & request["body"].keys()
+
+
 def test_what_does_not_belong_to_the_batch_is_named(tmp_path):
     folder = tmp_path / "b"
     with pytest.raises(DataError, match="holds no batch; `medxpertqa batch export`"):

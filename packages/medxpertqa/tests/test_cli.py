@@ -261,6 +261,9 @@ def test_the_folder_of_lm_evals_tasks_is_printed(run):
     assert (Path(run.out.strip()) / "medxpertqa_text_cot.yaml").exists()
 
 
+BATCH = ("--model", "m", "--log-dir", "l", "--subset", "synthetic/text")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -279,6 +282,14 @@ def test_the_folder_of_lm_evals_tasks_is_printed(run):
         (
             ["eval", "--model", "m/m", "--log-dir", "l", "--demonstrations", "q.jsonl"],
             "--demonstrations are for few-shot, and not for official-cot",
+        ),
+        (
+            ["batch", "export", *BATCH, "--set", "max_tokens=null"],
+            "max_tokens = null: it must be at least 1",
+        ),
+        (
+            ["batch", "export", *BATCH, "--set", "temprature=0.7"],
+            "a batch's request has no setting temprature; it may have frequency_penalty, ",
         ),
         (["info", "--subset", "Text"], "there is no set 'Text'"),
         (["build", "status", "--out", "nowhere"], "no run has finished in this folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from medxpertqa.engine.logs import read_logs
 from medxpertqa.engine.running import evaluate
 from medxpertqa.engine.stub_server import Reply, StubServer
 from medxpertqa.errors import DataError, MedXpertQAWarning
+from medxpertqa.results import Record, score_records
 from medxpertqa.summaries import summarize
 from medxpertqa.synthetic import synthetic_questions
 
@@ -107,3 +109,16 @@ def test_a_reply_that_two_folders_have_is_not_counted_twice(ask, tmp_path):
         ask(shard="1/2", log_dir=tmp_path / folder)
     with pytest.raises(DataError, match=r"Text-0 \(epoch 1\) comes twice"):
         read_logs(tmp_path)
+
+
+def test_a_run_is_as_complete_whether_its_errors_count_or_not():
+    questions = [*synthetic_questions("text"), *synthetic_questions("mm")]
+    records = [Record.of(q, q.label) for q in questions[1:]]
+    records.append(Record.of(questions[0], "", status="error", error="x"))
+    results = score_records(records)
+    assert len(records) == 20
+    assert summarize(results).complete
+    assert summarize(results, errors="exclude").complete
+    worse = score_records([*records[:-2], *(replace(records[-1], id=f"Text-{n}") for n in (98, 99))])
+    assert not summarize(worse).complete
+    assert not summarize(worse, errors="exclude").complete

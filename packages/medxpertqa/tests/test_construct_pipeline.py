@@ -113,6 +113,26 @@ def test_other_thresholds_leave_every_question_its_rewriter(tmp_path):
     assert all(texts[q.id] == q.stem for q in thinned.questions)
 
 
+class Lists(Says):
+    """Writes as many options as it is asked for."""
+
+    def __call__(self, messages, **parameters):
+        super().__call__(messages, **parameters)
+        (count,) = re.findall(r"JSON list of (\d+)", messages[0]["content"])
+        return json.dumps(WORDS[: int(count)])
+
+
+def test_a_text_question_gets_ten_options_and_one_with_images_five(tmp_path):
+    options = {"A": "moon", "B": "foam", "C": "soup"}
+    items = [
+        Item(Question(id=f"{subset}-1", stem="Which?", options=options, label="A"))
+        for subset in ("Text", "MM")
+    ]
+    chosen = BuildSettings.model_validate({"expand": {"generator": LOCAL}})
+    build = run_pipeline(items, chosen, tmp_path, Lists)
+    assert {q.id: q.n_options for q in build.questions} == {"Text-1": 10, "MM-1": 5}
+
+
 def test_a_run_that_was_stopped_goes_on_and_asks_nothing_twice(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(bank(), settings(), tmp_path, lambda model: Says(model, fail_after=13))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from medxpertqa.engine.logs import read_logs
+from medxpertqa.engine.run_settings import demonstrations_of
 from medxpertqa.engine.running import EvalRun, evaluate
 from medxpertqa.engine.stub_server import Reply, StubServer, prompt_text, sent_images
 from medxpertqa.errors import MedXpertQAError, MedXpertQAWarning
@@ -367,3 +369,11 @@ def test_an_estimate_counts_calls_and_bounds_the_cost_without_asking(tmp_path):
     assert estimate.cost is None
     priced = replace(run, price=(0.0, 2.0)).estimate()
     assert priced.cost == pytest.approx(12 * 2048 * 2.0 / 1e6)
+
+
+def test_demonstrations_of_a_file_need_not_be_of_the_sample_that_is_asked(tmp_path):
+    shown = [question(f"Text-{number}", "A", 10) for number in (11, 12, 13)]
+    file = tmp_path / "shown.jsonl"
+    file.write_text("".join(json.dumps(one.to_record()) + "\n" for one in shown))
+    found = demonstrations_of("few-shot", "text/o1", None, file)
+    assert [one.id for one in found] == ["Text-11", "Text-12", "Text-13"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from inspect_ai.log import list_eval_logs, read_eval_log, write_eval_log
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from medxpertqa.engine.description import BATCH_FILE
 from medxpertqa.engine.run_settings import read_run_settings
 from medxpertqa.engine.stub_server import Reply, StubServer
 from medxpertqa.errors import DataError
@@ -30,6 +31,7 @@ from medxpertqa.reproduce.claims import PUBLISHED
 from medxpertqa.reproduce.experiment import EXPERIMENT, ExperimentConfig
 from medxpertqa.reproduce.server import ChatServer
 from medxpertqa.reproduce.vllm_server import sender, wait
+from medxpertqa.results import Record, score_records, write_results
 from medxpertqa.synthetic import synthetic_questions
 from tenfold import Run, Verdict, run_experiment
 from tenfold.configs import load_config
@@ -157,6 +159,23 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with chat_server() as running:
         answering.put(EXAM, str(folder / "qwen25_32b" / "text"), running.base_url)
     return folder
+
+
+def test_a_batch_is_a_users_run_too_and_one_of_many_errors_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    run = cast("Run", SimpleNamespace(log=SimpleNamespace(tell=told.append)))
+    bank = synthetic_questions("text")
+    monkeypatch.setitem(SETS, "text", SETS["text"]._replace(size=len(bank)))
+    records = [Record.of(question, question.label) for question in bank]
+    (tmp_path / BATCH_FILE).touch()
+    write_results(score_records(records, name="m", protocol="official-cot"), tmp_path / "results.jsonl")
+    assert open_models.finished_run(tmp_path, "text", run) is not None
+    records[0] = replace(records[0], response="", status="error", error="x")
+    write_results(score_records(records, name="m", protocol="official-cot"), tmp_path / "results.jsonl")
+    assert open_models.finished_run(tmp_path, "text", run) is None
+    assert told == [f"{tmp_path} is not complete, so its claim is not tested"]
 
 
 def test_at_the_paper_s_scale_users_runs_are_judged_if_they_are_whole(

@@ -32,7 +32,7 @@ def ask(tmp_path, monkeypatch):
 
     def asked(server, questions=QUESTIONS, **changes):
         settings = {"protocol": "official-ao", "model": "openai-api/local/m", "log_dir": tmp_path / "logs"}
-        return evaluate(questions, base_url=server.base_url, **settings | changes)
+        return evaluate(questions, **{"base_url": server.base_url, **settings, **changes})
 
     return asked
 
@@ -68,6 +68,36 @@ def test_a_key_among_the_arguments_of_a_model_is_sent_and_in_no_log(ask, tmp_pat
             kept += [archive.read(name) for name in archive.namelist()]
     assert any(b"X-Team" in content for content in kept)
     assert not any(b"sk-" in content for content in kept)
+
+
+def test_a_key_among_the_settings_is_refused_and_not_repeated(ask):
+    with (
+        StubServer(lambda payload: "A") as server,
+        pytest.raises(MedXpertQAError, match="a setting holds a key") as caught,
+    ):
+        ask(server, extra_headers={"Authorization": "sk-of-a-gateway"})
+    assert "sk-" not in str(caught.value)
+    assert not server.requests
+
+
+def test_the_password_of_an_address_is_in_no_file(ask, tmp_path):
+    with StubServer(lambda payload: "A") as server:
+        address = server.base_url.replace("://", "://me:word@")
+        assert ask(server, base_url=address).n == 3
+    kept = [path.read_bytes() for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+    for log in (path for path in (tmp_path / "logs").rglob("*.eval")):
+        with zipfile.ZipFile(log) as archive:
+            kept += [archive.read(name) for name in archive.namelist()]
+    assert any(b"127.0.0.1" in content for content in kept)
+    assert not any(b"me:word" in content for content in kept)
+
+
+def test_other_arguments_of_a_model_are_warned_of(ask):
+    with StubServer(lambda payload: "A") as server:
+        ask(server, model_args={"default_headers": {"X-Team": "t"}})
+        with pytest.warns(MedXpertQAWarning, match="was begun with the model arguments"):
+            ask(server, model_args={"default_headers": {"X-Team": "u"}})
+    assert len(server.requests) == 3
 
 
 def test_a_model_that_the_endpoint_does_not_have_stops_the_run_at_the_start(ask):

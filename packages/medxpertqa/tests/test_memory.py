@@ -20,9 +20,9 @@ pytestmark = pytest.mark.slow  # torch and transformers take longer to import th
 class Letters:
     """A tokenizer of letters."""
 
-    eos_token_id = None
+    eos_token_id = bos_token_id = None
 
-    def encode(self, text, add_special_tokens=False):
+    def encode(self, text, add_special_tokens=True):
         return [ord(c) % 64 for c in text]
 
     def decode(self, ids, skip_special_tokens=False):
@@ -83,6 +83,38 @@ def test_the_certainty_of_an_own_answer_is_that_of_the_same_tokens_read_again(me
     logits = memory.model(torch.tensor([prompt + written])).logits[0]
     again = torch.log_softmax(logits, -1)[len(prompt) - 1 : -1][range(8), written]
     assert audit.perplexity == pytest.approx(torch.exp(-again.mean()).item(), rel=1e-4)
+
+
+class LettersAfterABeginning(Letters):
+    """One that begins every text with a token of its own, as Llama's and Gemma's do."""
+
+    bos_token_id = 63
+
+    def encode(self, text, add_special_tokens=True):
+        return [63] * add_special_tokens + super().encode(text)
+
+
+def test_a_model_sees_the_beginning_that_its_tokenizer_gives_a_text(memory):
+    import torch
+
+    begun = CausalMemory(memory.model, LettersAfterABeginning())
+    text = "aortic stenosis"
+    row = torch.tensor([begun.tokenizer.encode(text)])
+    expected = torch.log_softmax(memory.model(row).logits[0], -1)[range(1, len(text)), row[0, 2:]]
+    assert begun.log_probabilities(text) == pytest.approx(expected.tolist(), rel=1e-4)
+    question = Question(id="s-1", stem="Which?", options={"A": "one", "B": "two"}, label="A")
+    prompt = torch.tensor([begun.tokenizer.encode(question.to_prompt_string() + "\nAnswer:")])
+    first = memory.model(prompt).logits[0, -1].argmax().item()
+    assert begun.audit_output(question, max_tokens=1).output == str(first)
+
+
+def test_greedy_is_greedy_whatever_the_models_own_settings_say(memory):
+    import copy
+
+    own = copy.deepcopy(memory.model)
+    own.generation_config.repetition_penalty = 5.0
+    text = "the quick brown fox jumps over the lazy dog"
+    assert CausalMemory(own, Letters()).continuations(text) == memory.continuations(text)
 
 
 def test_a_text_beyond_the_context_and_one_of_one_token_are_refused(memory):

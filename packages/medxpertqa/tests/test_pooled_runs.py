@@ -97,6 +97,14 @@ def test_what_is_right_without_images_is_judged_against_chance_and_the_whole_run
     assert table.rows[0][3] == "20.00"
 
 
+def test_every_table_reads_by_the_parser_that_was_asked_for() -> None:
+    records = [Record.of(question, f"I think it is {question.label}") for question in MM]
+    blind = score_records(records, name="m", protocol="official-cot (without images)")
+    tables, _ = report_tables([blind], [summarize(blind, "robust")])
+    (shortcut,) = next(table for table in tables if table.title == "Shortcuts").rows
+    assert shortcut[2].startswith("100.00")
+
+
 def test_the_interaction_is_the_difference_of_the_differences() -> None:
     first, second = run("text", {0, 2, 4, 6, 1}), run("text", {0, 1, 3}, name="n")
     pair = compare(first, second)

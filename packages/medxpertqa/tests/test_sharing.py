@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -96,6 +98,40 @@ def test_a_leak_is_found_in_a_text_a_wheel_and_whatever_its_case_and_blanks(tmp_
     assert found == {("log.txt", "Text-3"), ("data.jsonl", "Text-5")}
     (tmp_path / "log.txt").write_text(" ".join(QUESTIONS[3].stem.split()[:8]))
     assert not find_leaks(tmp_path / "log.txt", QUESTIONS)
+
+
+def zipped(data: bytes, compression: int) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        archive.writestr("sample.json", data)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        pytest.param(lambda text: text.encode() + b"\xb0", id="a byte that is no text"),
+        pytest.param(lambda text: text.encode("utf-16"), id="UTF-16"),
+        pytest.param(lambda text: gzip.compress(text.encode()), id="gzip"),
+        pytest.param(lambda text: zipped(text.encode(), zipfile.ZIP_DEFLATED), id="ZIP"),
+    ],
+)
+def test_a_leak_is_found_however_it_is_written(packed, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(packed(QUESTIONS[3].stem))
+    assert {leak.id for leak in find_leaks(tmp_path, QUESTIONS)} == {"Text-3"}
+
+
+def test_the_logs_of_inspect_are_searched(tmp_path):
+    pytest.importorskip("zipfile_zstd")
+    (tmp_path / "run.eval").write_bytes(zipped(QUESTIONS[3].stem.encode(), 93))  # zstd
+    assert {leak.id for leak in find_leaks(tmp_path, QUESTIONS)} == {"Text-3"}
+
+
+def test_what_cannot_be_unpacked_is_no_clean_file(tmp_path):
+    (tmp_path / "half.gz").write_bytes(gzip.compress(b"a" * 1000)[:-8])
+    with pytest.raises(DataError, match=r"half\.gz cannot be searched"):
+        find_leaks(tmp_path, QUESTIONS)
 
 
 @pytest.mark.slow

@@ -51,6 +51,9 @@ class CausalMemory:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
+        first, begin = tokenizer.encode("a")[:1], tokenizer.bos_token_id
+        # What the model was trained to see before a text, where its tokenizer puts it (Llama, Gemma).
+        self._begin: list[int] = first if begin is not None and first == [begin] else []
 
     @classmethod
     def from_pretrained(cls, name: str, device: str = "cpu") -> CausalMemory:
@@ -87,10 +90,10 @@ class CausalMemory:
         ids = self._ids(text)
         if len(ids) < 2:
             raise DataError(f"a text of {len(ids)} tokens has no log-probabilities: give at least 2")
-        row = torch.tensor([ids], device=self.model.device)
+        row = torch.tensor([self._begin + ids], device=self.model.device)
         with torch.inference_mode():
-            logits = self.model(row).logits[0, :-1].float()
-        picked = torch.log_softmax(logits, -1).gather(1, row[0, 1:, None])
+            logits = self.model(row).logits[0, len(self._begin) : -1].float()
+        picked = torch.log_softmax(logits, -1).gather(1, row[0, len(self._begin) + 1 :, None])
         return [float(value) for value in picked[:, 0].cpu()]
 
     def continuations(self, text: str, n: int = 5, k: int = 5) -> tuple[list[str], list[str]]:
@@ -133,7 +136,7 @@ class CausalMemory:
         """The tokens of a text, behind which a reply of so many is to fit into the context."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        if limit and len(ids) + reply > limit:
+        if limit and len(self._begin) + len(ids) + reply > limit:
             what = f"a text of {len(ids)} tokens" + (f" with {reply} of a reply" if reply else "")
             raise DataError(f"{what} is longer than the model's context of {limit}")
         return ids
@@ -143,17 +146,19 @@ class CausalMemory:
         import torch
 
         device = self.model.device
-        prefix = torch.tensor([list(ids)], device=device)
+        prefix = torch.tensor([[*self._begin, *ids]], device=device)
         out = self.model.generate(
             prefix,
             attention_mask=torch.ones_like(prefix),
             max_new_tokens=n,
             do_sample=False,
+            repetition_penalty=1.0,  # else what the model's own settings say, greedy or not
+            no_repeat_ngram_size=0,
             return_dict_in_generate=True,
             output_logits=True,
             pad_token_id=self.tokenizer.eos_token_id or 0,
         )
-        written = out.sequences[0, len(ids) :].tolist()
+        written = out.sequences[0, prefix.shape[1] :].tolist()
         log_probabilities = [
             float(torch.log_softmax(logits[0].float(), -1)[token])
             for logits, token in zip(out.logits, written, strict=True)

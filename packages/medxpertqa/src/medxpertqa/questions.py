@@ -14,6 +14,9 @@ from medxpertqa.errors import DataError
 CHOICES = "\nAnswer Choices:"
 """What separates the stem from the options in the question string of a record."""
 
+N_OPTIONS = {"Text": 10, "MM": 5}
+"""How many options a question of a subset has."""
+
 MEDICAL_TASKS = ("Diagnosis", "Treatment", "Basic Science")
 QUESTION_TYPES = ("Reasoning", "Understanding")
 BODY_SYSTEMS = (

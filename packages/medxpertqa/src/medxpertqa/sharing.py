@@ -7,12 +7,16 @@ score it: `load_results(bundle, questions=...)`.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +103,8 @@ def find_leaks(path: str | os.PathLike[str], questions: Iterable[Question], word
     """Search a file, a folder, or what is in a wheel or ZIP, for `words` words in a row of any question.
 
     Words are compared without case, blanks and punctuation. A question of fewer words counts as a whole, from
-    six words on. Files that are no text are passed over. Raises `DataError` if there is nothing to search.
+    six words on. Of a file that is not all text, what is text is searched; what gzip packed is unpacked.
+    Raises `DataError` if there is nothing to search, and for what is packed and cannot be unpacked.
     """
     grams: dict[tuple[str, ...], str] = {}
     for question in questions:
@@ -184,13 +189,24 @@ def _texts(place: Path) -> Iterator[tuple[str, str]]:
             with zipfile.ZipFile(file) as archive:
                 for member in archive.infolist():
                     if not member.flag_bits & 1 and not member.is_dir():  # one with a password shows nothing
-                        yield from _text(f"{file}!{member.filename}", archive.read(member))
+                        name = f"{file}!{member.filename}"
+                        yield name, _text(_unpacked(name, partial(archive.read, member)))
         else:
-            yield from _text(str(file), file.read_bytes())
+            yield str(file), _text(_unpacked(str(file), file.read_bytes))
 
 
-def _text(name: str, data: bytes) -> Iterator[tuple[str, str]]:
+def _unpacked(name: str, read: Callable[[], bytes]) -> bytes:
+    """What a file or a member of an archive has; a tar in gzip as the one stream that its files lie in."""
+    with suppress(ImportError):
+        import zipfile_zstd  # noqa: F401  # how inspect-ai packs its logs; it comes with inspect-ai
     try:
-        yield name, data.decode("utf-8")
-    except UnicodeDecodeError:
-        return
+        data = read()
+        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (NotImplementedError, zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise DataError(f"{name} cannot be searched: {error}") from None
+
+
+def _text(data: bytes) -> str:
+    """The text in it: what is none becomes a sign that no word has."""
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    return data.decode(coding, errors="replace")

@@ -69,7 +69,8 @@ class Summary(Cell):
     @property
     def complete(self) -> bool:
         """Whether no reply is missing and at most 5 % of the replies are errors."""
-        return not self.n_missing and self.n_errors <= 0.05 * self.n_records
+        n = self.n_records + (self.n_errors if self.errors == "exclude" else 0)
+        return not self.n_missing and self.n_errors <= 0.05 * n
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from medxpertqa.errors import DataError
+from medxpertqa.questions import N_OPTIONS
 from medxpertqa.results import Record, Results, score_records
 
 PATTERN = "medxpertqa_*.jsonl"
-_N_OPTIONS = {"Text": 10, "MM": 5}
 
 
 def review_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -60,7 +60,7 @@ def _records(file: Path) -> Iterator[Record]:
                 {
                     "id": about["id"],
                     "label": review["target"],
-                    "n_options": _N_OPTIONS[subset],
+                    "n_options": N_OPTIONS[subset],
                     "response": sample["score"]["prediction"],
                     "attributes": {
                         "subset": subset,

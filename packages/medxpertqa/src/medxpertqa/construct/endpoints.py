@@ -11,6 +11,7 @@ from medxpertqa.construct.settings import ModelSettings
 from medxpertqa.engine.messages import Images, openai_messages
 from medxpertqa.engine.running import RETRIES
 from medxpertqa.errors import DataError, MedXpertQAError, MissingExtraError, RequestError
+from medxpertqa.secrecy import without_secrets
 
 
 class EndpointModel:
@@ -30,7 +31,7 @@ class EndpointModel:
         key = os.environ.get(settings.key_variable)
         if not key and not settings.is_local:
             raise MedXpertQAError(f"{settings.model}: set {settings.key_variable} to the endpoint's key")
-        self.name = f"{settings.model} at {settings.base_url}"
+        self.name = f"{settings.model} at {without_secrets(settings.base_url)}"
         self._model, self._images = settings.model, images or _no_images
         self._places = Semaphore(settings.max_connections)
         self._client = OpenAI(base_url=settings.base_url, api_key=key or "none", max_retries=RETRIES)

@@ -31,7 +31,7 @@ from medxpertqa.images import ImageStore
 from medxpertqa.json_lines import read_json_lines, write_json_lines
 from medxpertqa.parsing import ParsedAnswer, parse_answer
 from medxpertqa.protocols import get_protocol
-from medxpertqa.questions import Question, check_questions
+from medxpertqa.questions import N_OPTIONS, Question, check_questions
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,9 @@ class _Run:
             checker = self.open_model(stage.checker) if stage.checker else None
             used = [stage.generator]
             self._change(
-                "expand", lambda q: expand_options(q, stage.n_options, generator, ask, checker), used
+                "expand",
+                lambda q: expand_options(q, stage.n_options or N_OPTIONS[q.subset], generator, ask, checker),
+                used,
             )
         if settings.shuffle:
             self._change("shuffle", lambda q: Made(shuffle_options(q, settings.seed), []))

@@ -93,11 +93,11 @@ class PruneStage(_Table):
 
 
 class ExpandStage(_Table):
-    """See `expand_options`."""
+    """See `expand_options`; without `n_options` a question gets the paper's, 10 in Text and 5 in MM."""
 
     generator: ModelSettings
     checker: ModelSettings | None = None
-    n_options: int = Field(10, ge=3, le=26)
+    n_options: int | None = Field(None, ge=3, le=26)
 
 
 class RewriteStage(_Table):

@@ -31,6 +31,12 @@ RESULTS = "results.jsonl"
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
 """What OpenAI takes in one file."""
 
+_OPENAI_NAMES = {"stop_seqs": "stop", "num_choices": "n"}
+_PARAMETERS = {"temperature", "top_p", "top_k", "max_tokens", "seed", "stop", "n"} | {
+    *("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning_effort")
+}
+"""Of a request to chat completions, as OpenAI and vLLM name them."""
+
 _REPLIES, _ASKED = "replies.jsonl", "asked.json"
 _STOPS = {"length": "max_tokens", "content_filter": "content_filter"}
 Place = tuple[str, int, int]
@@ -77,9 +83,11 @@ def export_batch(
 
     Each line has a custom_id, which `import_batch` reads again, and the body of a /v1/chat/completions
     request; `run.model` is the model's name there. A failed request is written again. Raises
-    `MedXpertQAError` for a folder with another run, `DataError` for questions and images.
+    `MedXpertQAError` for a folder with another run and for settings that such a request does not have,
+    `DataError` for questions and images.
     """
     folder = Path(run.log_dir)
+    _body_settings(run)
     with sole_user(folder):
         if (folder / FILE).exists():
             raise MedXpertQAError(f"{folder} holds logs of `medxpertqa eval`; use another folder for a batch")
@@ -172,11 +180,22 @@ def _line(run: EvalRun, asked: Asked, place: Place, replies: Mapping[Place, Batc
         messages = run.rules.second_turn(asked.question, messages, replies[key, epoch, 1].text)
     body: dict[str, Any] = {"model": run.model}
     body["messages"] = openai_messages(messages, run.image_source or no_images)
-    body |= request_settings(run.rules, run.altered)
+    body |= _body_settings(run)
     if "max_completion_tokens" in run.rules.generate_config:  # reasoning models refuse max_tokens
         body["max_completion_tokens"] = body.pop("max_tokens")
     request = {"custom_id": f"{key}#{epoch}#{turn}", "method": "POST", "url": "/v1/chat/completions"}
     return json.dumps({**request, "body": body}, ensure_ascii=False) + "\n"
+
+
+def _body_settings(run: EvalRun) -> dict[str, Any]:
+    """The parameters of a request in OpenAI's names; `MedXpertQAError` for one that it does not have."""
+    settings = request_settings(run.rules, run.altered)
+    named = {_OPENAI_NAMES.get(key, key): value for key, value in settings.items()}
+    if unknown := sorted(named.keys() - _PARAMETERS):
+        raise MedXpertQAError(
+            f"a batch's request has no setting {unknown[0]}; it may have {', '.join(sorted(_PARAMETERS))}"
+        )
+    return named
 
 
 def _write_parts(folder: Path, lines: Iterable[str], most_requests: int, most_bytes: int) -> list[Path]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from medxpertqa.errors import DataError, MedXpertQAError
+from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning
 from medxpertqa.parsing import ParserName
 
 FILE, BATCH_FILE = "medxpertqa.json", "batch.json"
@@ -30,7 +31,8 @@ class RunDescription:
     `digest` is of the whole set of questions before any limit. `altered` holds the parameters of the request
     that differ from the protocol's, such as {"max_tokens": 96}. `demonstrations` is the digest of those of
     few-shot. `n_expected` counts questions; `asked` has the keys (see `Asked`) of what was asked for last,
-    and is empty in a folder that was written before it was kept.
+    and is empty in a folder that was written before it was kept. `model_args` are those of the client or
+    engine, without secrets; other ones (a port, a number of GPUs) may be the same run, so `check` only warns.
     """
 
     model: str
@@ -46,6 +48,7 @@ class RunDescription:
     demonstrations: str = ""
     altered: Mapping[str, Any] = field(default_factory=dict, hash=False)
     asked: tuple[str, ...] = ()
+    model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def n_replies(self) -> int:
@@ -83,13 +86,21 @@ class RunDescription:
             raise DataError(f"{path} does not describe a run: {error}; use another log folder") from None
 
     def check(self, folder: Path, file: str = FILE) -> None:
-        """Raise `MedXpertQAError` if the folder holds another run, naming the first thing that differs."""
+        """Raise `MedXpertQAError` if the folder holds another run, naming the first thing that differs.
+
+        Warns of other `model_args`.
+        """
         there = self.read(folder, file)
         if there is None:
             return
         for entry in fields(self):
             old, new = getattr(there, entry.name), getattr(self, entry.name)
-            if entry.name not in _GROWS and old != new:
+            if entry.name == "model_args" and old != new:
+                message = (
+                    f"{folder} was begun with the model arguments {old}, not {new}: its replies are kept"
+                )
+                warnings.warn(message, MedXpertQAWarning, stacklevel=2)
+            elif entry.name not in _GROWS and old != new:
                 raise MedXpertQAError(
                     f"{folder} holds a run with {entry.name} {old!r}, not {new!r}; use another --log-dir"
                 )

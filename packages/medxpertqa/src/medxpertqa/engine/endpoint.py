@@ -28,7 +28,8 @@ def open_model(name: str, base_url: str | None = None, arguments: Mapping[str, A
     package that is missing.
     """
     model = _open_model(name, base_url, dict(arguments or {}))
-    model.model_args = without_secrets(model.model_args)  # what inspect-ai writes into its logs
+    model.model_args = without_secrets(model.model_args)  # what inspect-ai writes into its logs, as the next
+    model._explicit_base_url = without_secrets(base_url)
     return model
 
 
@@ -77,27 +78,28 @@ def check_endpoint(model: Model, longest: int, max_tokens: int, turns: int = 1) 
     base_url, key = getattr(model.api, "base_url", None), getattr(model.api, "api_key", None)
     if not base_url or not hasattr(model.api, "client"):
         return
+    address = without_secrets(base_url)
     try:
         with OpenAI(base_url=base_url, api_key=key or "none", max_retries=1, timeout=20) as client:
             served = client.models.list().data
     except APIConnectionError as error:
-        raise MedXpertQAError(f"nobody answers at {base_url} ({told(error, key)}); is it up?") from None
+        raise MedXpertQAError(f"nobody answers at {address} ({told(error, key)}); is it up?") from None
     except APIStatusError as error:
         if error.status_code in (401, 403):
-            raise MedXpertQAError(f"{base_url} refuses the key: {told(error, key)}") from None
+            raise MedXpertQAError(f"{address} refuses the key: {told(error, key)}") from None
         return  # not every endpoint lists its models
     limit = _context(served, getattr(model.api, "service_model_name", lambda: model.name)())
     if limit is None:
         return
     if longest / CHARACTERS_PER_TOKEN + max_tokens > limit:
         raise MedXpertQAError(
-            f"{base_url} has a context of {limit} tokens, but the longest question needs about "
+            f"{address} has a context of {limit} tokens, but the longest question needs about "
             f"{longest // 4} and its reply may have {max_tokens}; start the server with a longer context, "
             "or lower --max-tokens"
         )
     if longest / CHARACTERS_PER_TOKEN + max_tokens * turns > limit:
         message = (
-            f"{base_url} has a context of {limit} tokens: a question may fail in its second turn if its "
+            f"{address} has a context of {limit} tokens: a question may fail in its second turn if its "
             f"first reply comes near {max_tokens}"
         )
         warnings.warn(message, MedXpertQAWarning, stacklevel=3)

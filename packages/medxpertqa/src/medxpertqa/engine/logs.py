@@ -46,7 +46,10 @@ def read_logs(path: str | os.PathLike[str]) -> Results:
     descriptions = [_described(folder) for folder in folders]
     first = descriptions[0]
     for folder, other in zip(folders, descriptions, strict=True):
-        one, two = (replace(described, shard="", n_expected=0, asked=()) for described in (first, other))
+        one, two = (
+            replace(described, shard="", n_expected=0, asked=(), model_args={})
+            for described in (first, other)
+        )
         if one != two:
             raise DataError(f"{folders[0]} and {folder} hold different runs; load each by itself")
     n_lacking = 0 if folders == [Path(path)] else _n_lacking(descriptions, path)

@@ -95,7 +95,7 @@ def demonstrations_of(
             raise MedXpertQAError(f"--demonstrations are for few-shot, and not for {protocol}")
         return ()
     if given is not None:
-        return tuple(load_questions(subset, given))
+        return tuple(load_questions("mm" if subset.startswith("mm") else "text", given))
     if data is not None or subset.startswith("synthetic"):
         raise MedXpertQAError(
             "few-shot needs answered questions to show; give a file of them, --demonstrations"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence, Set
@@ -20,6 +21,7 @@ from medxpertqa.hub import question_digest
 from medxpertqa.protocols import Protocol, get_protocol
 from medxpertqa.questions import Question, check_questions
 from medxpertqa.results import Results
+from medxpertqa.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from inspect_ai.model import Model
@@ -146,6 +148,7 @@ class EvalRun:
             demonstrations=question_digest(self.demonstrations) if self.demonstrations else "",
             altered=dict(sorted(changed.items())),
             asked=tuple(self.asked),
+            model_args=_as_json(without_secrets(dict(self.model_args))),
         )
 
     def estimate(self) -> Estimate:
@@ -347,10 +350,21 @@ def evaluate(
 
 
 def request_settings(protocol: Protocol, altered: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The parameters of a request in inspect-ai's names; each provider writes max_tokens in its own way."""
+    """The parameters of a request in inspect-ai's names; each provider writes max_tokens in its own way.
+
+    One that is altered to None is left out, which `max_tokens` cannot be: `MedXpertQAError`.
+    """
+    if (altered or {}).get("max_tokens", 1) is None:
+        raise MedXpertQAError("max_tokens = null: it must be at least 1")
     names = {"max_completion_tokens": "max_tokens"}
     settings = {names.get(key, key): value for key, value in protocol.generate_config.items()}
     return {key: value for key, value in (settings | dict(altered or {})).items() if value is not None}
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file holds of them, and gives back: of an object only its kind."""
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=lambda value: type(value).__name__))
+    return plain
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
@@ -372,6 +386,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise MedXpertQAError(f"{name} = {value}: it must be at least 1")
+    if without_secrets(settings) != settings:  # settings are told with the results, and inspect-ai logs them
+        raise MedXpertQAError(
+            "a setting holds a key, a token or a password, and settings are logged: give it in the "
+            "environment, or to the client by --model-arg default_headers=..., which is not"
+        )
 
 
 def _length(protocol: Protocol, question: Question) -> int:

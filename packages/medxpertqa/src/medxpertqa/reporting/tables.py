@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medxpertqa.errors import MedXpertQAWarning
 from medxpertqa.paper.tables import COLUMNS
@@ -77,7 +77,11 @@ def labels(summaries: Sequence[Summary]) -> list[str]:
 
 
 def report_tables(runs: Sequence[Results], summaries: Sequence[Summary]) -> tuple[list[Table], list[str]]:
-    """All tables of one or several runs, whose errors count alike, and what has to be said about them."""
+    """All tables of one or several runs, whose errors count alike, and what has to be said about them.
+
+    `summaries` are of these runs, in their order, each by the parser that is to count.
+    """
+    runs = [replace(run, parser=summary.parser) for run, summary in zip(runs, summaries, strict=True)]
     tables = [_overview(summaries), _parsers(summaries), *_pooled(runs, summaries), *_cells(summaries)]
     tables += _position(summaries)
     remarks = _remarks(summaries)

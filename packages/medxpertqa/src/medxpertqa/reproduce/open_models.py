@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from medxpertqa.errors import DataError
 from medxpertqa.hub import SETS, load_questions
+from medxpertqa.importing import load_results
 from medxpertqa.reproduce.claims import PUBLISHED
 from medxpertqa.reproduce.measuring import average_length
 from medxpertqa.results import Results
+from medxpertqa.summaries import summarize
 from tenfold import Run
 
 
@@ -37,17 +39,17 @@ def model_metrics(config: ModelsConfig, run: Run) -> dict[str, float]:
 
 
 def finished_run(folder: Path, subset: str, run: Run) -> Results | None:
-    """The results of a run, if it has every question of its subset and was asked by an official protocol."""
-    from medxpertqa.engine.logs import read_logs
-
+    """The results of a run or a batch, if it is whole (`Summary.complete`) and was asked as officially."""
     try:
-        results = read_logs(folder)
+        results = load_results(folder)
     except DataError as error:
         run.log.tell(str(error))
         return None
     n, needed = len({record.id for record in results.records}), SETS[subset].size
     if n != needed:
         run.log.tell(f"{folder} has {n} of {needed} questions, so its claim is not tested")
+    elif not summarize(results).complete:
+        run.log.tell(f"{folder} is not complete, so its claim is not tested")
     elif not results.protocol.startswith("official-") or " without " in results.protocol:
         run.log.tell(f"{folder} was asked by {results.protocol}, so its claim is not tested")
     else:
