@@ -10,9 +10,11 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from medxpertqa.errors import MedXpertQAWarning
 from medxpertqa.paper.tables import COLUMNS
+from medxpertqa.parsing import ParserName
 from medxpertqa.pooled_rows import pooled_rows
 from medxpertqa.results import Results
 from medxpertqa.scores import SMALL, Cell
@@ -81,7 +83,8 @@ def report_tables(runs: Sequence[Results], summaries: Sequence[Summary]) -> tupl
 
     `summaries` are of these runs, in their order, each by the parser that is to count.
     """
-    runs = [replace(run, parser=summary.parser) for run, summary in zip(runs, summaries, strict=True)]
+    by = [cast("ParserName", summary.parser) for summary in summaries]
+    runs = [replace(run, parser=parser) for run, parser in zip(runs, by, strict=True)]
     tables = [_overview(summaries), _parsers(summaries), *_pooled(runs, summaries), *_cells(summaries)]
     tables += _position(summaries)
     remarks = _remarks(summaries)
