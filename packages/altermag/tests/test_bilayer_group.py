@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import spglib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +58,26 @@ def test_another_origin_of_the_monolayer_is_minded() -> None:
     moved = Monolayer.from_arrays(PTBR3.lattice, frac, PTBR3.species, PTBR3.magmoms)
     for op in OPERATORS:
         same_as_spglib(stack(moved, op, (1 / 3, 2 / 3), distance=6.35))
+
+
+def test_the_benchmark_of_maps_asks_spglib_about_the_built_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the script sets it where it is not
+    file = Path(__file__).parents[1] / "benchmarks" / "map.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_maps", file)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    asked = []
+    real = spglib.get_magnetic_symmetry
+
+    def get_magnetic_symmetry(cell: tuple[object, ...], **options: object) -> object:
+        asked.append(len(cell[1]))
+        return real(cell, **options)
+
+    monkeypatch.setattr(spglib, "get_magnetic_symmetry", get_magnetic_symmetry)
+    assert benchmark.by_spglib(stack(PTBR3, "mirror", (1 / 3, 2 / 3), distance=6.35)) == "altermagnet"
+    assert asked == [16]
 
 
 def test_spglib_decides_where_the_monolayer_does_not_tell(layers: dict[str, Monolayer]) -> None:

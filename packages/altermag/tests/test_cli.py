@@ -10,6 +10,8 @@ import pytest
 
 from altermag import Monolayer, cli
 from altermag.cli_models import write_structure
+from altermag.dft import gpaw
+from altermag.dft.results import DFTResult, check_points
 from altermag.stacking import stack
 
 
@@ -116,6 +118,16 @@ def test_a_poscar_is_written_and_its_moments_are_told(
         (("dft", "inputs", "AB.json", "-o", "x", "--preset", "hse"), "no preset 'hse'"),
         (("dft", "run", "AB.json", "-o", "x", "--set", "cutoff=5"), "have no cutoff"),
         (("dft", "run", "AB.json", "-o", "x", "--set", "h"), "--set h: write key=value"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "k_mesh=6"), "k_mesh=6; needed: two positive whole"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "k_mesh=[6,0]"), "k_mesh=(6, 0); needed: two"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "hubbard=4"), "hubbard=4; needed: numbers of eV by"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", 'hubbard={"Pr": 4}'), "hubbard names Pr, which the"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "h=abc"), "h='abc'; needed: a positive number of Å"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "h=-0.2"), "h=-0.2; needed: a positive number of Å"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "width=null"), "width=None; needed: a number of eV"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "density=NaN"), "density=nan; needed: a positive"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "max_iterations=1.5"), "max_iterations=1.5; needed"),
+        (("dft", "run", "AB.json", "-o", "x", "--set", "xc=3"), "xc=3; needed: the name of a functional"),
         (("dft", "inputs", "AB.json", "-o", "mono.cif"), "mono.cif: File exists"),
         (("screen", "empty", "-o", "t.parquet"), "no such structure: empty"),
         (("screen", ".", "-o", "t.csv"), "name it t.parquet"),
@@ -133,6 +145,7 @@ def test_a_mistake_is_told_in_a_line_with_exit_code_2(
     assert shown.code == 2
     assert message in shown.err
     assert "Traceback" not in shown.err
+    assert not (folder / "x").exists()
 
 
 def test_screening_goes_on_by_itself_and_begins_anew_where_it_is_told_to(
@@ -154,6 +167,39 @@ def test_dft_inputs_are_written_by_the_engine_that_is_named(
 ) -> None:
     shown = altermag("dft", "inputs", folder / "AB.json", "-o", tmp_path, "--engine", "espresso", "--json")
     assert [Path(file).name for file in json.loads(shown.out)] == ["scf.in", "bands.in", "run.sh"]
+
+
+def test_enumerate_says_so_where_shifts_are_not_those_of_the_files_cell(
+    altermag: Command, folder: Path, tmp_path: Path, ptbr3: Monolayer
+) -> None:
+    ptbr3.atoms.repeat((2, 1, 1)).write(tmp_path / "big.cif")
+    shown = altermag("enumerate", tmp_path / "big.cif", "--magmoms", "Pt=1")
+    assert "the shifts are fractions of its primitive one, whose vectors are (" in shown.err
+    assert "1/2" in shown.err
+    assert "primitive" not in altermag("enumerate", folder / "mono.cif", "--magmoms", "Pt=1").err
+
+
+def test_a_run_of_a_structure_without_forced_zeros_does_not_show_one(
+    altermag: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(layered: Monolayer, *_: object) -> DFTResult:
+        points = check_points(layered)
+        bands = np.full((2, len(points), 1), 0.01) * [[[1]], [[-1]]]
+        moments = layered.magmoms
+        return DFTResult("none", {}, layered.lattice, -1, True, 0, 0, 0, moments, 0, points, bands)
+
+    monkeypatch.setattr(gpaw, "run", run)
+    rows = {
+        name: [
+            line
+            for line in altermag("dft", "run", folder / f"{name}.json", "-o", tmp_path).out.splitlines()
+            if "splitting" in line
+        ]
+        for name in ("AB", "AC")
+    }
+    assert "20.00" in rows["AB"][0]
+    assert "no such points" in rows["AC"][0]
+    assert "20.00" in rows["AC"][1]
 
 
 def test_kpath_names_its_points_in_fractions(altermag: Command, folder: Path) -> None:

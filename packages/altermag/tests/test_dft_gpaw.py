@@ -116,6 +116,6 @@ def test_scf_that_does_not_converge_is_an_error_and_leaves_no_result(tmp_path: P
 def test_rigid_layers_that_come_near_repel_each_other(tmp_path: Path) -> None:
     settings = COARSE | {"hubbard": {}}
     bilayer = nickel_chloride((1 / 3, 0))
-    scan = sliding.distance_scan(bilayer, [4.8, 5.75], gpaw.calculator_of(**settings), tmp_path, "coarse")
+    scan = sliding.distance_scan(bilayer, [4.8, 5.75], gpaw.calculator_of(**settings), tmp_path)
     assert scan.energies[0] > scan.energies[1] + 0.1
     assert (tmp_path / "d4.8000.txt").exists()

@@ -50,6 +50,12 @@ def test_bands_are_at_the_points_that_test_the_symmetry(ab: Bilayer) -> None:
     assert np.array(kpoints.kpts)[:, 2].tolist() == [0.0] * len(check_points(ab))
 
 
+def test_every_task_has_the_dipole_correction_but_where_the_cell_is_relaxed(ab: Bilayer) -> None:
+    for task in vasp.PRESETS:
+        incar = vasp.input_set(ab, task).incar
+        assert (incar["IDIPOL"], incar.get("LDIPOL")) == (3, None if task == "relax-cell" else True), task
+
+
 def test_the_kerr_run_has_spin_orbit_coupling_and_spins_along_the_neel_vector(ab: Bilayer) -> None:
     incar = vasp.input_set(ab, "moke", neel=(1, 0, 0)).incar
     assert (incar["LSORBIT"], incar["LOPTICS"], incar["ISYM"], incar["CSHIFT"]) == (True, True, -1, 0.1)
@@ -71,6 +77,10 @@ def test_mistakes_in_vasp_inputs_are_named(ab: Bilayer, tmp_path: Path) -> None:
         vasp.input_set(ab, "hse")
     with pytest.raises(AltermagError, match="hubbard names Ni"):
         vasp.input_set(ab, "scf", hubbard={"Ni": 4})
+    with pytest.raises(AltermagError, match="potentials names Ni, which the structure does not have"):
+        vasp.input_set(ab, "scf", potentials={"Ni": "Ni"})
+    with pytest.raises(AltermagError, match="hubbard names Pf, which is no chemical element"):
+        vasp.generator("scf", hubbard={"Pf": 4})
     with pytest.raises(AltermagError, match="not a VASP run"):
         vasp.read_result(tmp_path)
 

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import Calculator, all_changes
 
-from altermag import AltermagError
+from altermag import AltermagError, Monolayer
 from altermag.dft import engines, gpaw
 from altermag.dft.folders import own_folder
 from altermag.dft.results import (
@@ -52,6 +56,23 @@ def test_ab_has_three_spin_flip_reflections_and_the_points_hold_whole_orbits() -
     assert (len(keeps), len(flips)) == (3, 3)
     points = check_points(ab)
     assert len(points) == 7 + 6  # the named ones, and the six images of the generic one under the group 32
+
+
+def test_a_distorted_layer_is_searched_with_its_own_tolerance() -> None:
+    ideal = ptbr3()
+    off = np.random.default_rng(0).normal(size=(8, 3))
+    off *= 1e-3 / np.linalg.norm(off, axis=1)[:, None]  # Å
+    frac = ideal.frac_coords + off @ np.linalg.inv(ideal.lattice)
+    points = {}
+    for symprec in (1e-2, 1e-5):
+        mono = Monolayer.from_arrays(
+            ideal.lattice, frac, ideal.species, ideal.magmoms, 2, symprec=symprec, whole=True
+        )
+        ab = stack(mono, "mirror", TRIHALIDE_STACKINGS["AB'"], distance=6.35)
+        points[symprec] = check_points(ab)
+        assert len(in_plane_rotations(ab, symprec=1e-2)[1]) == 3
+    assert points[1e-2] == pytest.approx(check_points(bilayer("AB'")))
+    assert len(points[1e-5]) == 7 + 1
 
 
 def test_forced_zeros_of_ab_are_the_standard_path_and_a_generic_splitting_is_not_counted_there() -> None:
@@ -127,6 +148,14 @@ def test_moments_that_left_the_requested_order_are_named(found: list[float], pro
             raise AssertionError(told)
 
 
+def test_induced_moments_are_no_part_of_the_order_and_small_magnets_are_measured_by_themselves() -> None:
+    assert check_order([1, 0.02], [0.98, 0.018]) == ""
+    assert check_order([1, 0.02], [0.98, -0.018]) == ""
+    assert "atom 0" in check_order([1, 0.02], [0.04, 0.018])
+    assert check_order([0.05, -0.05], [0.03, -0.04]) == ""  # as in RuO2
+    assert "atom 1: -0.05 became -0.02" in check_order([0.05, -0.05], [0.03, -0.02])
+
+
 def test_a_folder_belongs_to_one_calculation(tmp_path: Path) -> None:
     with (
         own_folder(tmp_path / "run", {"h": 0.2, "xc": "PBE"}),
@@ -149,6 +178,74 @@ def test_settings_are_checked_before_anything_runs() -> None:
         gpaw.settings_of("pw")
     with pytest.raises(AltermagError, match="have no cutoff; there are: xc, basis"):
         gpaw.settings_of("lcao-dzp", cutoff=500)
+    assert gpaw.settings_of("lcao-dzp", k_mesh=[6, 6], width=0).k_mesh == [6, 6]
+    with pytest.raises(AltermagError, match="h=True; needed: a positive number of Å"):
+        gpaw.settings_of("lcao-dzp", h=True)
+    with pytest.raises(AltermagError, match="hubbard names Pf, which is no chemical element"):
+        gpaw.calculator_of(hubbard={"Pf": 4.0})
+
+
+def test_hubbard_of_an_element_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(AltermagError, match="hubbard names Ni, which the structure does not have"):
+        gpaw.run(bilayer("AB'"), out=folder, hubbard={"Ni": 4.0})
+    with pytest.raises(AltermagError, match="hubbard names Ni, which the structure does not have"):
+        gpaw.relax_at(ptbr3(), 6.8, out=folder, hubbard={"Ni": 4.0})
+    assert not folder.exists()
+
+
+class Spring(Calculator):
+    """Holds every atom where it was first; `moments` in μB, an error where there are none."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "magmoms"]
+
+    def __init__(self, moments: list[float] | None) -> None:
+        super().__init__()
+        self.moments = moments
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        if self.moments is None:
+            raise Unconverged
+        forces = np.zeros((len(atoms), 3))
+        self.results = {"energy": -1.0, "forces": forces, "magmoms": np.array(self.moments)}
+
+
+class Unconverged(Exception):
+    """What GPAW raises where SCF does not converge."""
+
+
+@pytest.mark.parametrize(
+    ("moments", "error", "message"),
+    [
+        (None, gpaw.UnconvergedError, "SCF did not converge; see .*scf.txt"),
+        ([1, -1, *[0] * 6], gpaw.WrongOrderError, r"left the requested order \(atom 1: \+1.00 became -1.00"),
+    ],
+)
+def test_a_relaxation_that_goes_wrong_is_told_as_a_run_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moments: list[float] | None,
+    error: type[AltermagError],
+    message: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gpaw", SimpleNamespace(KohnShamConvergenceError=Unconverged))
+    monkeypatch.setattr(gpaw, "_calculator", lambda settings, log: Spring(moments))
+    for _ in range(2):  # a finished one is read again, and no better then
+        with pytest.raises(error, match=message):
+            gpaw.relax_at(ptbr3(), 6.8, out=tmp_path)
+    with pytest.raises(error, match=message):
+        gpaw.relax_monolayer(ptbr3(), [6.8], out=tmp_path / "lengths")
+
+
+def test_a_relaxation_that_keeps_the_order_gives_its_atoms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gpaw", SimpleNamespace(KohnShamConvergenceError=Unconverged))
+    monkeypatch.setattr(gpaw, "_calculator", lambda settings, log: Spring([0.9, 0.9, *[0.01] * 6]))
+    atoms = gpaw.relax_at(ptbr3(), 6.9, out=tmp_path)
+    assert atoms.cell.lengths()[:2] == pytest.approx([6.9, 6.9])
+    assert atoms.get_potential_energy() == -1.0
 
 
 def test_without_gpaw_the_message_has_the_whole_command(

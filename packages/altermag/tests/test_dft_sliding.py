@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +10,8 @@ import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
 from altermag import AltermagError, Bilayer, Monolayer, stack
-from altermag.dft.sliding import DistanceScan, distance_scan, sliding_path, with_d3
+from altermag.dft import gpaw
+from altermag.dft.sliding import CalculatorMaker, DistanceScan, distance_scan, sliding_path, with_d3
 
 SPRING, WASHBOARD, REST = 0.8, 0.05, 6.4
 
@@ -46,13 +46,13 @@ class Washboard(Calculator):
 
 
 @pytest.fixture
-def washboard(ptbr3: Monolayer) -> tuple[Bilayer, Callable[[Path], Washboard], list[int]]:
+def washboard(ptbr3: Monolayer) -> tuple[Bilayer, CalculatorMaker, list[int]]:
     start, calls = stack(ptbr3, "mirror", (0, 0), distance=REST), []
-    return start, lambda _: Washboard(start, calls), calls
+    return start, CalculatorMaker(lambda _: Washboard(start, calls), "washboard"), calls
 
 
 def test_a_scan_finds_the_rest_of_a_spring_and_computes_no_distance_twice(
-    tmp_path: Path, washboard: tuple[Bilayer, Callable[[Path], Washboard], list[int]]
+    tmp_path: Path, washboard: tuple[Bilayer, CalculatorMaker, list[int]]
 ) -> None:
     start, calculator, calls = washboard
     scan = distance_scan(start, [6.1, 6.3, 6.6], calculator, tmp_path)
@@ -65,13 +65,34 @@ def test_a_scan_finds_the_rest_of_a_spring_and_computes_no_distance_twice(
         distance_scan(start, [6.1], calculator, tmp_path, "another")
 
 
+def test_energies_of_another_calculator_in_the_same_folder_are_refused(
+    tmp_path: Path, washboard: tuple[Bilayer, CalculatorMaker, list[int]]
+) -> None:
+    start, calculator, calls = washboard
+    coarse, fine = (CalculatorMaker(calculator.make, gpaw.calculator_of(h=h).inputs) for h in (0.25, 0.2))
+    distance_scan(start, [6.1, 6.3], coarse, tmp_path / "scan")
+    sliding_path(start, (0.5, 0), coarse, tmp_path / "path", images=3, fmax=2e-3)
+    before = len(calls)
+    with pytest.raises(AltermagError, match="with another calculator"):
+        distance_scan(start, [6.1, 6.3], fine, tmp_path / "scan")
+    with pytest.raises(AltermagError, match="with another calculator"):
+        sliding_path(start, (0.5, 0), fine, tmp_path / "path", images=3, fmax=2e-3)
+    for folder in (tmp_path / "scan", tmp_path / "new"):
+        with pytest.raises(AltermagError, match="give inputs, words that say what the calculator is"):
+            distance_scan(start, [6.1, 6.3], calculator.make, folder)
+    with pytest.raises(AltermagError, match="give inputs"):
+        sliding_path(start, (0.5, 0), calculator.make, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert len(calls) == before
+
+
 def test_a_minimum_at_the_end_of_a_scan_is_none() -> None:
     with pytest.raises(AltermagError, match=r"at the first distance, 6 Å: scan farther"):
         _ = DistanceScan((6.0, 6.2, 6.4), (-2.0, -1.0, 0.0)).best
 
 
 def test_the_barrier_of_a_washboard_is_its_height_and_lies_half_way(
-    tmp_path: Path, washboard: tuple[Bilayer, Callable[[Path], Washboard], list[int]]
+    tmp_path: Path, washboard: tuple[Bilayer, CalculatorMaker, list[int]]
 ) -> None:
     start, calculator, calls = washboard
     path = sliding_path(start, (0.5, 0), calculator, tmp_path, images=3, fmax=2e-3)
@@ -87,7 +108,7 @@ def test_the_barrier_of_a_washboard_is_its_height_and_lies_half_way(
 
 
 def test_an_interrupted_path_goes_on_and_names_no_barrier_before(
-    tmp_path: Path, washboard: tuple[Bilayer, Callable[[Path], Washboard], list[int]]
+    tmp_path: Path, washboard: tuple[Bilayer, CalculatorMaker, list[int]]
 ) -> None:
     start, calculator, _ = washboard
     early = sliding_path(start, (0.5, 0), calculator, tmp_path, images=3, fmax=2e-3, steps=2)
@@ -100,7 +121,7 @@ def test_an_interrupted_path_goes_on_and_names_no_barrier_before(
 
 
 def test_layers_that_would_overlap_are_refused_before_anything_is_computed(
-    tmp_path: Path, washboard: tuple[Bilayer, Callable[[Path], Washboard], list[int]]
+    tmp_path: Path, washboard: tuple[Bilayer, CalculatorMaker, list[int]]
 ) -> None:
     start, calculator, calls = washboard
     with pytest.raises(AltermagError, match="overlap"):
@@ -120,3 +141,5 @@ def test_dispersion_pulls_the_layers_together(ptbr3: Monolayer) -> None:
     atoms.calc = calculator(Path("log"))
     force = atoms.get_forces()[:, 2]
     assert force[bilayer.layer_of_atom == 0].sum() > 0 > force[bilayer.layer_of_atom == 1].sum()
+    assert calculator.inputs == ""  # nobody said what it is without the dispersion
+    assert with_d3(CalculatorMaker(lambda _: LennardJones(), "LJ")).inputs == "LJ + D3(BJ) of PBE"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +14,10 @@ pytest.importorskip("pyxtal", reason="needs altermag[reproduce]")
 
 from altermag.judging import judge
 from altermag.operations import Operations
-from altermag.reproduce import atlas, computed, magndata
+from altermag.reproduce import atlas, computed, experiment, magndata
 from altermag.reproduce.claims import CLAIMS, EXACT_CLAIMS
 from altermag.reproduce.experiment import EXPERIMENT
-from tenfold import Verdict, run_experiment
+from tenfold import Trial, Verdict, run_experiment
 from tenfold.configs import load_config
 
 SMALL = (
@@ -89,6 +92,55 @@ def test_seventeen_layer_groups_by_their_operations_alone() -> None:
         if judge(operations, np.array([1.0, -1.0]), 0.02, 2)[0] == "altermagnet":
             found.append(group)
     assert tuple(found) == atlas.ALTERMAGNETIC
+
+
+def test_the_census_counts_the_layer_groups_that_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [atlas.random_monolayer(group, np.random.default_rng(0)) for group in (2, 5)]
+    monkeypatch.setattr(atlas, "random_monolayer", lambda group, rng: made[group % 2])
+    monkeypatch.setattr(atlas, "_stackings", lambda layer, operators: [])
+    context = SimpleNamespace(progress=lambda done, total: None)
+    found = atlas.census_trial(Trial("census", 0, {"operators": []}, "census"), context)
+    assert found["metrics"]["census_monolayer_groups"] == 2
+
+
+class Relaxations:
+    """A run whose relaxations end as the entries say; nothing comes after them."""
+
+    def __init__(self, entries: dict[str, dict[str, Any]]) -> None:
+        self.entries, self.told, self.arms = entries, [], []
+        self.log = SimpleNamespace(tell=self.told.append)
+
+    def map(self, parts: object, trials: Iterable[Trial]) -> dict[Trial, dict[str, Any]]:
+        trials = list(trials)
+        self.arms += [trial.arm for trial in trials]
+        nothing = {"problem": "SCF did not converge"}
+        return {trial: self.entries.get(trial.arm, nothing) for trial in trials}
+
+
+def test_a_relaxation_that_fails_is_told_and_the_others_are_used() -> None:
+    config = load_config(EXPERIMENT, "laptop", ()).platinum
+    entry = {"x": 0.36, "height": 1.4}
+    run = Relaxations({f"a = {a:.4f}": {"a": a, "energy": -a, **entry} for a in (6.7, 7.0)})
+    metrics = experiment.platinum(config, run)
+    assert metrics["monolayer_a"] == 7.0
+    assert "PtBr3, a = 6.8500: SCF did not converge" in run.told
+    assert "AB' afm" in run.arms
+    none = Relaxations({})
+    assert experiment.platinum(config, none) == {}
+    assert len(none.told) == 3
+    assert len(none.arms) == 3
+
+
+def test_the_trial_of_a_failed_relaxation_is_its_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def relax_at(*arguments: object, **settings: object) -> None:
+        raise computed.gpaw.UnconvergedError("SCF did not converge")
+
+    monkeypatch.setattr(computed.gpaw, "relax_at", relax_at)
+    trial = Trial("a = 6.8000", 0, {"settings": {}, "length": 6.8}, "relax")
+    found = computed.relax_trial(trial, SimpleNamespace(checkpoint_dir=tmp_path))
+    assert found == {"problem": "SCF did not converge"}
 
 
 def test_the_expected_classes_are_of_42_structures() -> None:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from altermag import AltermagError, Monolayer
+from altermag import AltermagError, Monolayer, classify
 from altermag.stacking import stack
 
 flows = pytest.importorskip("altermag.flows", reason="needs altermag[flows]", exc_type=ImportError)
@@ -53,11 +53,28 @@ def test_all_special_stackings_are_computed_where_no_shifts_are_given(ptbr3: Mon
     assert shifts & {(0.333333, 0.666667), (0.666667, 0.333333)}
 
 
+@pytest.mark.parametrize("op", ["mirror", "c2:0"])
+def test_a_cell_that_is_not_primitive_is_stacked_like_the_primitive_one(ptbr3: Monolayer, op: str) -> None:
+    # Centred rectangular. The primitive cell's x is turned against it, so that c2:0 has no name there.
+    big = Monolayer.from_structure(ptbr3.structure.make_supercell([[1, 0, 0], [1, 2, 0], [0, 0, 1]]))
+    maker = flows.StackingFlowMaker(ops=(op,), gap=3.0, orders=("afm",), tasks=("scf",), relax=False)
+    found = maker.stackings(big)
+    assert {bilayer.op for bilayer in found} == {"mirror" if op == "mirror" else "custom"}
+    expected = sorted(classify(bilayer).kind for bilayer in maker.stackings(ptbr3))
+    assert sorted(classify(bilayer).kind for bilayer in found) == expected
+    (job,) = maker.make(big).jobs
+    replaced = job.function(*job.function_args, **job.function_kwargs).replace
+    computed = [flow.jobs[0].function_args[0] for flow in replaced.jobs]
+    assert sorted(classify(structure).kind for structure in computed) == expected
+
+
 def test_mistakes_in_a_flow_are_named(ptbr3: Monolayer) -> None:
     with pytest.raises(AltermagError, match="they may be scf, bands, optics, moke, scf among them"):
         flows.StackingFlowMaker(tasks=("bands",))
     with pytest.raises(AltermagError, match="give one of distance and gap"):
         flows.StackingFlowMaker(distance=6, gap=3)
+    with pytest.raises(AltermagError, match="hubbard names Ni, which the structure does not have"):
+        flows.StackingFlowMaker(hubbard={"Ni": 4.0}).make(ptbr3)
 
 
 def test_the_transformation_ranks_altermagnets_first(ptbr3: Monolayer) -> None:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from altermag import AltermagError, AltermagWarning, classify, prototypes, stack, tb
+from altermag import AltermagError, AltermagWarning, Monolayer, classify, prototypes, stack, tb
 from altermag.kpath import forced_zeros, generic_path, irreducible_wedge, ring, standard_path
 from altermag.zones import brillouin_zone
 
@@ -85,6 +85,23 @@ def test_forced_zeros_are_zeros_of_the_model_and_the_others_are_not() -> None:
     splitting = np.abs(tb.from_bilayer(AB, orbitals="s").splitting(k)).max(1)
     assert splitting[zero].max() < 1e-9
     assert splitting[~zero].min() > 1e-6
+
+
+def test_a_supercell_has_only_the_forced_zeros_of_its_own_zone() -> None:
+    # Of the three axes of AB' the 2 x 1 cell keeps one; the others map its lattice onto another.
+    doubled = Monolayer.from_structure(PTBR3.structure.make_supercell([2, 1, 1]))
+    bilayer = stack(doubled, "mirror", (1 / 6, 2 / 3), distance=6.35)
+    model = tb.from_bilayer(bilayer, orbitals="s")
+    k = np.array([(i / 6, j / 6) for i in range(-3, 4) for j in range(-3, 4)])
+    zero = forced_zeros(classify(bilayer), k, bilayer)
+    splitting = np.abs(model.splitting(k)).max(1)
+    assert 0 < zero.sum() < len(k)
+    assert splitting[zero].max() < 1e-9
+    assert splitting[~zero].max() > 1e-3
+    path = generic_path(bilayer)
+    here, there = model.splitting(np.array([path.special_points["k*"], path.special_points["k*'"]]))
+    assert np.abs(here).max() > 1e-3
+    assert there == pytest.approx(-here, abs=1e-9)
 
 
 def test_the_ring_is_round() -> None:

@@ -158,6 +158,30 @@ def test_a_screening_begins_anew_where_it_is_told_to_and_only_over_one_of_its_ow
         assert rows.read_text() == foreign
 
 
+def test_a_file_that_has_changed_is_screened_again_in_its_place(
+    folder: Path, tmp_path: Path, ptbr3: Monolayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, options = tmp_path / "table.parquet", {"ops": ("mirror",), "symprecs": (1e-3,)}
+    before = screening.screen(folder, target, **options)
+    assert [Path(source).name for source in before["source"][before["error"].notna()]] == [
+        "b_broken.cif",
+        "d_silent.json",
+    ]
+    ptbr3.atoms.write(folder / "b_broken.cif")
+    save(crystal_of(ptbr3, apart=6.4), folder / "d_silent.json")
+    seen = []
+    real = screening.read
+    monkeypatch.setattr(screening, "read", lambda path: seen.append(path.name) or real(path))
+    after = screening.screen(folder, target, **options)
+    assert seen == ["b_broken.cif", "d_silent.json"]
+    assert list(after["source"]) == list(before["source"])
+    assert "no moments" in after["error"][1]  # a structure now, but a .cif holds none
+    assert after["waves"][3] == after["waves"][0]
+    pandas.testing.assert_frame_equal(after, screening.screen(folder, tmp_path / "new.parquet", **options))
+    screening.screen(folder, target, **options)
+    assert len(seen) == 2 + 4
+
+
 def test_moments_by_element_serve_files_that_have_none(folder: Path, tmp_path: Path) -> None:
     table = screening.screen(
         [folder / "d_silent.json"],

@@ -232,6 +232,8 @@ def test_choices_that_cannot_be_are_refused(bilayers):
         ({"soc": 0.1}, "s orbitals have no spin-orbit coupling"),
         ({"orbitals": "p", "soc": 0.1, "neel": (0, 0, 0)}, "a direction"),
         ({"params": tb.Parameters(integrals={"spx": 1})}, "no two-centre integral"),
+        ({"orbitals": "p", "soc": {"Ni": 0.1}}, "soc names Ni, which the structure does not have"),
+        ({"orbitals": "p", "soc": {"Pf": 0.1}}, "soc names Pf, which is no chemical element"),
     ):
         with pytest.raises(AltermagError, match=said):
             tb.from_bilayer(ab, **options)
@@ -239,5 +241,10 @@ def test_choices_that_cannot_be_are_refused(bilayers):
         tb.Parameters(cutoff=0)
     with pytest.raises(AltermagError, match=r"bonds\[\('Pt', 'Br'\)\]"):
         tb.Parameters(bonds={("Pt", "Br"): (0.9, 2.5, 0)})
+    with pytest.raises(AltermagError, match="onsite names Bf, which is no chemical element"):
+        tb.Parameters(onsite={"Pt": 0.0, "Bf": -1.5})
+    with pytest.raises(AltermagError, match="bonds names Pf, which is no chemical element"):
+        tb.Parameters(bonds={("Pf", "Br"): (0.9, 2.5, 0.9)})
+    tb.from_bilayer(ab, params=tb.Parameters(onsite={"Ni": 0.0}))  # a table may have more elements
     with pytest.raises(AltermagError, match="heights and layers"):
         tb.layer_dipole(tb.Model(np.eye(2), [(0, 0)], [], [0]), (2, 2), 0.5)

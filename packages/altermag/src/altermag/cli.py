@@ -151,15 +151,24 @@ def enumerate_(
     magmoms: Moments = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the special stackings, unique up to symmetry, with what each is."""
+    """List the special stackings, unique up to symmetry, with what each is, shifts in the primitive cell."""
+    import numpy as np
+
     from altermag.classification import classify as classified
     from altermag.screening import shown_shift
     from altermag.special import enumerate_stackings
 
+    monolayer = _monolayer(structure, magmoms)
     found = [
         (bilayer, classified(bilayer))
-        for bilayer in enumerate_stackings(_monolayer(structure, magmoms), ops=tuple(ops.split(",")))
+        for bilayer in enumerate_stackings(monolayer, ops=tuple(ops.split(",")))
     ]
+    if monolayer.primitive is not monolayer:
+        vectors = " and ".join(map(shown_shift, np.linalg.inv(monolayer.to_primitive)))
+        terminal.tell(
+            f"altermag: {structure} is no primitive cell; the shifts are fractions of its primitive one, "
+            f"whose vectors are {vectors} in fractions of the file's"
+        )
     terminal.show(
         [
             {

@@ -85,6 +85,10 @@ def run(
     layer = slab(structure, magmoms)
     found = gpaw.run(layer, preset or next(iter(gpaw.PRESETS)), out, **_settings(settings))
     check = check_splitting(found, in_plane_rotations(layer)[1])
+
+    def largest(splitting: float, points: Any) -> str:
+        return f"{splitting:.2f}" if points.any() else "no such points"
+
     terminal.show(
         found.as_dict(),
         as_json,
@@ -95,8 +99,8 @@ def run(
                 ("gap (eV)", f"{found.gap:.3f}"),
                 ("total moment (μB)", f"{found.total_moment:.4f}"),
                 ("polarisation along z (pC/m)", f"{found.polarisation:.4f}"),
-                ("splitting where symmetry forbids it (meV)", f"{check.forced_zeros:.2f}"),
-                ("splitting elsewhere (meV)", f"{check.generic:.2f}"),
+                ("splitting where symmetry forbids it (meV)", largest(check.forced_zeros, check.zeros)),
+                ("splitting elsewhere (meV)", largest(check.generic, ~check.zeros)),
             ],
         ),
     )

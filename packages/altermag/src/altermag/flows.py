@@ -17,6 +17,7 @@ import numpy as np
 from altermag.dft.results import check_points
 from altermag.errors import AltermagError, MissingExtraError
 from altermag.monolayer import Monolayer
+from altermag.slabs import check_elements
 from altermag.special import enumerate_stackings
 from altermag.stacking import Bilayer, stack
 
@@ -77,7 +78,8 @@ class StackingFlowMaker(Maker):
             raise AltermagError("give one of distance and gap")
 
     def make(self, monolayer: Monolayer) -> Flow:
-        """Return the flow of one monolayer."""
+        """Return the flow of one monolayer. Raises `AltermagError` if `hubbard` names what is not in it."""
+        check_elements(self.hubbard, "hubbard", monolayer.species)
         structure = vasp.vasp_structure(monolayer)
         moments = [float(moment) for moment in structure.site_properties["magmom"]]
         title = f"{self.name} {structure.composition.reduced_formula}"
@@ -121,7 +123,7 @@ class StackingFlowMaker(Maker):
         return Flow(jobs, output={entry.name: entry.output for entry in jobs}, name=title)
 
     def stackings(self, monolayer: Monolayer) -> list[Bilayer]:
-        """Return the bilayers that will be computed, antiparallel."""
+        """Return the bilayers that will be computed, antiparallel; special ones are of the primitive cell."""
         apart: dict[str, Any] = {"gap": DEFAULT_GAP if self.gap is None else self.gap}
         if self.distance is not None:
             apart = {"distance": self.distance}
@@ -131,8 +133,7 @@ class StackingFlowMaker(Maker):
                 for op in self.ops
                 for shift in self.shifts
             ]
-        unlike = enumerate_stackings(monolayer, ops=tuple(self.ops))
-        return [stack(monolayer, found.op, found.shift, vacuum=self.vacuum, **apart) for found in unlike]
+        return enumerate_stackings(monolayer, ops=tuple(self.ops), vacuum=self.vacuum, **apart)
 
 
 @job
@@ -145,19 +146,15 @@ def stack_monolayer(maker: StackingFlowMaker, structure: Structure, moments: Seq
     nominal = np.asarray(moments, dtype=float)
     monolayer = Monolayer.from_structure(structure, nominal, vacuum_axis=2, symprec=1e-2)
     flows = [
-        maker.bilayer_flow(
-            stack(
-                monolayer,
-                bilayer.op,
-                bilayer.shift,
-                distance=bilayer.distance,
-                order=order,
-                vacuum=maker.vacuum,
-            ),
-            order,
-        )
+        maker.bilayer_flow(_in_order(bilayer, order, maker.vacuum), order)
         for bilayer in maker.stackings(monolayer)
         for order in maker.orders
     ]
     together = Flow(flows, output={flow.name: flow.output for flow in flows}, name=maker.name)
     return Response(replace=together)
+
+
+def _in_order(bilayer: Bilayer, order: str, vacuum: float) -> Bilayer:
+    """Return the bilayer in an order, stacked of its own monolayer: its shift is in fractions of that."""
+    op = bilayer.op if bilayer.op != "custom" else bilayer.operator
+    return stack(bilayer.monolayer, op, bilayer.shift, distance=bilayer.distance, order=order, vacuum=vacuum)

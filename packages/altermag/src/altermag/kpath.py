@@ -28,6 +28,7 @@ from altermag.zones import brillouin_zone, centroid, clip, reciprocal
 
 Layer = Bilayer | Monolayer
 SPACING = 0.02  # 1/Å between points
+ON_LATTICE = 1e-4  # how near to whole numbers an operation of the lattice is in its basis
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +60,15 @@ def generic_path(layer: Layer, spacing: float = SPACING) -> KPath:
     """Return Γ-k*-M | K-k*'-Γ: k* in the middle of the irreducible wedge, M and K the wedge's corners.
 
     Corners that are no special point of the lattice are called P and Q; without spin-flip operations k*' is
-    k*.
+    k*. In a supercell that hides rotations of the layer k* is off the middle, so that no nodal line of theirs
+    is folded onto it.
     """
     found = classify(layer)
     plane = layer.lattice[:2, :2]
-    keeps, flips = _cartesian(found)
+    keeps, flips = _cartesian(found, plane)
     wedge = irreducible_wedge(plane, _different([*keeps, *flips]))
-    star = centroid(wedge)
+    hidden = abs(np.linalg.det(np.array(found.lattice)[:2, :2])) < 0.9 * abs(np.linalg.det(plane))
+    star = _off_lines(wedge) if hidden else centroid(wedge)
     outer = wedge[np.linalg.norm(wedge, axis=1) > 1e-6 * np.abs(wedge).max()]
     last = outer[-1] if np.linalg.norm(outer[0] + outer[-1]) > 1e-6 else outer[len(outer) // 2]
     corners = sorted([outer[0], last], key=lambda k: round(float(np.linalg.norm(k)), 9))
@@ -118,11 +121,14 @@ def ring(layer: Layer, radius: float = 0.5, n: int = 96) -> Floats:
 
 
 def forced_zeros(found: Classification, k_points: Floats, layer: Layer) -> NDArray[np.bool_]:
-    """Return at which k (N, 2), in fractions, a spin-flip operation or its inverse in k makes Δ vanish."""
+    """Return at which k (N, 2), in fractions, a spin-flip operation or its inverse in k makes Δ vanish.
+
+    In a supercell those operations count that map its own lattice onto itself.
+    """
     plane = layer.lattice[:2, :2]
     b = reciprocal(plane)
     zero = np.zeros(len(k_points), dtype=bool)
-    for flip in _cartesian(found)[1]:
+    for flip in _cartesian(found, plane)[1]:
         moved = (k_points @ b) @ flip.T @ np.linalg.inv(b) - k_points
         zero |= (np.abs(moved - np.rint(moved)) < 1e-6).all(1)
     return zero
@@ -144,15 +150,37 @@ def irreducible_wedge(plane: Floats, group: Sequence[Floats]) -> Floats:
     return wedge[np.argsort(turned)]
 
 
-def _cartesian(found: Classification) -> tuple[list[Floats], list[Floats]]:
-    """Return the in-plane Cartesian matrices (2, 2) that keep and that flip the spins, with -1 adjoined."""
+def _off_lines(polygon: Floats) -> Floats:
+    """Return a point (2,) inside a polygon (m, 2) that is on no line with rational coefficients.
+
+    Nodal lines have such in b1 and b2; square roots of different primes have no rational relation.
+    """
+    weights = np.sqrt([2, 3, 5, 7, 11, 13, 17, 19][: len(polygon)])
+    return weights @ polygon / weights.sum()
+
+
+def _cartesian(found: Classification, own: Floats) -> tuple[list[Floats], list[Floats]]:
+    """Return the in-plane Cartesian matrices (2, 2) that keep and that flip the spins, with -1 adjoined.
+
+    Only those that map the lattice `own` (2, 2) onto itself: where `found` is of the primitive cell, the
+    others carry a k of the supercell's zone to one that is folded elsewhere.
+    """
     plane = np.array(found.lattice)[:2, :2]
+    inverse = np.linalg.inv(plane.T)
     keeps, flips = (
         _different([sign * np.array(op.rotation)[:2, :2] for op in operations for sign in (1, -1)])
         for operations in (found.keep_ops, found.flip_ops)
     )
-    inverse = np.linalg.inv(plane.T)
-    return [plane.T @ m @ inverse for m in keeps], [plane.T @ m @ inverse for m in flips]
+    return (
+        [c for c in (plane.T @ m @ inverse for m in keeps) if _maps(c, own)],
+        [c for c in (plane.T @ m @ inverse for m in flips) if _maps(c, own)],
+    )
+
+
+def _maps(matrix: Floats, plane: Floats) -> bool:
+    """Whether a Cartesian matrix (2, 2) maps the lattice of the rows of `plane` onto itself."""
+    inside = np.linalg.inv(plane.T) @ matrix @ plane.T
+    return bool(np.abs(inside - np.rint(inside)).max() < ON_LATTICE)
 
 
 def _different(matrices: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -9,8 +9,9 @@ interrupted, and the same call goes on. A structure that fails is a row with its
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -69,10 +70,10 @@ def screen(
     """Screen files, or all structures in a folder, and return the table that is written to `out` (parquet).
 
     One row a monolayer, operator and tolerance: the special stackings change with `symprecs` (Å) where a
-    measured structure is slightly distorted. With `resume` structures that were done are not
-    done again; without it an earlier screening in `out` is begun anew. `magmoms` by element replaces the
-    files' moments. Shifts are fractions of the monolayer's cell, which is in the column structure (the
-    content of a .json that `altermag.io.read` takes).
+    measured structure is slightly distorted. With `resume` structures that were done are not done again
+    unless their file has changed since; without it an earlier screening in `out` is begun anew. `magmoms` by
+    element replaces the files' moments. Shifts are fractions of the monolayer's cell, which is in the column
+    structure (the content of a .json that `altermag.io.read` takes).
 
     Raises `AltermagError` if there is no structure, if `out` is no .parquet, is there and no screening's or,
     with `resume`, one of other settings or structures, or for an unknown operator or tolerance;
@@ -100,7 +101,8 @@ def screen(
         _replace(rows_file, (json.dumps(settings) + "\n").encode())
     elif begun != settings:
         raise AltermagError(f"{rows_file} was begun with {begun}, not {settings}; {_ANEW}")
-    _, *rows = _read_rows(rows_file)
+    sums = {str(file): _sum(file) for file in files}
+    _, *rows = _read_rows(rows_file, sums)
     done = {row["source"] for row in rows}
     if others := sorted(done - {str(file) for file in files}):
         raise AltermagError(f"{target} has {others[0]}, which is not among the structures; {_ANEW}")
@@ -109,9 +111,10 @@ def screen(
             if on_progress is not None:
                 on_progress(number, len(files))
             if str(file) not in done:
-                _append(rows_file, [*_rows_of(file, ops, symprecs, magmoms), {"finished": str(file)}])
+                mark = {"finished": str(file), "sha256": sums[str(file)]}
+                _append(rows_file, [*_rows_of(file, ops, symprecs, magmoms), mark])
     finally:
-        table = _write_table(rows_file, target)
+        table = _write_table(rows_file, target, sums)
     return table
 
 
@@ -273,8 +276,16 @@ def _begun_with(file: Path) -> dict[str, Any] | None:
     raise AltermagError(f"{file} is there and not of a screening; give another table")
 
 
-def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of structures that were finished; of one that was cut off nothing."""
+def _sum(file: Path) -> str:
+    """The SHA-256 of a file; nothing of one that cannot be read, which becomes the error of its row."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _read_rows(file: Path, sums: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The rows of structures that were finished; of one cut off, or of another sum than here, nothing."""
     if not file.exists():
         return
     pending: list[dict[str, Any]] = []
@@ -288,17 +299,22 @@ def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
             whole.append(line)
             yield row
         elif "finished" in row:
-            whole += [json.dumps(entry) for entry in [*pending, row]]
-            yield from pending
+            mark = row.get("sha256")
+            if sums.get(row["finished"], mark) == mark:
+                whole += [json.dumps(entry) for entry in [*pending, row]]
+                yield from pending
             pending = []
         else:
             pending.append(row)
     _replace(file, "".join(f"{line}\n" for line in whole).encode())
 
 
-def _write_table(rows_file: Path, target: Path) -> DataFrame:
+def _write_table(rows_file: Path, target: Path, sums: Mapping[str, str]) -> DataFrame:
+    """Write the rows in the order of `sums`, whenever they were made."""
     pandas = _pandas()
-    rows = [row for row in _read_rows(rows_file) if "ops" not in row]
+    place = {source: number for number, source in enumerate(sums)}
+    rows = [row for row in _read_rows(rows_file, sums) if "ops" not in row]
+    rows.sort(key=lambda row: place[row["source"]])
     table = pandas.DataFrame(rows, columns=list(COLUMNS))
     for column in ("layer", "n_atoms", "monolayer_group", "n_stackings"):
         table[column] = table[column].astype("Int64")

@@ -9,7 +9,8 @@ meaning, and the normal is a1 × a2.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -67,6 +68,17 @@ def site_moments(species: Sequence[str], magmoms: ArrayLike | Mapping[str, float
     if not np.isfinite(moments).all():
         raise AltermagError("a moment is not a finite number")
     return moments
+
+
+def check_elements(named: Iterable[Any], what: str, species: Sequence[str] | None = None) -> None:
+    """Raise `AltermagError` if `what` names something that is no element, or none of `species`."""
+    names = set(named)
+    unknown = sorted(str(name) for name in names if name not in atomic_numbers)
+    if unknown:
+        raise AltermagError(f"{what} names {', '.join(unknown)}, which is no chemical element")
+    absent = sorted(names - set(species)) if species is not None else []
+    if absent:
+        raise AltermagError(f"{what} names {', '.join(absent)}, which the structure does not have")
 
 
 def on_common_axis(moments: Floats) -> tuple[Floats, float]:

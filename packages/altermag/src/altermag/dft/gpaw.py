@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,31 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from altermag.dft.folders import RESULT, own_folder
+from altermag.dft.gpaw_settings import PRESETS, GPAWSettings, settings_of
 from altermag.dft.results import DFTResult, Floats, check_order, check_points, write_whole
+from altermag.dft.sliding import CalculatorMaker
 from altermag.errors import AltermagError
 from altermag.io import Layered, crystal_dict, to_ase
+from altermag.slabs import check_elements
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+__all__ = [
+    "PRESETS",
+    "GPAWSettings",
+    "UnconvergedError",
+    "WrongOrderError",
+    "anisotropy",
+    "best_length",
+    "calculator_of",
+    "relax_at",
+    "relax_monolayer",
+    "run",
+    "settings_of",
+    "soc_bands",
+    "write_inputs",
+]
 
 INSTALL = (
     "GPAW is not installed: apt-get install g++ libxc-dev libopenblas-dev, then "
@@ -32,51 +51,19 @@ INSTALL = (
 DENSITY = "scf.gpw"
 
 
-@dataclass(frozen=True)
-class GPAWSettings:
-    """Parameters of a run. `h` in Å, `width` of the Fermi-Dirac smearing in eV, `density` in electrons each.
-
-    `hubbard` gives U in eV to the d shell of elements; `k_mesh` is Γ-centred; `max_iterations` those of SCF.
-    """
-
-    xc: str = "PBE"
-    basis: str = "dzp"
-    h: float = 0.2
-    k_mesh: tuple[int, int] = (4, 4)
-    width: float = 0.02
-    density: float = 1e-4
-    hubbard: Mapping[str, float] = field(default_factory=dict)
-    max_iterations: int = 150
-
-
-PRESETS = {
-    "lcao-dzp": GPAWSettings(),
-    "lcao-dzp-coarse": GPAWSettings(h=0.22),
-    "lcao-dzp-fine": GPAWSettings(k_mesh=(6, 6), density=1e-5),
-}
-
-
 class UnconvergedError(AltermagError):
     """SCF did not converge; its log says how far it came."""
 
 
 class WrongOrderError(AltermagError):
-    """SCF converged to another magnetic order than the one asked for; `result` is what it found."""
+    """SCF converged to another magnetic order than the one asked for.
 
-    def __init__(self, message: str, result: DFTResult) -> None:
+    `result` is what it found, None where atoms were relaxed.
+    """
+
+    def __init__(self, message: str, result: DFTResult | None = None) -> None:
         super().__init__(message)
         self.result = result
-
-
-def settings_of(preset: str, **changes: Any) -> GPAWSettings:
-    """Return a preset with changes. Raises `AltermagError` for an unknown preset or parameter."""
-    if preset not in PRESETS:
-        raise AltermagError(f"GPAW has no preset {preset!r}; there are: {', '.join(PRESETS)}")
-    unknown = sorted(changes.keys() - GPAWSettings.__dataclass_fields__.keys())
-    if unknown:
-        known = ", ".join(GPAWSettings.__dataclass_fields__)
-        raise AltermagError(f"GPAW's settings have no {', '.join(unknown)}; there are: {known}")
-    return replace(PRESETS[preset], **changes)
 
 
 def run(
@@ -94,9 +81,9 @@ def run(
     `GPAWSettings`.
 
     Raises `ImportError` without GPAW, `UnconvergedError`, `WrongOrderError` if the final moments differ in
-    sign, `AltermagError` for a folder in use or of another calculation.
+    sign, `AltermagError` for a setting that cannot be, a folder in use or of another calculation.
     """
-    settings = settings_of(preset, **changes)
+    settings = _settings_for(layered, preset, changes)
     points = check_points(layered) if k_points is None else np.asarray(k_points, dtype=float).reshape(-1, 2)
     folder, inputs = Path(out), inputs_of(layered, settings, points)
     with own_folder(folder, inputs):
@@ -111,13 +98,15 @@ def run(
     return result
 
 
-def calculator_of(preset: str = "lcao-dzp", **changes: Any) -> Callable[[Path], Any]:
+def calculator_of(preset: str = "lcao-dzp", **changes: Any) -> CalculatorMaker:
     """Return what `altermag.dft.sliding` takes: a function that makes a calculator logging to a path.
 
-    Raises `AltermagError` for an unknown preset or parameter; `ImportError` without GPAW, when it is called.
+    Its `inputs` are the settings. Raises what `settings_of` raises; `ImportError` without GPAW, when it is
+    called.
     """
     settings = settings_of(preset, **changes)
-    return lambda log: _calculator(settings, log)
+    told = f"gpaw lcao {json.dumps(settings.plain(), sort_keys=True)}"
+    return CalculatorMaker(lambda log: _calculator(settings, log), told)
 
 
 def relax_monolayer(
@@ -158,9 +147,8 @@ def relax_at(
 ) -> Atoms:
     """Return the atoms of a layer relaxed with a1 of this length in Å, the cell's shape kept; see above."""
     from ase.io import read, write
-    from ase.optimize import BFGS
 
-    settings, folder = settings_of(preset, **changes), Path(out)
+    settings, folder = _settings_for(layered, preset, changes), Path(out)
     atoms = atoms_of(layered)
     cell = np.array(atoms.cell)
     cell[:2] *= length / np.linalg.norm(cell[0])
@@ -173,14 +161,15 @@ def relax_at(
         done = folder / "relaxed.traj"
         if not done.exists():
             atoms.calc = _calculator(settings, folder / "scf.txt")
-            # BFGS needs a step for every force; a layer of eight atoms takes about ten.
-            if not BFGS(atoms, logfile=str(folder / "bfgs.txt")).run(fmax=fmax, steps=100):
-                raise UnconvergedError(f"{folder}: the atoms are not relaxed after 100 steps; see bfgs.txt")
+            _relax(atoms, folder, fmax)
             partial = folder / "partial.traj"
             write(partial, atoms)
             partial.replace(done)
         relaxed = read(done)
     assert not isinstance(relaxed, list)  # one structure is in the file
+    problem = check_order(layered.magmoms, relaxed.get_magnetic_moments())
+    if problem:
+        raise WrongOrderError(f"{folder}: {problem}")
     return relaxed
 
 
@@ -272,8 +261,13 @@ def inputs_of(layered: Layered, settings: GPAWSettings, points: Floats) -> dict[
         "species": list(layered.species),
         "magmoms": np.round(layered.magmoms, 8).tolist(),
     }
-    plain = asdict(settings) | {"k_mesh": list(settings.k_mesh), "hubbard": dict(settings.hubbard)}
-    return {"structure": structure, "settings": plain, "k_points": np.round(points, 8).tolist()}
+    return {"structure": structure, "settings": settings.plain(), "k_points": np.round(points, 8).tolist()}
+
+
+def _settings_for(layered: Layered, preset: str, changes: dict[str, Any]) -> GPAWSettings:
+    settings = settings_of(preset, **changes)
+    check_elements(settings.hubbard, "hubbard", layered.species)
+    return settings
 
 
 def _compute(
@@ -286,7 +280,8 @@ def _compute(
     else:
         calculator = _calculator(settings, folder / "scf.txt")
         atoms.calc = calculator
-        _converge(atoms, folder)
+        with _told_unconverged(folder):
+            atoms.get_potential_energy()
         partial = folder / "partial.gpw"
         calculator.write(partial)
         partial.replace(folder / DENSITY)
@@ -326,11 +321,22 @@ def _calculator(settings: GPAWSettings, log: Path) -> Any:
     )
 
 
-def _converge(atoms: Atoms, folder: Path) -> None:
+def _relax(atoms: Atoms, folder: Path, fmax: float) -> None:
+    from ase.optimize import BFGS
+
+    with _told_unconverged(folder):
+        # BFGS needs a step for every force; a layer of eight atoms takes about ten.
+        relaxed = BFGS(atoms, logfile=str(folder / "bfgs.txt")).run(fmax=fmax, steps=100)
+    if not relaxed:
+        raise UnconvergedError(f"{folder}: the atoms are not relaxed after 100 steps; see bfgs.txt")
+
+
+@contextmanager
+def _told_unconverged(folder: Path) -> Iterator[None]:
     from gpaw import KohnShamConvergenceError
 
     try:
-        atoms.get_potential_energy()
+        yield
     except KohnShamConvergenceError as error:
         raise UnconvergedError(f"{folder}: SCF did not converge; see {folder / 'scf.txt'}") from error
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from altermag.classification import DEFAULT_MAG_TOL, DEFAULT_SYMPREC
 from altermag.errors import AltermagError
 from altermag.io import Layered
 from altermag.operations import spin_operations
@@ -25,6 +26,8 @@ GENERIC = (0.3, 0.1)
 NAMED = ((0, 0), (1 / 2, 0), (0, 1 / 2), (1 / 2, 1 / 2), (1 / 3, 1 / 3), (1 / 4, 0), (0.2, 0.2))
 """Γ, the zone's boundary, and points on the lines of a hexagonal or rectangular zone; fractions of b1, b2."""
 SAME_K = 1e-6
+INDUCED = 0.05
+"""Of the largest moment: up to it an atom has what its neighbours induce, and is no part of the order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +124,19 @@ class SplittingCheck:
 
 
 def in_plane_rotations(
-    layered: Layered, *, symprec: float = 1e-3, mag_tol: float = 0.02
+    layered: Layered, *, symprec: float | None = None, mag_tol: float | None = None
 ) -> tuple[Integers, Integers]:
-    """Return the in-plane parts, (·, 2, 2), of operations that keep the spins and of those that flip them."""
+    """Return the in-plane parts, (·, 2, 2), of operations that keep the spins and of those that flip them.
+
+    `symprec` in Å and `mag_tol` are by default those of the layer, else 1e-3 and 0.02, as in `classify`.
+    """
     found = spin_operations(
         layered.lattice,
         layered.frac_coords,
         layered.species,
         layered.magmoms,
-        symprec=symprec,
-        mag_tol=mag_tol,
+        symprec=getattr(layered, "symprec", DEFAULT_SYMPREC) if symprec is None else symprec,
+        mag_tol=getattr(layered, "mag_tol", DEFAULT_MAG_TOL) if mag_tol is None else mag_tol,
         planar=True,
     )
     plane = found.rotations[:, :2, :2]
@@ -138,7 +144,10 @@ def in_plane_rotations(
 
 
 def check_points(layered: Layered, generic: Iterable[tuple[float, float]] = (GENERIC,)) -> Floats:
-    """Return points that test the symmetry, (Nk, 2): named ones and the images of generic ones, each once."""
+    """Return points that test the symmetry, (Nk, 2): named ones and the images of generic ones, each once.
+
+    The symmetry is searched with the layer's own tolerances.
+    """
     keeps, flips = in_plane_rotations(layered)
     points = [np.array(point, dtype=float) for point in NAMED]
     points += [_image(rotation, np.array(point)) for point in generic for rotation in (*keeps, *flips)]
@@ -176,11 +185,13 @@ def check_splitting(result: DFTResult, flips: Integers, window: float = 3.0) -> 
 def check_order(requested: ArrayLike, found: ArrayLike, smallest: float = 0.05) -> str:
     """Return how the moments of a calculation differ in sign from those asked for, or nothing.
 
-    A moment below `smallest` μB where one was asked for counts as lost.
+    The order is that of the atoms with more than 5% of the largest moment asked for: what the others have is
+    induced. A moment below `smallest` μB, and below half of a smaller one that was asked for, counts as lost.
     """
     wanted, moments = np.asarray(requested, dtype=float), np.asarray(found, dtype=float)
-    magnetic = np.abs(wanted) > 0
-    signs = np.where(np.abs(moments) < smallest, 0, np.sign(moments))
+    size = np.abs(wanted)
+    magnetic = size > INDUCED * size.max(initial=0.0)
+    signs = np.where(np.abs(moments) < np.minimum(smallest, size / 2), 0, np.sign(moments))
     wrong = magnetic & (signs != np.sign(wanted))
     if not wrong.any():
         return ""

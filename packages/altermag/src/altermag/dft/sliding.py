@@ -31,6 +31,18 @@ IMAGES = "images.traj"
 
 
 @dataclass(frozen=True)
+class CalculatorMaker:
+    """A function that makes calculators, and in `inputs` all that their energies depend on, as text."""
+
+    make: MakeCalculator
+    inputs: str
+
+    def __call__(self, log: Path) -> Any:
+        """Return a fresh calculator that writes its log to the path."""
+        return self.make(log)
+
+
+@dataclass(frozen=True)
 class DistanceScan:
     """Energies in eV a cell of rigid layers at distances of their mid-planes in Å, ascending."""
 
@@ -82,13 +94,14 @@ def distance_scan(
     """Return the energies of a bilayer's rigid layers at several distances of their mid-planes.
 
     Distances that were computed before are read again from the folder `out`. `inputs` says in words what the
-    calculator is: a folder is that of one bilayer and one such text. Raises `AltermagError` for layers that
+    calculator is: a folder is that of one bilayer and one such text. By default it is the calculator's own,
+    which those of `gpaw.calculator_of` have. Raises `AltermagError` where neither is there, for layers that
     overlap, and a folder in use or of another scan.
     """
     wanted = sorted(float(distance) for distance in np.atleast_1d(np.asarray(distances, dtype=float)))
     placed = {distance: _at(bilayer, distance) for distance in wanted}
-    folder = Path(out)
-    with own_folder(folder, {"bilayer": _structure(bilayer), "calculator": inputs}):
+    folder, told = Path(out), _inputs(calculator, inputs)
+    with own_folder(folder, {"bilayer": _structure(bilayer), "calculator": told}):
         done = folder / RESULT
         known = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
         for distance, moved in placed.items():
@@ -128,8 +141,8 @@ def sliding_path(
         order=start.magmoms if start.order == "custom" else start.order,
     )
     options = {"shift": list(end.shift), "distance": end.distance, "images": images, "fmax": fmax}
-    folder = Path(out)
-    with own_folder(folder, {"bilayer": _structure(start), "calculator": inputs, **options}):
+    folder, told = Path(out), _inputs(calculator, inputs)
+    with own_folder(folder, {"bilayer": _structure(start), "calculator": told, **options}):
         done = folder / RESULT
         if done.exists():
             return _path(json.loads(done.read_text(encoding="utf-8")))
@@ -142,7 +155,8 @@ def sliding_path(
 def with_d3(calculator: MakeCalculator, method: str = "PBE") -> MakeCalculator:
     """Return a calculator with Grimme's D3 dispersion added, damping of Becke and Johnson.
 
-    `method` is the functional whose parameters are taken. Raises `ImportError` without the package `dftd3`.
+    `method` is the functional whose parameters are taken. If the calculator says its `inputs`, the returned
+    one says them with the dispersion. Raises `ImportError` without the package `dftd3`.
     """
     try:
         from dftd3.ase import DFTD3
@@ -150,7 +164,21 @@ def with_d3(calculator: MakeCalculator, method: str = "PBE") -> MakeCalculator:
         raise ImportError("dftd3 is needed for the D3 dispersion: pip install dftd3") from error
     from ase.calculators.mixing import SumCalculator
 
-    return lambda log: SumCalculator([calculator(log), DFTD3(method=method, damping="d3bj")])
+    bare = getattr(calculator, "inputs", "")
+    return CalculatorMaker(
+        lambda log: SumCalculator([calculator(log), DFTD3(method=method, damping="d3bj")]),
+        bare and f"{bare} + D3(BJ) of {method}",
+    )
+
+
+def _inputs(calculator: MakeCalculator, given: str) -> str:
+    told = given or getattr(calculator, "inputs", "")
+    if not told:
+        raise AltermagError(
+            "give inputs, words that say what the calculator is (such as inputs='MACE-MP-0 medium'): "
+            "they tell the energies of one calculator from those of another in the same folder"
+        )
+    return str(told)
 
 
 def _relaxed_band(

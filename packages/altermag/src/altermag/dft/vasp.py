@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from altermag.dft.results import DFTResult, check_points
 from altermag.errors import AltermagError, MissingExtraError
 from altermag.io import Layered, to_pymatgen
+from altermag.slabs import check_elements
 
 try:
     from pymatgen.core import SETTINGS
@@ -34,10 +35,12 @@ BASE: dict[str, Any] = {
     "EDIFF": 1e-7,
     "ENCUT": 500,
     "GGA": "PE",
+    "IDIPOL": 3,  # along the vacuum
     "ISMEAR": 0,
     "ISPIN": 2,
     "IVDW": 12,  # D3 with Becke-Johnson damping
     "LASPH": True,
+    "LDIPOL": True,
     "LORBIT": 11,
     "LREAL": False,
     "MAGMOM": {},  # the structure's own
@@ -45,12 +48,11 @@ BASE: dict[str, Any] = {
     "PREC": "Accurate",
     "SIGMA": 0.02,
 }
-DIPOLE = {"IDIPOL": 3, "LDIPOL": True}
-RELAX = {"EDIFFG": -0.005, "IBRION": 2, "NSW": 200, **DIPOLE}
+RELAX = {"EDIFFG": -0.005, "IBRION": 2, "NSW": 200}
 OPTICS = {"CSHIFT": 0.1, "ISYM": -1, "LOPTICS": True, "NEDOS": 4001}
 SOC = {"GGA_COMPAT": False, "ISYM": -1, "LSORBIT": True}
 PRESETS: dict[str, dict[str, Any]] = {
-    "scf": {"NSW": 0, "LCHARG": True, **DIPOLE},
+    "scf": {"NSW": 0, "LCHARG": True},
     "relax": {"ISIF": 2, **RELAX},
     # The third vector is vacuum and must stay (VASP 6.5 or later).
     "relax-cell": {"ISIF": 3, "LATTICE_CONSTRAINTS": ".TRUE. .TRUE. .FALSE.", **RELAX, "LDIPOL": None},
@@ -111,9 +113,9 @@ def input_set(
     Raises `AltermagError` for an unknown task, or an element that is not there.
     """
     structure = vasp_structure(layered)
-    absent = sorted(set(hubbard or {}) - {element.symbol for element in structure.composition.elements})
-    if absent:
-        raise AltermagError(f"hubbard names {', '.join(absent)}, which the structure does not have")
+    species = [element.symbol for element in structure.composition.elements]
+    check_elements(hubbard or (), "hubbard", species)
+    check_elements(potentials or (), "potentials", species)
     if task == "bands" and mesh is None and k_points is None:
         if isinstance(layered, Structure):
             raise AltermagError("bands of a pymatgen structure need k_points")
@@ -137,10 +139,13 @@ def generator(
 ) -> AltermagSet:
     """Return the same for structures to come, as pymatgen and atomate2 want an input generator.
 
-    A structure for a task in `SPINORS` needs its moments as vectors (`with_vector_moments`).
+    A structure for a task in `SPINORS` needs its moments as vectors (`with_vector_moments`). Raises
+    `AltermagError` for an unknown task, or what is no element.
     """
     if task not in PRESETS:
         raise AltermagError(f"VASP has no preset {task!r}; there are: {', '.join(PRESETS)}")
+    check_elements(hubbard or (), "hubbard")
+    check_elements(potentials or (), "potentials")
     tags = BASE | PRESETS[task] | _hubbard_tags(hubbard or {})
     if task in SPINORS:
         tags["SAXIS"] = [float(number) for number in neel]

@@ -72,10 +72,11 @@ def nickel_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
 
 def relax_trial(trial: Trial, context: TrialContext) -> dict[str, Any]:
     """Relax the PtBr3 monolayer at one lattice constant: energy, and the free coordinates of bromine."""
-    length = trial.settings["length"]
-    atoms = gpaw.relax_at(
-        _known_layer(), length, "lcao-dzp", context.checkpoint_dir, **_settings(trial.settings["settings"])
-    )
+    length, settings = trial.settings["length"], _settings(trial.settings["settings"])
+    try:
+        atoms = gpaw.relax_at(_known_layer(), length, "lcao-dzp", context.checkpoint_dir, **settings)
+    except AltermagError as error:
+        return {"problem": str(error)}
     heights = atoms.positions[:, 2] - atoms.positions[:2, 2].mean()
     return {
         "energy": float(atoms.get_potential_energy()),

@@ -100,10 +100,15 @@ def nickel_trials(config: ExperimentConfig) -> list[Trial]:
 
 
 def platinum(config: computed.PlatinumConfig, run: Run) -> dict[str, Any]:
-    """Relax the PtBr3 monolayer, compute its stackings, and return their metrics."""
-    energies = {a: entry["energy"] for a, entry in relaxations(config, run, config.lattice_constants).items()}
-    best = chosen_length(energies, run)
-    entry = relaxations(config, run, (best,))[best]
+    """Relax the PtBr3 monolayer, compute its stackings, and return their metrics; none if that fails."""
+    relaxed = relaxations(config, run, config.lattice_constants)
+    if not relaxed:
+        return {}
+    best = chosen_length({a: entry["energy"] for a, entry in relaxed.items()}, run)
+    at_best = relaxations(config, run, (best,))
+    if not at_best:
+        return {}
+    entry = at_best[best]
     layer = {name: entry[name] for name in ("a", "x", "height")}
     settings = {"settings": config.settings, "layer": layer, "distance": config.distance}
     arms = [f"{name} afm" for name in config.antiparallel] + [f"{name} fm" for name in config.parallel]
@@ -130,11 +135,15 @@ def chosen_length(energies: dict[float, float], run: Run) -> float:
 def relaxations(
     config: computed.PlatinumConfig, run: Run, lengths: tuple[float, ...]
 ) -> dict[float, dict[str, Any]]:
-    """Relax the monolayer at these lattice constants; what was relaxed before is not relaxed again."""
+    """Relax the monolayer at these lattice constants; what was relaxed before is not relaxed again.
+
+    Those that fail are told and left out.
+    """
     settings = {"settings": config.settings}
     trials = {a: Trial(f"a = {a:.4f}", 0, settings | {"length": a}, "relax") for a in lengths}
     found = run.map(PARTS, trials.values())
-    return {a: found[trial] for a, trial in trials.items()}
+    tell_problems(run, {f"PtBr3, {trial.arm}": found[trial] for trial in trials.values()})
+    return {a: found[trial] for a, trial in trials.items() if "problem" not in found[trial]}
 
 
 def tell_problems(run: Run, found: dict[str, dict[str, Any]]) -> None:

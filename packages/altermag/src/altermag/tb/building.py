@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from altermag.errors import AltermagError
+from altermag.slabs import check_elements
 from altermag.tb.model import Model
 from altermag.tb.parameters import Parameters
 from altermag.tb.slater_koster import SHELL_SLICES, SHELLS, angular_momentum, two_centre
@@ -48,8 +49,8 @@ def from_bilayer(
     p and d shell; `field` in V/Å, along z, adds e E_z z, z from the mid-plane.
     Without `soc` the model is collinear, H of spin up (along n̂) and H of spin down, and `neel` has no part
     in it; with `soc` it is one H of spinors, 2n states.
-    Raises `AltermagError` for another set of orbitals, `soc` without p or d, or a `neel` that is no
-    direction.
+    Raises `AltermagError` for another set of orbitals, `soc` without p or d or of an element that is not
+    there, or a `neel` that is no direction.
     """
     params = params or Parameters()
     if orbitals not in SHELLS:
@@ -63,6 +64,8 @@ def from_bilayer(
     numbers = [exchange, field, *(soc.values() if isinstance(soc, Mapping) else [soc])]
     if not np.isfinite(numbers).all():
         raise AltermagError(f"exchange={exchange}, soc={soc}, field={field}; needed: finite numbers")
+    if isinstance(soc, Mapping):
+        check_elements(soc, "soc", species)
     coupling = np.array([soc.get(name, 0.0) if isinstance(soc, Mapping) else soc for name in species])
     if coupling.any() and shells == ("s",):
         raise AltermagError("s orbitals have no spin-orbit coupling; needed: orbitals='p', 'sp' or 'spd'")

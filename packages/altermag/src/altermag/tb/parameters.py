@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.constants import angstrom, e, hbar, m_e
 
 from altermag.errors import AltermagError
+from altermag.slabs import check_elements
 
 HARTREE_AREA = hbar**2 / m_e / e / angstrom**2
 """ħ²/m = 7.62 eV Å²."""
@@ -46,6 +48,7 @@ class Parameters:
     1/r² law in value and slope at r0.
     `integrals`: the two-centre integrals in units of t(r), by default `HARRISON`, and {"sss": 1} where there
     are s orbitals alone, whose hopping is t(r) itself. `cutoff`: r_c in Å.
+    A table may have more elements than a structure; what is no element raises `AltermagError`.
     """
 
     onsite: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
@@ -56,6 +59,8 @@ class Parameters:
     def __post_init__(self) -> None:
         if not self.cutoff > 0:
             raise AltermagError(f"the cutoff of hoppings is a positive length, not {self.cutoff} Å")
+        check_elements(self.onsite, "onsite")
+        check_elements(chain.from_iterable(self.bonds), "bonds")
         for pair, law in self.bonds.items():
             if len(law) != 3 or not all(np.isfinite(law)) or law[2] <= 0:
                 raise AltermagError(
