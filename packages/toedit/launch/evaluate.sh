@@ -11,7 +11,7 @@ case $1 in
     general) tasks=arc_easy,arc_challenge,boolq,hellaswag,openbookqa,piqa,sciq,winogrande ;;
     biomedicine) tasks=pubmedqa,medmcqa,medqa_4options ;;
     math) tasks=gsm8k,hendrycks_math ;;
-    finetuned) tasks=piqa,boolq,hellaswag,siqa,winogrande ;;
+    finetuned) tasks=piqa,boolq,hellaswag,social_iqa,winogrande ;;
     *) echo "evaluate.sh: the first argument is general, biomedicine, math or finetuned" >&2; exit 2 ;;
 esac
 exec lm_eval --model hf --model_args "pretrained=$2,dtype=bfloat16" --tasks "$tasks" --batch_size auto "${@:3}"

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -41,6 +42,33 @@ def tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=["<|im_start|>"],
         chat_template=TEMPLATE,
     )
+
+
+@pytest.fixture(scope="session")
+def trimmed(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same tokenizer with offsets that leave out a word's space."""
+    words = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    words.post_processor = processors.ByteLevel(trim_offsets=True)
+    return PreTrainedTokenizerFast(tokenizer_object=words, chat_template=TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def applied() -> Callable[[Any, list[dict[str, Any]]], Any]:
+    """Apply the edits of `toedit_edits` to the source's column, each where it says that it stands."""
+
+    def apply(value: Any, edits: list[dict[str, Any]]) -> Any:
+        value = json.loads(json.dumps(value))  # a copy in which no two messages are one
+        for edit in reversed(edits):
+            text = value if edit["message"] is None else value[edit["message"]]["content"]
+            assert text[edit["start"] : edit["end"]] == edit["old"]
+            text = text[: edit["start"]] + edit["new"] + text[edit["end"] :]
+            if edit["message"] is None:
+                value = text
+            else:
+                value[edit["message"]]["content"] = text
+        return value
+
+    return apply
 
 
 @pytest.fixture(scope="session")

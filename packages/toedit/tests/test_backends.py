@@ -121,6 +121,30 @@ def test_a_model_that_does_more_after_its_head_is_run_as_a_whole_with_a_warning(
     assert_scores_are_those_of_the_model(model, backend, windows([40, 21]))
 
 
+def test_a_model_with_adapters_scores_as_the_one_that_they_are_merged_into(tiny_llama):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    torch.manual_seed(1)
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(tiny_llama(), lora).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ToEditWarning)
+        backend = TransformersBackend(model, head_rows=8)
+    wanted = windows([40, 21])
+    found, plain = backend.score(wanted, CFG), TransformersBackend(tiny_llama()).score(wanted, CFG)
+    assert np.abs(found[0].log_p - plain[0].log_p)[1:].max() > 0.1
+    assert_scores_are_those_of_the_model(model, backend, wanted)
+    merged = TransformersBackend(model.merge_and_unload()).score(wanted, CFG)
+    for ours, theirs in zip(found, merged, strict=True):
+        assert ours.log_p == pytest.approx(theirs.log_p, abs=1e-4, nan_ok=True)
+
+
+def test_a_model_with_a_learned_prompt_is_refused(tiny_llama):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    prompt = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    with pytest.raises(ToEditError, match="gives logits for 11 tokens of a text of 8: it may put a learned"):
+        TransformersBackend(peft.get_peft_model(tiny_llama(), prompt))
+
+
 def test_the_logits_of_all_tokens_never_exist(tiny_llama, monkeypatch):
     model = tiny_llama()
     backend = TransformersBackend(model, head_rows=16)

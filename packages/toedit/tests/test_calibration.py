@@ -62,3 +62,13 @@ def test_a_rate_that_cannot_be_is_refused(sample: Sample, editor: Editor) -> Non
             sample.calibrate(target)
     with pytest.raises(ToEditError, match="no token that may be edited"):
         Sample(editor, ["", "12345"])
+
+
+def test_what_the_config_of_a_sample_protects_is_protected(
+    tiny_llama: Any, tokenizer: Any, sample: Sample
+) -> None:
+    without = Editor(tiny_llama(initializer_range=0.6), tokenizer, CONFIG.replace(protect=()))
+    found = Sample(without, TEXTS, CONFIG)
+    for threshold in (1e-3, 0.03, 0.5):
+        assert found.rates(threshold) == sample.rates(threshold)
+    assert found.rates(1e-3) != Sample(without, TEXTS).rates(1e-3)

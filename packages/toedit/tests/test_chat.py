@@ -6,6 +6,7 @@ import pytest
 from toedit import EditConfig, Editor, ToEditError
 from toedit.chat import completion, conversation
 from toedit.documents import EditResult
+from toedit.layouts import PromptCompletionLayout
 from toedit.splicing import Edit, apply_edits
 from toedit.statistics import EditStats
 
@@ -37,6 +38,9 @@ def test_edited_replies_go_back_and_keep_what_the_template_strips(tokenizer):
         Edit(end - 4, end, " hat", "", 1.0, 0.0),
     ]
     text = apply_edits(chat.document.text, edits)
+    assert [(index, edit.start, edit.old) for index, edit in chat.placed(edits)] == [
+        *((2, 5, " cat"), (4, 0, "the"), (4, 3, " hat"))
+    ]
     new = chat.updated(EditResult("a", text, np.array([]), edits, EditStats()))
     assert [m["content"] for m in new] == ["hello", "the cat, the hat?", "  the dog in the hat\n", "hat", "a"]
     assert new[2]["weight"] == 1
@@ -69,6 +73,18 @@ def test_of_a_pair_only_the_answer_is_edited(tokenizer, tiny_llama):
     assert result.text.startswith(prompt)
     assert result.text[len(prompt) :] != answer
     assert all(edit.start >= len(prompt) for edit in result.edits)
+
+
+def test_a_prompt_stays_where_offsets_leave_out_the_space_at_its_end(trimmed, tiny_llama):
+    editor = Editor(tiny_llama(), trimmed, EditConfig(threshold=1e-9, exclude_original=True))
+    row = {"prompt": "hello the cat the cat ", "completion": "in the hat in the hat"}
+    for doc_id in range(6):
+        task = PromptCompletionLayout().task(row, doc_id, trimmed)
+        result = editor.edit(task.document.text, doc_id, task.document.editable)
+        assert result.n_changed > 0
+        assert result.text == row["prompt"] + task.updated(result)["completion"]
+        chat, _ = editor.edit_chat(MESSAGES, doc_id)
+        assert [chat[index] for index in (0, 1, 3)] == [MESSAGES[index] for index in (0, 1, 3)]
 
 
 def test_a_call_of_a_tool_has_no_reply_to_edit(tokenizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import json
 import math
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from toedit import EditConfig, Editor
@@ -228,6 +230,26 @@ def test_a_chat_that_has_no_such_form_is_told_with_its_row(
         assert "chats.jsonl, row 2: the messages are of type str, not a list" in told
     told = run(capsys, "diff", corpus, corpus, "--layout", "messages", code=2)[1]
     assert "row 2: the messages are of type str" in told
+
+
+def test_a_chat_with_a_value_that_json_lacks_is_left_out_and_the_others_are_edited(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, out = tmp_path / "chats.parquet", tmp_path / "out"
+    rows = [{"id": n, "messages": [{**said, "at": None} for said in chats(n)]} for n in range(5)]
+    rows[2]["messages"][0]["at"] = datetime.datetime(2024, 2, 3)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), corpus)
+    edit = ("edit", corpus, "--layout", "messages", "--out", out, "--model", model, *FLAGS)
+    told = run(capsys, *edit, code=1)[1]
+    assert "1 rows were left out" in told
+    (line,) = map(json.loads, (out / "quarantine.jsonl").read_text().splitlines())
+    assert (line["row"], line["id"]) == (3, 2)
+    assert line["reason"].startswith("the column messages holds a value that the journal of a job, which is")
+    assert "(Object of type datetime is not JSON serializable)" in line["reason"]
+    edited = pyarrow.parquet.read_table(out / "data").to_pylist()
+    assert [row["id"] for row in edited] == [0, 1, 3, 4]
+    assert edited != [row for row in rows if row["id"] != 2]
+    run(capsys, *edit, code=1)
 
 
 @pytest.mark.slow

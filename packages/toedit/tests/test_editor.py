@@ -270,6 +270,20 @@ def test_a_text_of_another_type_is_a_failure_with_its_type(tokenizer, counting):
     assert outcome == EditFailure(7, "the text is of type NoneType, not a string")
 
 
+def test_a_single_text_is_not_taken_for_a_list_of_letters(tokenizer, counting):
+    editor = Editor(counting(), tokenizer)
+    for call in (
+        lambda: editor.score("abc 123"),
+        lambda: editor.expected_changes("abc 123"),
+        lambda: editor.edit_batch("abc", range(3)),
+        lambda: toedit.score("abc 123", editor),
+    ):
+        with pytest.raises(ToEditError, match="texts is a single str; give a list of texts"):
+            call()
+    with pytest.raises(ToEditError, match="texts is a single Document"):
+        editor.score(Document(1, "abc"))
+
+
 def test_ids_must_differ_and_be_as_many_as_the_texts(tokenizer, counting):
     editor = Editor(counting(), tokenizer)
     with pytest.raises(ToEditError, match="'1' is there twice"):

@@ -177,6 +177,32 @@ def test_folders_patterns_and_files_name_their_sources_without_what_they_share(t
     assert only == Source(str(tmp_path / "b" / "x.jsonl"), "x", ".jsonl")
 
 
+def test_no_name_leads_out_of_its_folder_or_holds_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    for name in ("x/a.jsonl", "here/b.jsonl", "c/a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("toedit.files._found_remote", lambda entry: [entry])
+    url = "https://me:pass@word@host/a.jsonl"
+    for inputs, stems in (
+        ([tmp_path / "x" / "a.jsonl", "b.jsonl"], ["x/a", "here/b"]),
+        (["../c/a.jsonl", "b.jsonl"], ["c/a", "here/b"]),
+        (["./b.jsonl"], ["b"]),
+        ([url], ["a"]),
+        ([url, "b.jsonl"], ["https/host/a", f"{here}/b"[1:]]),
+        ([url, "https://host/../../b.jsonl"], ["https/host/a", "b"]),
+    ):
+        sources = find_sources(inputs)
+        assert [source.stem for source in sources] == stems
+        assert not [source.name for source in sources if "word" in source.name]
+        assert [source.path for source in sources] == list(map(str, inputs))
+    with pytest.raises(ToEditError, match=r"here/b\.jsonl is among the inputs twice"):
+        find_sources(["b.jsonl", here])
+
+
 def test_columns_of_a_table_are_known_before_it_is_read(tmp_path: Path) -> None:
     for name in NAMES:
         (source,) = find_sources([write(tmp_path / name)])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 
 from toedit import EditConfig, Editor, ToEditError
 from toedit.integrations.datasets import edit_dataset
@@ -57,7 +58,7 @@ def test_a_first_batch_without_edits_does_not_fix_the_type_of_the_edits(
     ],
 )
 def test_the_answers_of_training_data_are_edited_and_nothing_else(
-    editor: Editor, row: dict[str, Any], answer: str, untouched: Any
+    editor: Editor, applied: Callable[..., Any], row: dict[str, Any], answer: str, untouched: Any
 ) -> None:
     data = Dataset.from_list([{**row, "n": n} for n in range(2)])
     found = edit_answers(editor, data)
@@ -68,6 +69,18 @@ def test_the_answers_of_training_data_are_edited_and_nothing_else(
     assert {name: value for name, value in found[0].items() if name != answer} == {
         name: value for name, value in data[0].items() if name != answer
     }
+    with_edits = edit_answers(editor, data, provenance=True)
+    assert with_edits[answer] == found[answer]
+    assert applied(row[answer], with_edits[0]["toedit_edits"]) == found[0][answer]
+
+
+def test_a_stream_that_does_not_know_its_columns_has_those_of_its_first_row(editor: Editor) -> None:
+    rows = [{"messages": [USER, REPLY], "n": n} for n in range(3)]
+    stream = IterableDataset.from_generator(lambda: iter(rows))
+    assert stream.column_names is None
+    assert list(edit_answers(editor, stream)) == list(edit_answers(editor, Dataset.from_list(rows)))
+    with pytest.raises(ToEditError, match="the columns of an empty data set are no training data"):
+        edit_answers(editor, IterableDataset.from_generator(lambda: iter(())))
 
 
 def test_data_that_does_not_fit_is_refused(editor: Editor) -> None:
@@ -102,3 +115,21 @@ def test_a_ray_batch_has_the_same_texts_without_ray(
         assert list(found[name]) == list(expected[name])
     assert [len(edits) for edits in found["toedit_edits"]] == list(expected["toedit_changed"])
     assert found["n"] is batch["n"]
+
+
+def test_a_ray_batch_of_chats_has_its_lists_as_arrays_of_numpy(
+    tmp_path: Any, tiny_llama: Any, tokenizer: Any, editor: Editor
+) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    tiny_llama().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    rows = [[USER, {**REPLY, "tags": ["a", "b"][:n]}] for n in range(1, 3)]
+    batch = {"messages": pa.array(rows).to_numpy(zero_copy_only=False), "n": np.arange(2)}
+    assert isinstance(batch["messages"][0], np.ndarray)
+    for id_column in ("n", None):
+        found = EditBatch(str(tmp_path), CONFIG, layout="messages", id_column=id_column)(batch)
+        data = Dataset.from_dict({"messages": pa.array(rows).to_pylist(), "n": [0, 1]})
+        assert list(found["messages"]) == edit_answers(editor, data, id_column)["messages"]
+        assert list(found["messages"]) != pa.array(rows).to_pylist()

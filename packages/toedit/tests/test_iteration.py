@@ -52,6 +52,7 @@ def test_what_cannot_be_iterated_is_refused(editor: Editor) -> None:
         (rows, 1, "body", "there is no column 'body'; there are: n, text, id"),
         (Dataset.from_list(ROWS * 2), 1, "text", "document id 'd0' is there twice"),
         ("text", 1, "text", "a datasets.Dataset or a sequence of texts, not str"),
+        (["a", None], 1, "text", "the text of row 1 .* is of type NoneType, not a string"),
     ):
         with pytest.raises(ToEditError, match=message):
             generations(data, n, editor, column)

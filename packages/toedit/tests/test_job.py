@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,20 @@ def test_several_inputs_of_mixed_kinds_keep_their_names(tmp_path: Path, editor: 
     assert summary.stats.n_documents == 11
 
 
+@pytest.mark.parametrize("first", ["{folder}/x/a.jsonl", "../x/a.jsonl"])
+def test_shards_are_in_the_folder_of_results_wherever_their_inputs_are(
+    tmp_path: Path, editor: Editor, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    write(tmp_path / "x" / "a.jsonl", ROWS[:2])
+    monkeypatch.chdir(write(tmp_path / "here" / "b.jsonl", ROWS[2:4]).parent)
+    out = tmp_path / "out"
+    EditJob([first.format(folder=tmp_path), "b.jsonl"], out, SETTINGS).run(editor)
+    shards = [(out / record.shard).resolve() for record in read_manifest(out).shards]
+    data = (out / "data").resolve()
+    assert [path.relative_to(data).as_posix() for path in shards] == ["x/a-00000.jsonl", "here/b-00000.jsonl"]
+    assert len(list(data.rglob("*.jsonl"))) == len(list((tmp_path / "x").iterdir())) + 1 == 2
+
+
 def test_ids_made_of_the_content_do_not_ask_for_a_column(tmp_path: Path, editor: Editor) -> None:
     rows = [{"text": row["text"], "source": "x"} for row in (*ROWS[:2], *ROWS[:2])]
     edit(write(tmp_path / "a.jsonl", rows), editor, JobSettings(CONFIG, "tiny", id_column=None))
@@ -206,6 +220,18 @@ def test_a_folder_of_other_settings_is_refused_and_the_difference_shown(
     write(file, ROWS[:-1])
     with pytest.raises(ToEditError, match=r"inputs\.0\.rows: 11 there, 10 now"):
         edit(file, editor, resume=True)
+
+
+def test_an_editor_of_another_config_is_refused_before_anything_is_written(
+    tmp_path: Path, editor: Editor
+) -> None:
+    job = EditJob(
+        [write(tmp_path / "a.jsonl")], tmp_path / "out", JobSettings(CONFIG.replace(top_k=4, seed=6), "tiny")
+    )
+    with pytest.raises(ToEditError, match="the editor's config is not that of the job's settings") as refusal:
+        job.run(editor)
+    assert str(refusal.value).splitlines()[1:] == ["  top_k: 4 there, 8 now", "  seed: 6 there, 5 now"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_job_that_starts_anew_has_nothing_of_the_one_before(tmp_path: Path, editor: Editor) -> None:
@@ -334,6 +360,47 @@ def test_training_pairs_change_in_the_answers_only(
                 assert (new == old) or new["role"] == "assistant"
 
 
+REPLIES = [CHAT[0], {"role": "assistant", "content": " \nhello the hat, the cat sat on the mat "}]
+PAIR = {"instruction": "the cat", "input": "the mat", "output": "hello the hat " * 9}
+
+
+@pytest.mark.parametrize(
+    ("layout", "row", "column", "has_template"),
+    [
+        ("text", {"text": ROWS[4]["text"]}, "text", True),
+        ("messages", {"messages": [*REPLIES, *REPLIES]}, "messages", True),
+        ("prompt-completion", {"prompt": "the cat?", "completion": " hello the hat" * 9}, "completion", True),
+        ("prompt-completion", {"prompt": [*REPLIES, CHAT[0]], "completion": REPLIES[1:]}, "completion", True),
+        ("alpaca", PAIR, "output", True),
+        ("alpaca", PAIR, "output", False),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_the_edits_of_the_provenance_make_the_edited_column_of_the_source_s(
+    tmp_path: Path,
+    editor: Editor,
+    applied: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
+    row: dict[str, Any],
+    column: str,
+    has_template: bool,
+    suffix: str,
+) -> None:
+    if not has_template:
+        monkeypatch.setattr(editor.tokenizer.base, "chat_template", None)
+    rows = [{"id": n, **row} for n in range(12)]
+    settings = JobSettings(CONFIG, "tiny", layout=layout_named(layout), provenance=True)
+    assert edit(write(tmp_path / f"a.{suffix}", rows), editor, settings).n_quarantined == 0
+    found = results(tmp_path / "out", (column, "toedit_changed", "toedit_edits"))
+    for line in found:
+        assert applied(row[column], line["toedit_edits"]) == line[column]
+        assert len(line["toedit_edits"]) == line["toedit_changed"]
+    assert sum(line["toedit_changed"] for line in found) > 12
+    messages = {edit_["message"] for line in found for edit_ in line["toedit_edits"]}
+    assert messages == ({1, 3} if layout == "messages" else {0} if "role" in row[column][0] else {None})
+
+
 def test_a_model_without_a_chat_template_does_not_take_messages(
     tmp_path: Path, tiny_llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +409,7 @@ def test_a_model_without_a_chat_template_does_not_take_messages(
     with pytest.raises(ToEditError, match="the tokenizer of tiny has no chat template for messages"):
         edit(
             write(tmp_path / "a.jsonl", [{"id": 1, "messages": CHAT}]),
-            Editor(tiny_llama(), tokenizer),
+            Editor(tiny_llama(), tokenizer, CONFIG),
             settings,
         )
 

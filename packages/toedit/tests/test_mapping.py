@@ -48,6 +48,7 @@ def test_provenance_lists_every_edit(editor, expected, stream):
         assert row["toedit_changed"] == len(row["toedit_edits"]) <= row["toedit_candidates"]
         for edit in row["toedit_edits"]:
             assert source["body"][edit["start"] : edit["end"]] == edit["old"]
+            assert edit["message"] is None
 
 
 def test_without_ids_equal_texts_get_equal_edits(editor):
@@ -62,6 +63,14 @@ def test_ids_that_come_twice_are_refused(editor, stream):
     source = source.to_iterable_dataset() if stream else source
     with pytest.raises(ToEditError, match="'a' is there twice"):
         list(editor.map(source, batch_size=1))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_that_is_none_is_told_without_ids_too(editor, stream):
+    source = datasets.Dataset.from_dict({"text": ["0", "1", None]})
+    source = source.to_iterable_dataset() if stream else source
+    with pytest.raises(ToEditError, match=r"the text of row 2 \(the first is 0\) is of type NoneType, not a"):
+        list(editor.map(source, id_column=None, batch_size=2))
 
 
 def test_missing_columns_are_told_with_those_that_are_there(editor):

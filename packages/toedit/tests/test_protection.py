@@ -12,7 +12,7 @@ def protected_words(text, protect, editable=None):
     """One token a run of letters, digits or signs: the protected ones, as text."""
     spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]+", text)]
     ids = np.arange(len(spans))
-    mask = protected_tokens(text, ids, np.array(spans), protect, editable)
+    mask = protected_tokens(text, ids, np.array(spans, dtype=np.int64).reshape(-1, 2), protect, editable)
     return [text[slice(*spans[at])] for at in np.flatnonzero(mask)]
 
 
@@ -23,7 +23,7 @@ def matches(name, text):
 def test_a_token_is_protected_if_a_match_touches_any_of_its_characters():
     assert protected_words("one abcdef two", ["cd"]) == ["abcdef"]
     assert protected_words("one abcdef two", ["e a"]) == ["one", "abcdef"]
-    assert protected_words("one abcdef two", [" "]) == []
+    assert protected_words("one,two", ["x"]) == []
     assert protected_words("one abcdef two", ["(?i)TWO", "^one"]) == ["one", "two"]
 
 
@@ -33,10 +33,18 @@ def test_tokens_are_protected_by_id():
 
 
 def test_all_outside_the_editable_ranges_is_protected():
-    assert protected_words("ask: one two", [], [(5, 12)]) == ["ask", ":"]
+    assert protected_words("ask: one two", [], [(4, 12)]) == ["ask", ":"]
     assert protected_words("one two three", [], [(5, 13)]) == ["one", "two"]
     assert protected_words("one two", [], []) == ["one", "two"]
-    assert protected_words("one two three", ["three"], [(4, 13)]) == ["one", "three"]
+    assert protected_words("one two three", ["three"], [(3, 13)]) == ["one", "three"]
+
+
+def test_what_no_token_covers_belongs_to_the_token_after_it():
+    """An edit may take the space before a word along."""
+    assert protected_words("one abcdef two", [" "]) == ["abcdef", "two"]
+    assert protected_words(" one two", ["^ "]) == ["one"]
+    assert protected_words("ask: one two", [], [(5, 12)]) == ["ask", ":", "one"]
+    assert protected_words("", ["x"], []) == []
 
 
 def test_names_stand_for_patterns_and_a_group_for_the_word():

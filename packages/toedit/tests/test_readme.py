@@ -91,6 +91,19 @@ def test_the_slurm_script_edits_with_the_chosen_preset(
     assert (editor.model, editor.backend) == ("meta-llama/Meta-Llama-3-8B", "vllm")
 
 
+def test_the_evaluation_s_tasks_are_those_of_the_harness() -> None:
+    found = importlib.util.find_spec("lm_eval")
+    if found is None or found.origin is None:
+        pytest.skip("lm_eval is not installed")
+    script = (ROOT / "launch" / "evaluate.sh").read_text("utf-8")
+    tasks = {task for names in re.findall(r"tasks=(\S+)", script) for task in names.split(",")}
+    assert len(tasks) > 10
+    known = re.compile(rb"^(?:task|group):\s*(\w+)\s*$", flags=re.MULTILINE)
+    for path in (Path(found.origin).parent / "tasks").rglob("*.yaml"):
+        tasks -= {name.decode() for name in known.findall(path.read_bytes())}
+    assert tasks == set()
+
+
 def test_the_pre_training_config_is_one_that_lmlab_takes_and_reads_six_billion_tokens() -> None:
     import tomllib
 

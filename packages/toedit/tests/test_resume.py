@@ -23,6 +23,7 @@ import pytest
 from toedit import commits
 from toedit.config import EditConfig
 from toedit.documents import Document, EditFailure, EditResult
+from toedit.errors import ToEditError
 from toedit.job import EditJob, JobSettings, JobSummary
 from toedit.splicing import Edit
 from toedit.statistics import EditStats
@@ -36,7 +37,7 @@ commits.CHUNK = 2
 class FakeEditor:
     """Writes the first letter large, refuses every seventh document, and logs what it works on."""
 
-    second = None
+    config, second = SETTINGS.config, None
 
     def __init__(self, log: Path, before: Callable[[int], None] = lambda n: None) -> None:
         self.log, self.before = log, before
@@ -182,6 +183,26 @@ def test_a_process_that_dies_between_manifest_and_journal_repeats_nothing(
     (folder / "out" / "journal.jsonl").write_bytes(journal)  # of a shard that is finished
     run(folder)
     assert files_of(folder / "out") == uninterrupted
+
+
+def test_results_within_the_corpus_are_none_of_its_files(
+    folder: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    corpus, out = folder / "corpus", folder / "corpus" / "out"
+
+    def go_on(before: Callable[[int], None] = lambda n: None) -> None:
+        editor: Any = FakeEditor(folder / "log.txt", before)
+        EditJob([corpus], out, SETTINGS).run(editor)
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(interrupt_at(13))
+    go_on()
+    assert files_of(out) == uninterrupted
+    for inputs in (corpus, corpus / "**" / "*"):
+        assert EditJob([inputs], out, SETTINGS).complete
+    for inputs in (out, out / "data" / "*", out / "data" / "a-00000.jsonl"):
+        with pytest.raises(ToEditError, match="is in the folder of results"):
+            EditJob([inputs], out, SETTINGS)
 
 
 def test_a_finished_job_is_left_as_it_is(folder: Path, uninterrupted: dict[str, bytes]) -> None:

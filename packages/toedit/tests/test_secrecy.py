@@ -26,6 +26,7 @@ def test_what_is_left_is_the_same_value() -> None:
         "options": {"dtype": "auto", "token": "hf_x", "default_headers": {"Authorization": "x", "A": "b"}},
         "stops": ["a", {"key": 1, "n": 2}],
         "url": "https://me:word@host:8000/v1",
+        "at": "s3://me:w@rd@host/a?mail=me@host",
         "mail": "me@host",
         "n": 3,
     }
@@ -33,6 +34,7 @@ def test_what_is_left_is_the_same_value() -> None:
         "options": {"dtype": "auto", "default_headers": {"A": "b"}},
         "stops": ["a", {"n": 2}],
         "url": "https://host:8000/v1",
+        "at": "s3://host/a?mail=me@host",
         "mail": "me@host",
         "n": 3,
     }

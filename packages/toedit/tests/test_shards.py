@@ -118,7 +118,7 @@ def test_a_table_without_rows_left_has_its_schema(tmp_path: Path) -> None:
 
 def test_provenance_comes_as_columns_of_their_own(tmp_path: Path) -> None:
     file = table_file(tmp_path / "a.parquet")
-    edit = {"start": 0, "end": 3, "old": "one", "new": "", "p_old": 0.5, "p_new": None}
+    edit = {"message": 1, "start": 0, "end": 3, "old": "one", "new": "", "p_old": 0.5, "p_new": None}
     new = {"text": "", "toedit_candidates": 2, "toedit_changed": 1, "toedit_edits": [edit]}
     empty = {"toedit_candidates": 0, "toedit_changed": 0, "toedit_edits": []}
     path = rewritten(file, {1: new, 2: {"text": "two", **empty}, 3: {"text": "3", **empty}}, provenance=True)
@@ -128,6 +128,14 @@ def test_provenance_comes_as_columns_of_their_own(tmp_path: Path) -> None:
     assert table.schema.metadata == {b"own": b"kept"}
     again = rewritten(path, {n: {"text": "x", **empty} for n in (1, 2, 3)}, provenance=True)
     assert table_of(again).column_names == table.column_names
+
+
+def test_results_of_an_earlier_version_get_its_columns_anew(tmp_path: Path) -> None:
+    old = pa.table({"text": ["one"], "toedit_edits": [[{"start": 0, "end": 3}]]})
+    edit = {"message": 1, "start": 0, "end": 3, "old": "one", "new": "", "p_old": 0.5, "p_new": None}
+    new = {"text": "", "toedit_candidates": 2, "toedit_changed": 1, "toedit_edits": [edit]}
+    table = table_of(rewritten(table_file(tmp_path / "a.parquet", old), {1: new}, provenance=True))
+    assert table.to_pylist() == [new]
 
 
 def test_a_shard_is_seen_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

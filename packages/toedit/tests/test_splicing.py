@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from toedit.editing import DROPPED, EditedTokens
+from toedit.protection import protected_tokens
 from toedit.splicing import apply_edits, splice
 from toedit.tokenization import TextTokenizer
 
@@ -120,14 +121,21 @@ def test_a_tokenizer_that_marks_the_beginning_of_words_gives_their_spaces_back()
     assert [(e.old, e.new) for e in done.edits] == [("the", "Hat"), (" cat", " Hat")]
 
 
-def test_offsets_without_the_space_of_a_word_are_widened_to_it(tokenizer):
-    trimmed = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    trimmed.post_processor = processors.ByteLevel(trim_offsets=True)
-    assert trimmed.encode("hello the").offsets[1] == (6, 9)
-    done = with_tokenizer(trimmed, "hello the hat", {1: trimmed.token_to_id("Ġcat")})
+def test_offsets_without_the_space_of_a_word_are_widened_to_it(trimmed):
+    words = trimmed.backend_tokenizer
+    assert words.encode("hello the").offsets[1] == (6, 9)
+    done = with_tokenizer(words, "hello the hat", {1: words.token_to_id("Ġcat")})
     assert done.text == "hello cat hat"
     assert done.edits[0].old == " the"
-    assert with_tokenizer(trimmed, "hello the hat", {1: DROPPED}).text == "hello hat"
+    assert with_tokenizer(words, "hello the hat", {1: DROPPED}).text == "hello hat"
+
+
+def test_a_word_is_protected_with_the_space_that_its_edit_would_take_along(trimmed):
+    text = "hello the hat sat"
+    ids, offsets = TextTokenizer(trimmed, 320).encode([text])[0]
+    assert offsets[:3].tolist() == [[0, 5], [6, 9], [10, 13]]
+    assert protected_tokens(text, ids, offsets, (), ((6, 17),))[:3].tolist() == [True, True, False]
+    assert protected_tokens(text, ids, offsets, (), ((5, 17),))[:3].tolist() == [True, False, False]
 
 
 def test_where_a_normalizer_has_rewritten_the_text_nothing_is_edited():

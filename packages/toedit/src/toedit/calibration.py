@@ -49,7 +49,8 @@ class Sample:
     """Texts with the prior's scores at every token, from which the rates of any threshold follow.
 
     The scores hold `top_k` candidates of every token, 12 top_k bytes each: a sample, not a corpus.
-    `config`, by default the editor's, says how tokens are drawn and what is protected.
+    `config`, by default the editor's, says how tokens are drawn and what is protected; windows are the
+    editor's.
 
     Raises `ToEditError` for a sample without a token that may be edited.
     """

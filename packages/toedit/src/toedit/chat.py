@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toedit.documents import Document, EditResult
 from toedit.errors import ToEditError
-from toedit.splicing import apply_edits
+from toedit.splicing import Edit, apply_edits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,13 +35,22 @@ class Chat:
     def updated(self, result: EditResult) -> list[dict[str, Any]]:
         """The messages with their replies as edited; everything else is what it was."""
         messages = [dict(message) for message in self.messages]
-        for index, start, end in self.replies:
-            content = messages[index]["content"]
-            # Templates strip replies; what they strip stays in the message.
-            lead = content.find(self.document.text[start:end])
-            reply = apply_edits(self.document.text, result.edits, start, end)
-            messages[index]["content"] = content[:lead] + reply + content[lead + end - start :]
+        placed = self.placed(result.edits)
+        for index in {index for index, _ in placed}:
+            edits = [edit for number, edit in placed if number == index]
+            messages[index]["content"] = apply_edits(messages[index]["content"], edits)
         return messages
+
+    def placed(self, edits: Iterable[Edit]) -> list[tuple[int, Edit]]:
+        """(index of the message, edit) of each edit, with `start` and `end` counted in its content."""
+        found = []
+        for edit in edits:
+            for index, start, end in self.replies:
+                if start <= edit.start and edit.end <= end:
+                    # Templates strip replies; what they strip stays in the message.
+                    lead = self.messages[index]["content"].find(self.document.text[start:end])
+                    found.append((index, moved(edit, lead - start)))
+        return found
 
 
 def conversation(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, doc_id: int | str) -> Chat:
@@ -79,6 +88,11 @@ def reply_places(messages: Sequence[Message]) -> list[int]:
     Raises `ToEditError` for messages of another form.
     """
     return [index for index, message in enumerate(messages) if _is_reply(index, message)]
+
+
+def moved(edit: Edit, by: int) -> Edit:
+    """The same edit of a text in which it stands `by` characters later."""
+    return replace(edit, start=edit.start + by, end=edit.end + by)
 
 
 def completion(prompt: str, answer: str, doc_id: int | str) -> Document:

@@ -141,8 +141,10 @@ class Editor:
     def edit_batch(self, texts: Sequence[str], doc_ids: Sequence[int | str]) -> list[EditResult]:
         """Edit texts; the results are those of `edit`, in order, and come faster.
 
-        Raises `ToEditError` for repeated ids, and at the first text that cannot be edited.
+        Raises `ToEditError` for repeated ids, for a text in place of a list, and at the first text that
+        cannot be edited.
         """
+        _refuse_one(texts)
         if len(texts) != len(doc_ids):
             raise ToEditError(f"there are {len(doc_ids)} doc_ids for {len(texts)} texts")
         check_unique(doc_ids, set())
@@ -157,7 +159,7 @@ class Editor:
         `buffer` documents at a time are batched by length. While the prior works on them, the next ones are
         tokenized.
         """
-        for prepared in self._prepared(documents, buffer):
+        for prepared in self._prepared(documents, buffer, self.config.protect):
             for scored in self._scored(prepared, self.config):
                 yield scored if isinstance(scored, EditFailure) else self._edited(scored)
 
@@ -166,17 +168,19 @@ class Editor:
 
         A `Document` says which part of its text may be edited.
 
-        `config`, by default the editor's, says at which tokens the top ones are wanted; a threshold of `OFF`
-        wants none. Windows are the editor's.
+        `config`, by default the editor's, says at which tokens the top ones are wanted (a threshold of `OFF`
+        wants none) and what is protected. Windows are the editor's.
 
-        Raises `ToEditError` at the first text that cannot be scored.
+        Raises `ToEditError` at the first text that cannot be scored, and for a text in place of a list.
         """
+        _refuse_one(texts)
+        config = config or self.config
         found: list[ScoredText] = []
         documents = (
             text if isinstance(text, Document) else Document(index, text) for index, text in enumerate(texts)
         )
-        for prepared in self._prepared(documents, BUFFER):
-            found += map(or_raise, self._scored(prepared, config or self.config))
+        for prepared in self._prepared(documents, BUFFER, config.protect):
+            found += map(or_raise, self._scored(prepared, config))
         return found
 
     def expected_changes(self, texts: Sequence[str | Document]) -> list[float]:
@@ -200,7 +204,7 @@ class Editor:
 
         All columns are kept. `id_column` has a different whole number or text for each document; None takes
         a hash of the text. `provenance` adds the columns `toedit_candidates` and `toedit_changed` (counts)
-        and `toedit_edits` (lists of `Edit`, as dictionaries).
+        and `toedit_edits` (lists of `Edit`, as dictionaries; see `toedit.provenance`).
 
         Raises `ToEditError` for columns that are not there, naming those that are; for repeated ids; and for
         a text that cannot be edited.
@@ -210,29 +214,37 @@ class Editor:
         return map_dataset(self, dataset, text_column, id_column, provenance, batch_size)
 
     def _prepared(
-        self, documents: Iterable[Document], buffer: int
+        self, documents: Iterable[Document], buffer: int, protect: Sequence[str | int]
     ) -> Iterator[list[_Prepared | EditFailure]]:
         stream = iter(documents)
         waiting: deque[Future[list[_Prepared | EditFailure]]] = deque()
         with ThreadPoolExecutor(1) as pool:
             while chunk := list(islice(stream, buffer)):
-                waiting.append(pool.submit(self._prepare, chunk))
+                waiting.append(pool.submit(self._prepare, chunk, protect))
                 if len(waiting) > 1:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _prepare(self, documents: list[Document]) -> list[_Prepared | EditFailure]:
+    def _prepare(
+        self, documents: list[Document], protect: Sequence[str | int]
+    ) -> list[_Prepared | EditFailure]:
         problems = [_problem(document) for document in documents]
         good = [document for document, problem in zip(documents, problems, strict=True) if problem is None]
         encoded = iter(self.tokenizer.encode([document.text for document in good]))
         return [
-            self._windowed(document, *next(encoded)) if problem is None else problem
+            self._windowed(document, *next(encoded), protect) if problem is None else problem
             for document, problem in zip(documents, problems, strict=True)
         ]
 
-    def _windowed(self, document: Document, ids: NDArray[np.int64], offsets: NDArray[np.int64]) -> _Prepared:
-        protected = protected_tokens(document.text, ids, offsets, self.config.protect, document.editable)
+    def _windowed(
+        self,
+        document: Document,
+        ids: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        protect: Sequence[str | int],
+    ) -> _Prepared:
+        protected = protected_tokens(document.text, ids, offsets, protect, document.editable)
         blank = not document.text.strip()
         windows = [] if blank else split(ids, self.window, self.config.overlap, self.bos)
         return _Prepared(document, ids, offsets, protected, windows)
@@ -306,6 +318,12 @@ def score(
     config = EditConfig(threshold=OFF)
     editor = model if isinstance(model, Editor) else Editor.from_pretrained(model, config, backend, **options)
     return [scored.log_p for scored in editor.score(texts, config)]
+
+
+def _refuse_one(texts: object) -> None:
+    """Raises `ToEditError` for one text: a string is a sequence too, of its letters."""
+    if isinstance(texts, str | Document):
+        raise ToEditError(f"texts is a single {type(texts).__name__}; give a list of texts")
 
 
 def _problem(document: Document) -> EditFailure | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import posixpath
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from toedit.errors import MissingExtraError, ToEditError
+from toedit.secrecy import without_secrets
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -37,7 +39,10 @@ _UNREADABLE = "the file cannot be read from here on"
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a corpus: where it is, its name among the others without its suffix, and the suffix."""
+    """A file of a corpus: where it is, its name among the others without its suffix, and the suffix.
+
+    The `stem` is a path that stays below whatever folder it is put into, and holds no password of a URL.
+    """
 
     path: str
     stem: str
@@ -76,20 +81,23 @@ class BadRow:
     excerpt: str
 
 
-def find_sources(inputs: Sequence[str | Path]) -> list[Source]:
+def find_sources(inputs: Sequence[str | Path], results: Path | None = None) -> list[Source]:
     """The files that `inputs` mean: files, folders, patterns with `*`, URLs of fsspec.
 
     A folder means all files in it of a known kind; the folder of an earlier job means its results. The order
-    is that of `inputs`, and by name within one.
+    is that of `inputs`, and by name within one. What a folder or a pattern has in the folder of `results` is
+    left out: the job that asks may have written it in an earlier run.
 
-    Raises `ToEditError` for an input that is not there or of another kind, and for one that is meant twice.
+    Raises `ToEditError` for an input that is not there or of another kind, for one that is meant twice, and
+    for one that has no file outside of `results`.
     """
     paths: list[str] = []
     for entry in map(str, inputs):
-        paths += _found(entry)
-    for path in _repeated(paths):
-        raise ToEditError(f"{path} is among the inputs twice")
-    stems = _stems(paths)
+        paths += _outside(results, entry, _found(entry))
+    places = [_place(path) for path in paths]
+    for place in _repeated(places):
+        raise ToEditError(f"{place} is among the inputs twice")
+    stems = _stems(places)
     for stem in _repeated(stems):
         raise ToEditError(f"two inputs are named {stem!r} and differ in the suffix only; rename one")
     return [Source(path, stem, _suffix(path)) for stem, path in zip(stems, paths, strict=True)]
@@ -241,9 +249,30 @@ def _suffix(name: str) -> str:
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), "")
 
 
-def _stems(paths: Sequence[str]) -> list[str]:
-    """The paths without suffix, and without the folders that they have in common."""
-    parts = [path.removesuffix(_suffix(path)).replace("\\", "/").split("/") for path in paths]
+def _outside(results: Path | None, entry: str, files: list[str]) -> list[str]:
+    """Those of the files of an input that are not in the folder of results."""
+    if results is None:
+        return files
+    folder = results.resolve()
+    kept = [path for path in files if "://" in path or folder not in Path(path).resolve().parents]
+    if not kept:
+        raise ToEditError(f"the input {entry} is in the folder of results, {results}, or has no other files")
+    return kept
+
+
+def _place(path: str) -> str:
+    """Where a file is, however the input was written; without the password that a URL may have."""
+    return str(without_secrets(path)) if "://" in path else os.path.abspath(path)
+
+
+def _stems(places: Sequence[str]) -> list[str]:
+    """The places without suffix, and without the folders that they have in common.
+
+    What is left names files of results, so none of it may lead out of their folder: inputs of several disks
+    or machines have nothing in common, and a URL may have `..` in it.
+    """
+    paths = [place.removesuffix(_suffix(place)).replace("\\", "/").replace(":/", "/") for place in places]
+    parts = [posixpath.normpath("/" + path.lstrip("/")).split("/") for path in paths]
     shared = 0
     shortest = min((len(part) for part in parts), default=1)
     while shared < shortest - 1 and len({part[shared] for part in parts}) == 1:

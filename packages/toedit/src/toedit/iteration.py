@@ -10,7 +10,7 @@ from typing import Any
 from toedit.documents import Document, check_unique, or_raise
 from toedit.editor import Editor
 from toedit.errors import ToEditError
-from toedit.mapping import text_id
+from toedit.mapping import text_ids
 from toedit.statistics import EditStats
 
 
@@ -45,7 +45,7 @@ def generations(
     first = editor or Editor.from_pretrained()
     texts = list(ds) if _is_sequence(ds) else _column(ds, text_column)
     if _is_sequence(ds) or id_column is None:
-        ids: list[Any] = [text_id(text) for text in texts]
+        ids: list[Any] = list(text_ids(texts, range(len(texts))))
     else:
         ids = _column(ds, id_column)
         check_unique(ids, set())

@@ -34,7 +34,7 @@ from toedit.errors import ToEditError
 from toedit.files import BadRow, Row, find_sources, read_rows
 from toedit.job_report import write_report
 from toedit.layouts import Layout, Task, TextLayout, content_id
-from toedit.manifest import Manifest, check_folder, read_manifest
+from toedit.manifest import Manifest, check_folder, differences, read_manifest
 from toedit.outcomes import Outcome
 from toedit.randomness import document_name
 from toedit.secrecy import without_secrets
@@ -61,8 +61,8 @@ class JobSettings:
 
     `model`, `backend` and its `options` are kept in the manifest, without keys and tokens (`toedit.secrecy`),
     since a manifest goes out with its corpus; `id_column` None makes ids of the content.
-    `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits`; `agree` names the
-    second prior, where there is one.
+    `provenance` adds the columns `toedit_candidates`, `toedit_changed` and `toedit_edits` (see
+    `toedit.provenance`); `agree` names the second prior, where there is one.
     """
 
     config: EditConfig
@@ -107,7 +107,8 @@ class EditJob:
 
     `inputs` are files, folders, patterns and URLs, as `toedit.files.find_sources` takes them. With `resume` a
     job of the same settings goes on that was interrupted, and `complete` says that nothing of it is left to
-    do; without it the results of an earlier job are removed when this one runs.
+    do; without it the results of an earlier job are removed when this one runs. The folder of results may be
+    in a folder of inputs, and is none of them.
 
     Raises `ToEditError` for inputs without the columns, with an id twice, or in the folder of results, and
     for a folder of results with other contents; see `toedit.manifest.check_folder`.
@@ -120,10 +121,7 @@ class EditJob:
             raise ToEditError(f"shard_rows is {settings.shard_rows}; it must be at least 1")
         self.settings = settings
         self.out = Path(out)
-        sources = find_sources(inputs)
-        for source in sources:
-            if "://" not in source.path and self.out.resolve() in Path(source.path).resolve().parents:
-                raise ToEditError(f"the input {source.path} is in the folder of results, {out}")
+        sources = find_sources(inputs, self.out)
         self.files: list[Surveyed] = survey(sources, settings.layout, settings.id_column)
         self.resume = resume
         self.header = {
@@ -135,12 +133,13 @@ class EditJob:
     def run(self, editor: Editor, on_progress: Callable[[int, int], None] | None = None) -> JobSummary:
         """Edit what is left. `on_progress(rows that are done, rows)` is called now and then.
 
-        Raises `ToEditError` if the editor cannot do it (no chat template, a window that does not fit into
-        memory), `OSError` for a full disk, `KeyboardInterrupt` after the documents that are edited were
-        saved. In all cases the job can be resumed.
+        Raises `ToEditError` if the editor cannot do it (another config than the settings', no chat template,
+        a window that does not fit into memory), `OSError` for a full disk, `KeyboardInterrupt` after the
+        documents that are edited were saved. In all cases the job can be resumed.
         """
         started, n_tokens = perf_counter(), 0
         if not self.complete:
+            self._check(editor)
             manifest = Manifest(self.out, self.header, self.resume)
             try:
                 n_tokens = self._run(editor, manifest, on_progress or (lambda done, total: None))
@@ -150,18 +149,27 @@ class EditJob:
         seconds = perf_counter() - started
         return JobSummary(state.stats, len(state.shards), state.n_quarantined, n_tokens, seconds)
 
-    def _run(self, editor: Editor, manifest: Manifest, on_progress: Callable[[int, int], None]) -> int:
-        tokenizer = editor.tokenizer.base
+    def _check(self, editor: Editor) -> None:
+        """Raises `ToEditError` for an editor that does not do what the settings in the manifest say."""
+        different = differences(self.settings.config.to_dict(), editor.config.to_dict())
+        if different:
+            raise ToEditError(
+                "the editor's config is not that of the job's settings, which the manifest states; make the "
+                "Editor with settings.config. Different are (there: the settings, now: the editor):\n"
+                + "\n".join(f"  {line}" for line in different)
+            )
         if (self.settings.agree is not None) != (editor.second is not None):
             raise ToEditError(
                 "the settings' agree and the editor's second prior go together; give both, or none"
             )
-        if self.settings.layout.name == "messages" and not tokenizer.chat_template:
+        if self.settings.layout.name == "messages" and not editor.tokenizer.base.chat_template:
             raise ToEditError(f"the tokenizer of {self.settings.model} has no chat template for messages")
+
+    def _run(self, editor: Editor, manifest: Manifest, on_progress: Callable[[int, int], None]) -> int:
         n_tokens = 0
         before = list(accumulate((file.n_rows for file in self.files), initial=0))
         with Commits(self.out, manifest, self.files, self.settings) as results:
-            items = self._items(tokenizer, results)
+            items = self._items(editor.tokenizer.base, results)
             with WritingBehind(results.take, _AHEAD) as writer, reading_ahead(items, _AHEAD) as ahead:
                 for item in self._edited(ahead, editor):
                     writer.put(item)

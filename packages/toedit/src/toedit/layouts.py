@@ -6,14 +6,16 @@ Of pairs and chats only the answers are edited; the prompts are the prior's cont
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toedit.chat import Chat, completion, conversation, reply_places
+from toedit.chat import Chat, completion, conversation, moved, reply_places
 from toedit.documents import Document, EditResult
 from toedit.errors import ToEditError
 from toedit.mapping import text_id
+from toedit.provenance import PlacedEdit
+from toedit.splicing import Edit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,10 +25,15 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The document of a row, and the function that makes the row's new columns of its edit."""
+    """The document of a row, and what its edit means for the row.
+
+    updated  makes the row's new columns of the edit of the document
+    placed   the edits of the document, where they stand in the row's column
+    """
 
     document: Document
     updated: Callable[[EditResult], dict[str, Any]]
+    placed: Callable[[Iterable[Edit]], Sequence[PlacedEdit]]
 
 
 class Layout(Protocol):
@@ -75,7 +82,8 @@ class TextLayout:
 
     def task(self, values: Values, doc_id: int | str, tokenizer: PreTrainedTokenizerBase) -> Task:
         """See `Layout`."""
-        return Task(Document(doc_id, values[self.column]), lambda result: {self.column: result.text})
+        document = Document(doc_id, values[self.column])
+        return Task(document, lambda result: {self.column: result.text}, _as_they_are)
 
     def answers(self, values: Values) -> list[str]:
         """See `Layout`."""
@@ -98,7 +106,7 @@ class MessagesLayout:
     def task(self, values: Values, doc_id: int | str, tokenizer: PreTrainedTokenizerBase) -> Task:
         """See `Layout`."""
         found = conversation(_messages(values, self.column), tokenizer, doc_id)
-        return Task(found.document, lambda result: {self.column: found.updated(result)})
+        return Task(found.document, lambda result: {self.column: found.updated(result)}, found.placed)
 
     def answers(self, values: Values) -> list[str]:
         """See `Layout`."""
@@ -118,12 +126,16 @@ class PromptCompletionLayout:
         if isinstance(values["completion"], str):
             prompt = _text(values, "prompt")
             document = completion(prompt, values["completion"], doc_id)
-            return Task(document, lambda result: {"completion": result.text[len(prompt) :]})
+            return _answer(document, len(prompt), "completion")
         before = _messages(values, "prompt")
         found = _from_message(
             conversation([*before, *_messages(values, "completion")], tokenizer, doc_id), len(before)
         )
-        return Task(found.document, lambda result: {"completion": found.updated(result)[len(before) :]})
+        return Task(
+            found.document,
+            lambda result: {"completion": found.updated(result)[len(before) :]},
+            lambda edits: [(index - len(before), edit) for index, edit in found.placed(edits)],
+        )
 
     def answers(self, values: Values) -> list[str]:
         """See `Layout`."""
@@ -150,11 +162,14 @@ class AlpacaLayout:
         prompt = "\n".join(part for part in (_text(values, "instruction"), given) if part)
         output = _text(values, "output")
         if not tokenizer.chat_template:
-            document = completion(f"{prompt}\n", output, doc_id)
-            return Task(document, lambda result: {"output": result.text[len(prompt) + 1 :]})
+            return _answer(completion(f"{prompt}\n", output, doc_id), len(prompt) + 1, "output")
         pair = [{"role": "user", "content": prompt}, {"role": "assistant", "content": output}]
         found = conversation(pair, tokenizer, doc_id)
-        return Task(found.document, lambda result: {"output": found.updated(result)[1]["content"]})
+        return Task(
+            found.document,
+            lambda result: {"output": found.updated(result)[1]["content"]},
+            lambda edits: [(None, edit) for _, edit in found.placed(edits)],
+        )
 
     def answers(self, values: Values) -> list[str]:
         """See `Layout`."""
@@ -186,6 +201,19 @@ def content_id(values: Values, layout: Layout) -> str:
         return text_id(values[layout.column])
     columns = [*layout.columns, *layout.optional]
     return text_id(json.dumps([values.get(column) for column in columns], sort_keys=True, default=str))
+
+
+def _as_they_are(edits: Iterable[Edit]) -> Sequence[PlacedEdit]:
+    return [(None, edit) for edit in edits]
+
+
+def _answer(document: Document, first: int, column: str) -> Task:
+    """The task of a pair in which the answer is the text of the document from the character `first` on."""
+    return Task(
+        document,
+        lambda result: {column: result.text[first:]},
+        lambda edits: [(None, moved(edit, -first)) for edit in edits],
+    )
 
 
 def _from_message(found: Chat, first: int) -> Chat:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toedit.documents import Document, check_unique, or_raise
 from toedit.errors import MissingExtraError, ToEditError
+from toedit.provenance import EDIT_FIELDS, PROVENANCE, provenance_columns
 
 if TYPE_CHECKING:
     from toedit.editor import Editor
-
-PROVENANCE = ("toedit_candidates", "toedit_changed", "toedit_edits")
 
 
 def map_dataset(
@@ -51,6 +49,18 @@ def text_id(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def text_ids(texts: Iterable[Any], rows: Iterable[int]) -> list[str]:
+    """The `text_id` of each text. Raises `ToEditError` for what is no text, with its number of the `rows`."""
+    found = []
+    for row, text in zip(rows, texts, strict=True):
+        if not isinstance(text, str):
+            raise ToEditError(
+                f"the text of row {row} (the first is 0) is of type {type(text).__name__}, not a string"
+            )
+        found.append(text_id(text))
+    return found
+
+
 def edited_features(dataset: Any, provenance: bool) -> Any:
     """The features of the edited data set, or None where those of `dataset` are not known.
 
@@ -60,8 +70,7 @@ def edited_features(dataset: Any, provenance: bool) -> Any:
         return dataset.features
     from datasets import List, Value
 
-    kinds = {"start": "int64", "end": "int64", "old": "string", "new": "string"}
-    edit = {name: Value(kind) for name, kind in {**kinds, "p_old": "float64", "p_new": "float64"}.items()}
+    edit = {name: Value(kind) for name, kind in EDIT_FIELDS.items()}
     features = dataset.features.copy()
     features.update(zip(PROVENANCE, (Value("int64"), Value("int64"), List(edit)), strict=True))
     return features
@@ -75,7 +84,7 @@ def _batch_editor(
     def edit(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         texts = _column(batch, text_column)
         if id_column is None:
-            ids: Sequence[int | str] = [text_id(text) for text in texts]
+            ids: Sequence[int | str] = text_ids(texts, indices)
         else:
             ids = _column(batch, id_column)
             if indices[0] == 0:  # a stream is read from its beginning again
@@ -85,9 +94,8 @@ def _batch_editor(
         results = [or_raise(outcome) for outcome in editor.edit_stream(documents, len(documents))]
         new: dict[str, list[Any]] = {text_column: [result.text for result in results]}
         if provenance:
-            counts = [result.n_candidates for result in results], [result.n_changed for result in results]
-            edits = [[asdict(edit) for edit in result.edits] for result in results]
-            new |= dict(zip(PROVENANCE, (*counts, edits), strict=True))
+            rows = [provenance_columns(result) for result in results]
+            new |= {name: [row[name] for row in rows] for name in PROVENANCE}
         return new
 
     return edit

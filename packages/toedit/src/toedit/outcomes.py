@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 from toedit.documents import EditFailure, EditResult
 from toedit.layouts import Task
-from toedit.mapping import PROVENANCE
+from toedit.provenance import provenance_columns
 from toedit.statistics import EditStats
 
 # Edits of a document that are kept for the report, and the text shown on both sides of one.
 _EXAMPLES = 3
 _CONTEXT = 60
+
+_NO_JSON = (
+    "the column {column} holds a value that the journal of a job, which is JSON, cannot ({error}); make it a "
+    "text or a number"
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,20 @@ class Outcome:
 
     @classmethod
     def of(cls, result: EditResult | EditFailure, task: Task, provenance: bool) -> Outcome:
-        """The outcome of a task, with the columns of `PROVENANCE` if they are wanted."""
+        """The outcome of a task, with the columns of `toedit.provenance` if they are wanted.
+
+        A row of a table may hold values in its messages that JSON has no form for, and with it the journal:
+        it has none but a reason.
+        """
         if isinstance(result, EditFailure):
             return cls(result.doc_id, reason=result.reason)
         new = task.updated(result)
+        try:
+            json.dumps(new)
+        except TypeError as error:
+            return cls(result.doc_id, reason=_NO_JSON.format(column=", ".join(new), error=error))
         if provenance:
-            new |= provenance_columns(result)
+            new |= provenance_columns(result, task.placed(result.edits))
         return cls(result.doc_id, new, result.stats, _examples(task.document.text, result))
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,15 +61,6 @@ class Outcome:
         """The outcome that `to_dict` wrote."""
         stats = values["stats"]
         return cls(**{**values, "stats": None if stats is None else EditStats.from_dict(stats)})
-
-
-def provenance_columns(result: EditResult) -> dict[str, Any]:
-    """The columns of `PROVENANCE`; a deleted token's `p_new` is null, since JSON has no NaN."""
-    edits = [
-        {key: None if value != value else value for key, value in asdict(edit).items()}
-        for edit in result.edits
-    ]
-    return dict(zip(PROVENANCE, (result.n_candidates, result.n_changed, edits), strict=True))
 
 
 def document_line(outcome: Outcome, shard: str, number: int) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def protected_tokens(
     `ids` int64 [n] and `offsets` int64 [n, 2] are the tokens of `text` and the characters they cover.
     `protect` has token ids, regular expressions and names of `PATTERNS`; a token is protected if it covers
     any character of a match. `editable` are the only stretches of characters that may be edited; None is all.
+    Characters between two tokens count as the second one's: some tokenizers leave a word's space out of its
+    offsets, and an edit replaces the space too (`toedit.splicing`).
     """
     entries = list(protect)
     expressions = [PATTERNS.get(entry, entry) for entry in entries if isinstance(entry, str)]
@@ -48,4 +50,5 @@ def protected_tokens(
         for match in re.finditer(expression, text):
             closed[match.start() : match.end()] = True
     before = np.concatenate([[0], np.cumsum(closed)])
-    return protected | (before[offsets[:, 1]] > before[offsets[:, 0]])
+    starts = np.minimum(offsets[:, 0], np.concatenate([[0], offsets[:-1, 1]])[: len(offsets)])
+    return protected | (before[offsets[:, 1]] > before[starts])

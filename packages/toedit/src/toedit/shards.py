@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from toedit.files import Row, Source, is_ipc_file, opened, pyarrow, table_schema, zstandard
-from toedit.mapping import PROVENANCE
+from toedit.provenance import EDIT_FIELDS, PROVENANCE
 
 PART = ".part"
 """Ends the name of a shard that is being written."""
@@ -181,16 +181,11 @@ class _TableRows:
 
 
 def _with_provenance(pa: Any, schema: Any) -> Any:
-    edit = pa.struct(
-        [
-            *((name, pa.int64()) for name in ("start", "end")),
-            *((name, pa.string()) for name in ("old", "new")),
-            *((name, pa.float64()) for name in ("p_old", "p_new")),
-        ]
-    )
+    edit = pa.struct([(name, getattr(pa, kind)()) for name, kind in EDIT_FIELDS.items()])
     for name, kind in zip(PROVENANCE, (pa.int64(), pa.int64(), pa.list_(edit)), strict=True):
-        if name not in schema.names:  # as where results are edited again
-            schema = schema.append(pa.field(name, kind))
+        column = pa.field(name, kind)
+        place = schema.get_field_index(name)  # not -1 where results are edited again, maybe older ones
+        schema = schema.append(column) if place < 0 else schema.set(place, column)
     # What `datasets` notes about the columns is no longer all of them.
     kept = {key: value for key, value in (schema.metadata or {}).items() if key != b"huggingface"}
     return schema.with_metadata(kept)

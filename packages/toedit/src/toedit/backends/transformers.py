@@ -35,9 +35,11 @@ class TransformersBackend:
     """Scores windows by a causal language model; right padding, which a causal model never looks at.
 
     `batch_tokens` bounds the places of one forward pass, `head_rows` the rows of logits that exist at a time.
-    A model whose logits are more than `head(decoder(ids))` is run as a whole, and its logits are kept.
+    A model whose logits are more than `head(decoder(ids))` is run as a whole, and its logits are kept. A
+    `PeftModel` is scored with its adapters.
 
-    Raises `ToEditError` for a model that is no causal language model, and for sizes that are none.
+    Raises `ToEditError` for a model that is no causal language model, for one that puts tokens of its own
+    before the text, and for sizes that are none.
     """
 
     def __init__(
@@ -137,6 +139,11 @@ class TransformersBackend:
         probe = torch.arange(1, _PROBE + 1, device=self.device)[None] % rows
         with torch.inference_mode():
             logits = self.model(probe).logits
+            if logits.shape[1] != probe.shape[1]:
+                raise ToEditError(
+                    f"{type(self.model).__name__} gives logits for {logits.shape[1]} tokens of a text of "
+                    f"{probe.shape[1]}: it may put a learned prompt before it, and cannot be a prior so"
+                )
             pair = self._decoder_and_head()
             if pair is not None:
                 hidden, head = pair
@@ -159,6 +166,8 @@ class TransformersBackend:
 
     def _decoder_and_head(self) -> tuple[Tensors, Tensors] | None:
         model: Any = self.model
+        if hasattr(model, "get_base_model"):  # of PEFT, whose own `base_model` is the tuner and no decoder
+            model = model.get_base_model()
         decoder = getattr(model, "base_model", model)
         output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         if output is None or decoder is model:

@@ -11,7 +11,7 @@ from toedit.config import EditConfig
 from toedit.documents import Document, EditFailure
 from toedit.editor import DEFAULT_PRIOR, Editor
 from toedit.errors import MissingExtraError
-from toedit.outcomes import provenance_columns
+from toedit.provenance import provenance_columns
 from toedit.statistics import EditStats
 
 try:
@@ -26,7 +26,7 @@ class TokenEditor(PipelineStep):
     """Edits the text of each document; its id keys the draws, so ranks and tasks do not matter.
 
     Each task loads the prior; `options` go to `Editor.from_pretrained`. `provenance` adds the columns of
-    `toedit.mapping.PROVENANCE` to the metadata. The counts of `EditStats` are among the step's statistics. A
+    `toedit.provenance` to the metadata. The counts of `EditStats` are among the step's statistics. A
     document that cannot be edited is left out and goes to `exclusion_writer`, with the reason as the metadata
     `toedit_error`.
     """

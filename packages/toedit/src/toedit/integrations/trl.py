@@ -23,7 +23,10 @@ def edit_answers(
 
     Raises `ToEditError` for other columns, and as `edit_dataset` does.
     """
-    return edit_dataset(editor, dataset, layout_of(dataset.column_names), id_column, provenance=provenance)
+    columns = dataset.column_names
+    if columns is None:  # of a stream that does not know them before it is read
+        columns = list(next(iter(dataset), {}))
+    return edit_dataset(editor, dataset, layout_of(columns), id_column, provenance=provenance)
 
 
 def layout_of(columns: list[str]) -> Layout:
@@ -32,4 +35,5 @@ def layout_of(columns: list[str]) -> Layout:
         if set(layout.columns) <= set(columns):
             return layout
     known = "; ".join(", ".join(layout.columns) for layout in _LAYOUTS)
-    raise ToEditError(f"the columns {', '.join(columns)} are no training data; known are: {known}")
+    found = ", ".join(columns) or "of an empty data set"
+    raise ToEditError(f"the columns {found} are no training data; known are: {known}")
