@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from implicit_prime.cli import main
+from implicit_prime.termination import Termination
 
 RUN = """
 [model]
@@ -42,6 +43,14 @@ def config(tmp_path: Path, tiny_llama: Callable[..., Any], words: Any) -> Path:
     path = tmp_path / "run.toml"
     path.write_text(RUN.format(folder=tmp_path))
     return path
+
+
+class Asked(Termination):
+    """As if SIGTERM came in the first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = True
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -107,6 +116,24 @@ def test_a_run_of_another_recipe_is_refused_and_begun_anew_where_it_is_told_to(
     (folder / "checkpoint-1" / "state.json").unlink()
     for flag in ((), ("--no-resume",)):
         assert "checkpoint-1 is no checkpoint of a PrimeTrainer" in run(capsys, *other, *flag, code=2)[1]
+
+
+def test_where_a_longer_run_ends_before_its_time_the_model_of_the_shorter_one_is_not_reported(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "train", config)
+    monkeypatch.setattr("implicit_prime.trainer.Termination", Asked)
+    told = run(capsys, "train", config, "--set", "training.max_steps=3")[1]
+    assert f"ended before its time; the same command goes on from {tmp_path / 'run'}" in told
+
+
+def test_micro_batches_of_another_size_are_another_recipe_where_the_loss_is_made_of_them(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("train", config, "--set", "training.loss_agg=micro-batch-mean")
+    run(capsys, *settings)
+    told = run(capsys, *settings, "--set", "training.micro_batch_size=4", code=2)[1]
+    assert "holds another run: training.micro_batch_size was 8, is 4" in told
 
 
 def test_verify_judges_a_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

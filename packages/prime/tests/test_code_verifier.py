@@ -122,6 +122,30 @@ def test_a_call_may_be_written_as_apps_has_it_and_input_as_lines(verifier):
 
 
 @pytest.mark.parametrize(
+    ("output", "score"), [("[5]", 1.0), ("5", 1.0), ("[[5]]", 0.0), ("6", 0.0), ("[5, 5]", 0.0)]
+)
+def test_a_list_of_one_value_may_be_the_value_or_as_apps_has_it_be_around_it(verifier, output, score):
+    tests = {"inputs": [[5]], "outputs": [[5]], "fn_name": "f"}
+    (result,) = verifier([_fenced(f"def f(x):\n    return {output}")], [tests])
+    assert (result.score, result.status) == (score, "ok"), result
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "class Solution:\n    def count(self, x):\n        return x + 1",
+        "class Solution:\n    def helper(self):\n        pass\ndef count(x):\n    return x + 1",
+        "def count(x):\n    return x + 1",
+    ],
+    ids=["method", "function beside a class", "function"],
+)
+def test_what_a_star_import_brought_is_not_called_in_its_place(verifier, program):
+    tests = {"prelude": "from itertools import *", "inputs": ["1", "5"], "outputs": ["2", "6"]}
+    (result,) = verifier([_fenced(program)], [{**tests, "fn_name": "count"}])
+    assert (result.score, result.status) == (1.0, "ok"), result
+
+
+@pytest.mark.parametrize(
     ("output", "expected", "same"),
     [
         ("[1, 2]", "[1,2]", True),
@@ -168,6 +192,7 @@ def test_the_order_is_kept_and_tests_may_be_json(verifier):
         ({"inputs": ["1"], "outputs": ["1"], "fn_name": 3}, "fn_name must be text"),
         ({"inputs": [1], "outputs": [2]}, "texts"),
         ({"inputs": [""], "outputs": ["x" * 5 * 2**20]}, "4194304 characters"),
+        ({"inputs": [[1]], "outputs": [["x" * 5 * 2**20]], "fn_name": "f"}, "4194304 characters"),
         ({"prelude": "", "assert_code": "assert ("}, "no Python"),
         ({"prelude": "", "assert_code": None}, "text"),
     ],

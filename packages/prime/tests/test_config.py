@@ -111,6 +111,12 @@ def test_a_table_of_a_file_gives_the_same_settings_again() -> None:
         ({"score_pass": "fused", "prm_update": "before"}, "score_pass is 'fused' and prm_update is 'before'"),
         ({"prm_update": "none", "prm_replay_steps": 1}, "prm_update='none' trains no PRM"),
         ({"prm_balanced": True, "prm_loss": "dpo"}, "prm_balanced is for prm_loss 'ce'"),
+        ({"prm_update": "none", "prm_train_on": "all"}, "prm_train_on is 'all', but prm_update='none'"),
+        ({"prm_update": "none", "prm_balanced": True}, "prm_balanced is True, .* leave it at False"),
+        ({"prm_update": "none", "prm_loss": "nca"}, "prm_loss is 'nca', .* leave it at 'ce'"),
+        ({"advantage": "ppo", "outcome_gamma": 0.9}, "outcome_gamma is 0.9, but advantage='ppo'"),
+        ({"advantage": "implicit_value", "outcome_gamma": 0.9}, "outcome_gamma is 0.9, but .* nothing"),
+        ({"advantage": "implicit_value", "process_gamma": 0.9}, "process_gamma is 0.9, but .* nothing"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(settings: dict[str, object], message: str) -> None:

@@ -167,6 +167,7 @@ def test_verl_computes_the_advantages_of_the_core_on_ragged_masks(
     outcome = torch.randint(0, 2, (12,), generator=rng).float()
     process = torch.randn(12, 6, generator=rng) * mask
     kind = ESTIMATORS[name]
+    gamma = 1.0 if kind == "implicit_value" else gamma  # which discounts nothing
     args = PrimeConfig(output_dir="-", process_gamma=gamma, whiten=whiten)
     weighed = process * weight
     wanted = {
@@ -263,6 +264,8 @@ def test_the_launch_files_are_what_verl_accepts_and_have_the_papers_settings(nam
         ({"prime.advantage": "ppo"}, "needs a critic"),
         ({"actor_rollout_ref.rollout.temperature": 0.7}, "of temperature 1"),
         ({"prime.process_weight": "accuracy", "prime.prm_update": "before"}, "before the PRM learns"),
+        ({"prime.prm_update": "none"}, "equals its reference gives no rewards"),
+        ({"prime.advantage": "implicit_value", "prime.process_weight": 0}, "asks for no PRM"),
         ({"verifier.maths": {}}, "no verifier 'maths'"),
         ({"data.train_batch_size.x": 1}, "is a value, not a table"),
     ],
@@ -270,6 +273,16 @@ def test_the_launch_files_are_what_verl_accepts_and_have_the_papers_settings(nam
 def test_settings_that_cannot_be_are_told(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(PrimeError, match=told):
         compose_config(tables(), changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"critic.model.path": "another"}, {"prime.ref": "policy"}, {"prime.process_weight": 0}],
+    ids=str,
+)
+def test_a_frozen_prm_may_be_another_model_than_the_reference(changes: dict[str, Any]) -> None:
+    config = compose_config(tables(prm_update="none"), changes)
+    assert prime_settings(config).prm_update == "none"
 
 
 def test_keys_below_an_empty_table_and_with_a_plus_are_added() -> None:

@@ -245,6 +245,16 @@ def test_a_resumed_prm_goes_on_bit_for_bit(make: Make) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
 
 
+def test_a_prm_that_goes_back_forgets_what_came_after(make: Make) -> None:
+    prm = make(prm_replay_steps=3)
+    prm.step(BATCH)
+    before = copy.deepcopy(prm.state_dict())
+    prm.step(OTHERS)
+    prm.load_state_dict(before)
+    assert prm.state_dict()["accuracies"] == before["accuracies"]
+    assert prm.step(BATCH).metrics["prm/responses"] == 2 * len(BATCH)
+
+
 def test_a_prm_without_a_reference_is_refused(
     tiny_llama: Callable[..., LlamaForCausalLM], words: PreTrainedTokenizerFast
 ) -> None:

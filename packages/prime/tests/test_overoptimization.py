@@ -56,3 +56,12 @@ def test_it_goes_on_where_it_was() -> None:
         assert one.add(RISING[step], FALLING[step]) is None
     two.load_state_dict(json.loads(json.dumps(one.state_dict())))
     assert two.add(RISING[WINDOW - 1], FALLING[WINDOW - 1])
+
+
+def test_where_it_goes_back_it_forgets_the_steps_after() -> None:
+    alarm = OveroptimizationAlarm()
+    alarm.add(1.0, 0.5)
+    before = alarm.state_dict()
+    alarm.add(2.0, 0.4)
+    alarm.load_state_dict(before)
+    assert alarm.state_dict() == before

@@ -185,9 +185,13 @@ def test_an_engine_in_another_process_is_refused(words) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as vLLM's server does, keeping what it is asked and the weights that it is to load."""
+    """Answers as vLLM's server does, keeping what it is asked and the weights that it is to load.
 
-    def __init__(self, missing: str = "") -> None:
+    missing  a path that it does not have
+    page     what it answers to everything, where it is another server
+    """
+
+    def __init__(self, missing: str = "", page: str | None = None) -> None:
         asked, loaded, files = [], {}, []
         self.asked, self.loaded, self.files = asked, loaded, files
 
@@ -205,7 +209,8 @@ class Server(ThreadingHTTPServer):
                 answers = {"/v1/models": {"data": [{"id": "tiny"}]}, "/reset_prefix_cache": {"success": True}}
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write(json.dumps(answers.get(self.path, {})).encode())
+                told = json.dumps(answers.get(self.path, {})) if page is None else page
+                self.wfile.write(told.encode())
 
             def do_GET(self) -> None:
                 self.answer(None)
@@ -272,6 +277,21 @@ def test_no_server_and_no_way_for_the_weights_are_named(words, serve) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(PrimeError, match=r"needs CUDA here.*vllm_sync_folder"):
             VLLMServerEngine(serve().url, words)
+
+
+@pytest.mark.parametrize("url", ["localhost/v1", "localhost:9/v1", "http://127.0.0.1:port/v1"])
+def test_what_is_no_address_is_told(words, url: str) -> None:
+    with pytest.raises(PrimeError, match=r"no answer .*is the server up, and vllm_server_url right"):
+        VLLMServerEngine(url, words)
+
+
+@pytest.mark.parametrize("page", ["<html></html>", "[]", "{}", '{"data": []}', '{"data": {"id": 1}}'])
+def test_a_server_that_is_not_vllms_is_told(words, serve, page: str) -> None:
+    server = serve(page=page)
+    with pytest.raises(PrimeError, match="is the server up, and vllm_server_url right"):
+        VLLMServerEngine(server.url, words)
+    with pytest.raises(PrimeError, match="vLLM"):
+        vllm_server._reset_prefix_cache(server.url.removesuffix("/v1"))
 
 
 def test_over_nccl_all_weights_are_announced_before_they_are_streamed(

@@ -266,12 +266,13 @@ def test_the_servers_verdicts_are_ours(fusion):
     )
     greedy = _answer("Failed", status="Finished", return_code=1, stdout=None, stderr="MemoryError\n")
     assert fusion.run(greedy).status == "memory"
-    for broken in (_answer("SandboxError"), "[]", "not JSON"):
+    for broken in (_answer("SandboxError"), "[]", "{}", "<html></html>"):
         with pytest.raises(PrimeError, match=r"127\.0\.0\.1"):
             fusion.run(broken)
 
 
-def test_a_server_that_is_not_there_is_an_error(monkeypatch):
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "localhost", "localhost:1", "http://127.0.0.1:port"])
+def test_a_server_that_is_not_there_is_an_error(monkeypatch, url):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(PrimeError, match="is it up"):
-        RemoteSandbox("http://127.0.0.1:1").run("")
+    with pytest.raises(PrimeError, match="is it up, and the address right"):
+        RemoteSandbox(url).run("")

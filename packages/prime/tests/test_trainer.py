@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedToken
 from implicit_prime import checkpoint
 from implicit_prime.config import PrimeConfig
 from implicit_prime.core import loss_weights
+from implicit_prime.dumps import inspect_dump
 from implicit_prime.errors import NoPromptPassesError, PrimeError, PrimeWarning
 from implicit_prime.responses import Responses
 from implicit_prime.trainer import PrimeTrainer
@@ -33,6 +35,12 @@ def even_word_first(completions: Sequence[str], references: Sequence[Any]) -> li
     """Right is a response whose first word has an even number: about half of a random policy's."""
     firsts = [(text.split() or ["w1"])[0] for text in completions]
     return [float(first[1:].isdigit() and int(first[1:]) % 2 == 0) for first in firsts]
+
+
+def terminating(completions: Sequence[str], references: Sequence[Any]) -> list[float]:
+    """The same, while the run is asked to end."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return even_word_first(completions, references)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +231,7 @@ def test_a_task_that_is_too_hard_ends_with_a_histogram(start: Start, tmp_path: P
 def test_what_is_not_finite_is_left_out_and_dumped(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = start(tmp_path, max_steps=9, save_steps=100)
+    trainer = start(tmp_path, max_steps=9, save_steps=100, advantage="ppo")
     before = weights(trainer.model)
     monkeypatch.setattr(
         "implicit_prime.trainer.token_advantages", lambda args, batch, *_: batch.log_probs * float("nan")
@@ -233,6 +241,12 @@ def test_what_is_not_finite_is_left_out_and_dumped(
     assert same(before, weights(trainer.model))
     dumped = torch.load(tmp_path / "not-finite-1.pt")
     assert dumped["input_ids"].shape[0] == dumped["advantages"].shape[0] == 12
+    # It has all that advantages are made of, so that they can be made anew.
+    last = tmp_path / "not-finite-5.pt"
+    assert torch.equal(torch.load(last)["process"], trainer.last_process)
+    made = inspect_dump(last, trainer.args)
+    assert any(one.process for one in made)
+    assert not any(one.not_finite for one in made)
 
 
 def test_responses_all_cut_off_are_warned_of(start: Start, tmp_path: Path) -> None:
@@ -253,15 +267,49 @@ def test_two_runs_in_one_folder_are_refused(start: Start, tmp_path: Path) -> Non
     assert [entry["step"] for entry in log(tmp_path)] == [1]
 
 
-def test_sigterm_finishes_the_step_and_leaves_a_checkpoint(start: Start, tmp_path: Path) -> None:
-    def told(completions: Sequence[str], references: Sequence[Any]) -> list[float]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return even_word_first(completions, references)
+def test_a_trainer_that_was_interrupted_goes_on_from_its_checkpoint_as_a_new_one_would(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"save_steps": 1, "prm_replay_steps": 2}
+    whole = start(tmp_path / "whole", **settings)
+    whole.train()
+    trainer = start(tmp_path / "parts", **settings)
+    steps = trainer.steps()
+    next(steps)
 
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.policy.learner, "step", interrupted)  # the PRM has learned, gradients are there
+        with pytest.raises(KeyboardInterrupt):
+            next(steps)
+    trainer.train(resume_from_checkpoint=True)
+    assert same(weights(whole.model), weights(trainer.model))
+    assert same(weights(whole.prm.model), weights(trainer.prm.model))
+    assert without_times(log(tmp_path / "whole")) == without_times(log(tmp_path / "parts"))
+
+
+def test_a_trainer_that_has_made_steps_does_not_start_anew(start: Start, tmp_path: Path) -> None:
+    trainer = start(tmp_path, max_steps=1)
+    trainer.train()
+    with pytest.raises(PrimeError, match=r"is at step 1.* another PrimeTrainer"):
+        trainer.train(overwrite=True)
+    assert (tmp_path / "checkpoint-1").exists()
+
+
+def test_sigterm_finishes_the_step_and_leaves_a_checkpoint(start: Start, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    assert start(tmp_path, verifier=told, max_steps=5).train().step == 1
+    assert start(tmp_path, verifier=terminating, max_steps=5).train().step == 1
     assert signal.getsignal(signal.SIGTERM) == handler
     assert (tmp_path / "checkpoint-1").exists()
+    assert not (tmp_path / "final").exists()
+
+
+def test_models_of_a_shorter_run_do_not_pass_for_those_of_a_longer_one(start: Start, tmp_path: Path) -> None:
+    start(tmp_path, max_steps=1).train()
+    ended = start(tmp_path, verifier=terminating, max_steps=5)
+    assert ended.train(resume_from_checkpoint=True).step == 2
     assert not (tmp_path / "final").exists()
 
 
@@ -287,6 +335,21 @@ def test_changed_settings_are_told_when_a_run_goes_on(start: Start, tmp_path: Pa
         start(tmp_path, beta=0.1).train(resume_from_checkpoint=True)
     with pytest.raises(PrimeError, match="no checkpoint"):
         start(tmp_path).train(resume_from_checkpoint=tmp_path / "final")
+
+
+def test_the_size_of_micro_batches_may_change_unless_the_loss_is_made_of_them(
+    start: Start, tmp_path: Path
+) -> None:
+    changed = {}
+    for kind in ("token-mean", "micro-batch-mean"):
+        start(tmp_path / kind, max_steps=1, loss_agg=kind).train()
+        other = start(tmp_path / kind, max_steps=1, loss_agg=kind, micro_batch_size=3)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            other.train(resume_from_checkpoint=True)
+        changed[kind] = [str(one.message) for one in told if one.category is PrimeWarning]
+    settings = "the run goes on with other settings: micro_batch_size was 8 and is 3"
+    assert changed == {"token-mean": [], "micro-batch-mean": [settings]}
 
 
 def test_the_end_of_the_data_ends_the_run(start: Start, tmp_path: Path) -> None:

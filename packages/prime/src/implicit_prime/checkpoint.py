@@ -49,8 +49,14 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def remove_run(folder: Path) -> None:
     """Remove the checkpoints and the models that a run left in its folder."""
-    for path in (*folder.glob("checkpoint-*[0-9]"), folder / "final"):
+    for path in folder.glob("checkpoint-*[0-9]"):
         shutil.rmtree(path, ignore_errors=True)
+    remove_models(folder)
+
+
+def remove_models(folder: Path) -> None:
+    """Remove the models that a run left in its folder when it was over."""
+    shutil.rmtree(folder / "final", ignore_errors=True)
 
 
 class MainWriter:

@@ -95,7 +95,7 @@ class PrimeConfig:
     process_weight          factor of process rewards, in "grpo" of the standardised ones, or "accuracy":
                             max(0, 2 acc - 1) of the PRM
     process_gamma, outcome_gamma, gae_lambda
-                            discounts
+                            discounts; "ppo" has process_gamma alone for both, "implicit_value" has none
     whiten                  whiten advantages over all tokens of a step
 
     prompts
@@ -301,8 +301,21 @@ class PrimeConfig:
                 f"prm_replay_steps is {self.prm_replay_steps} and prm_epochs {self.prm_epochs}, but "
                 "prm_update='none' trains no PRM; leave them at 0 and 1"
             )
+        if self.prm_update == "none":
+            self._refuse("prm_update='none' trains no PRM", "prm_train_on", "prm_balanced", "prm_loss")
+        if self.advantage == "ppo":
+            self._refuse("advantage='ppo' discounts outcomes too by process_gamma", "outcome_gamma")
+        if self.advantage == "implicit_value":
+            self._refuse("advantage='implicit_value' discounts nothing", "process_gamma", "outcome_gamma")
         if self.prm_balanced and self.prm_loss not in ("ce", "ce_loo"):
             raise PrimeError(f"prm_balanced is for prm_loss 'ce' and 'ce_loo'; {self.prm_loss!r} is of pairs")
+
+    def _refuse(self, why: str, *names: str) -> None:
+        """Raise `PrimeError` for the settings of these names that would be without effect."""
+        usual = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if getattr(self, name) != usual[name]:
+                raise PrimeError(f"{name} is {getattr(self, name)!r}, but {why}; leave it at {usual[name]!r}")
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:

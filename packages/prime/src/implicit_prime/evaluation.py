@@ -18,6 +18,7 @@ from implicit_prime.responses import PromptGroup
 from implicit_prime.rollout import engine_for
 from implicit_prime.verifiers.base import Verifier
 from implicit_prime.verifiers.named import AbilityVerifier
+from implicit_prm.offsets import decode
 from implicit_prm.sampling import response_texts
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def evaluate(
     """Measure a policy on each set; by the engine, the lengths and the seed of `args`.
 
     Temperature 0 is greedy. With every set come its responses, rows with set, task, prompt, answer (and
-    ability, where there are several verifiers), completion, score (None without a verdict) and truncated.
-    The standard error is over tasks, NaN for one.
+    ability, where there are several verifiers), completion, score (None without a verdict) and truncated;
+    prompt_ids and completion_ids are the tokens, special ones included, which `implicit_prm` scores as they
+    are. The standard error is over tasks, NaN for one.
 
     Raises `PrimeError` and `implicit_prm.ImplicitPRMError` for data, models and settings that do not fit.
     """
@@ -104,11 +106,14 @@ def _rows(
     references: Sequence[dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, reference in zip(groups, references, strict=True):
-        (prompt,) = response_texts([group.prompt_ids], tokenizer)
+        prompt = {"prompt": decode(group.prompt_ids, tokenizer), "prompt_ids": list(group.prompt_ids)}
         texts = response_texts(group.ids, tokenizer)
-        for text, score, cut in zip(texts, group.outcomes.tolist(), group.truncated, strict=True):
-            row = {"set": name, "task": group.prompt, "prompt": prompt, "completion": text, **reference}
-            rows.append(row | {"score": None if math.isnan(score) else score, "truncated": cut})
+        verdicts = zip(group.ids, texts, group.outcomes.tolist(), group.truncated, strict=True)
+        for ids, text, score, cut in verdicts:
+            # Text alone would not do: read anew it gets a second BOS, and a response of EOS alone is empty.
+            drawn = {"completion": text, "completion_ids": list(ids)}
+            verdict = {"score": None if math.isnan(score) else score, "truncated": cut}
+            rows.append({"set": name, "task": group.prompt, **prompt, **drawn, **reference, **verdict})
     return rows

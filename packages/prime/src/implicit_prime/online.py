@@ -199,8 +199,8 @@ class OnlinePRM:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the PRM was."""
         self.steps = state["steps"]
-        self._accuracies.extend(state["accuracies"])
-        self._replay.extend(Responses(**part) for part in state["replay"])
+        self._accuracies = deque(state["accuracies"], _ANTI_CORRELATED_STEPS)
+        self._replay = deque((Responses(**part) for part in state["replay"]), self.args.prm_replay_steps)
 
     def _score_some(self, rows: Responses, groups: list[Tensor], known: int) -> Tensor:
         """Rewards of the responses of `groups` among the first `known` rows: [rows, T], 0 for all others."""

@@ -44,7 +44,7 @@ class OveroptimizationAlarm:
 
     def load_state_dict(self, steps: Iterable[Sequence[float]]) -> None:
         """Go on where another alarm was."""
-        self._seen.extend((reward, outcome) for reward, outcome in steps)
+        self._seen = deque(((reward, outcome) for reward, outcome in steps), WINDOW)
 
 
 def _rise(values: Sequence[float]) -> float:

@@ -176,3 +176,4 @@ class ValueHead:
         """Go on where the head was."""
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.zero_grad(set_to_none=True)

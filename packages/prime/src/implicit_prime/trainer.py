@@ -43,12 +43,19 @@ Rows = Iterable[Mapping[str, Any]]
 # Seeds of what is drawn come from (settings' seed, one of these, where the run is).
 _TRAINING, _EVALUATION = 0, 1
 _MOST_SKIPPED = 5
-# Of a run that goes on, these may differ.
-FREE_SETTINGS = {
+_FREE_SETTINGS = {
     "output_dir", "max_steps", "num_train_epochs", "save_steps", "eval_steps", "logging_steps", "report_to",
     "micro_batch_size", "rollout_batch_size", "vllm_gpu_memory_utilization", "vllm_server_url",
     "vllm_sync_folder", "use_cpu",
 }  # fmt: skip
+
+
+def free_settings(loss_agg: str) -> set[str]:
+    """The settings that may differ in a run that goes on, with the loss that it has now.
+
+    The official mean is over micro-batches: their size is then a part of the loss.
+    """
+    return _FREE_SETTINGS - ({"micro_batch_size"} if loss_agg == "micro-batch-mean" else set())
 
 
 @dataclass(slots=True)
@@ -134,10 +141,12 @@ class PrimeTrainer:
         resume_from_checkpoint  a checkpoint, or True for the newest one, if there is one
         overwrite               where nothing is resumed, remove what an earlier run left in `output_dir`
 
-        Policy and PRM are saved in `output_dir`/final; a checkpoint that has `max_steps` steps or more is
-        trained no further. Raises `PrimeError` where no step can be made (`NoPromptPassesError` where too few
-        prompts pass the filter), numbers are not finite, a checkpoint cannot be written, another run holds
-        `output_dir`, and for a folder with checkpoints that are neither resumed nor overwritten.
+        Policy and PRM are saved in `output_dir`/final in the end, and removed from there where a run goes on
+        with further steps; a checkpoint that has `max_steps` steps or more is trained no further. Raises
+        `PrimeError` where no step can be made (`NoPromptPassesError` where too few prompts pass the filter),
+        numbers are not finite, a checkpoint cannot be written, another run holds `output_dir`, for a folder
+        with checkpoints that are neither resumed nor overwritten, and for `overwrite` where this trainer has
+        made steps already.
         """
         for _ in self.steps(resume_from_checkpoint, overwrite=overwrite):
             pass
@@ -151,9 +160,11 @@ class PrimeTrainer:
         board = Dashboard(args, args.max_steps, self.accelerator.is_main_process)
         with checkpoint.locked(folder, self.accelerator), Termination() as termination, board:
             self._resume(resume_from_checkpoint, overwrite)
+            if self.state.step and self._steps_are_left and self.accelerator.is_main_process:
+                checkpoint.remove_models(folder)  # else those of a shorter run would pass for this one's
             saved = self.state.step
             stopped = False
-            while not stopped and (args.max_steps is None or self.state.step < args.max_steps):
+            while not stopped and self._steps_are_left:
                 metrics = self._step()
                 if metrics is None:
                     break
@@ -171,6 +182,10 @@ class PrimeTrainer:
                 self.save_checkpoint()
             if not stopped:
                 self.save_model(folder / "final")
+
+    @property
+    def _steps_are_left(self) -> bool:
+        return self.args.max_steps is None or self.state.step < self.args.max_steps
 
     # ---- one step
 
@@ -238,7 +253,7 @@ class PrimeTrainer:
         targets = None if values is None else advantages + values
         advantages = core.whiten(advantages, batch.mask) if args.whiten else advantages
         with self.clock("policy"):
-            metrics |= self._update_policy(batch, advantages, targets)
+            metrics |= self._update_policy(batch, advantages, values, targets)
         return metrics | drift
 
     def _read(self, batch: Responses) -> tuple[Responses, Tensor | None, dict[str, float]]:
@@ -259,7 +274,7 @@ class PrimeTrainer:
         return replace(batch, log_probs=log_probs), values, {"rollout/drift": drift}
 
     def _update_policy(
-        self, batch: Responses, advantages: Tensor, targets: Tensor | None
+        self, batch: Responses, advantages: Tensor, values: Tensor | None, targets: Tensor | None
     ) -> dict[str, float]:
         whole = bool(advantages.isfinite().all())
         metrics = self.policy.update(batch, advantages, targets) if whole else {"policy/skipped": 1.0}
@@ -269,7 +284,8 @@ class PrimeTrainer:
         self.state.skipped += 1
         path = Path(self.args.output_dir) / f"not-finite-{self.state.step + 1}.pt"
         if self.accelerator.is_main_process:
-            torch.save({**asdict(batch), "advantages": advantages}, path)
+            made_of = {"process": self.last_process, "values": values}
+            torch.save({**asdict(batch), **made_of, "advantages": advantages}, path)
         told = (
             f"step {self.state.step + 1}: {'a gradient' if whole else 'an advantage'} is not finite, and "
             f"that update is left out; its batch is in {path}"
@@ -371,6 +387,11 @@ class PrimeTrainer:
         folder = Path(self.args.output_dir)
         found = checkpoint.last_checkpoint(folder) if source in (True, None, False) else Path(str(source))
         if not source:
+            if overwrite and self.state.step:
+                raise PrimeError(
+                    f"this trainer is at step {self.state.step}, and its models are those after it: to start "
+                    "anew make another PrimeTrainer"
+                )
             if found is not None and not overwrite:
                 raise PrimeError(
                     f"{folder} has checkpoints of an earlier run: go on with resume_from_checkpoint=True, "
@@ -394,6 +415,7 @@ class PrimeTrainer:
         for name, learner in self._learners().items():
             if name not in kept["optimizers"]:
                 raise PrimeError(f"{folder} has no {name}: resume with the models that the run began with")
+            learner.optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
             checkpoint.load_weights(learner, folder / name)
             checkpoint.load_optimizer_state(learner, kept["optimizers"][name])
         if self.policy.value is not None and kept["value"] is not None:
@@ -426,10 +448,11 @@ def _named(dataset: Rows | Mapping[str, Rows] | None) -> dict[str, Rows]:
 
 
 def _warn_of_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    free = free_settings(now["loss_agg"])
     changed = [
         f"{name} was {before.get(name)!r} and is {value!r}"
         for name, value in now.items()
-        if name not in FREE_SETTINGS and before.get(name) != value
+        if name not in free and before.get(name) != value
     ]
     if changed:
         warnings.warn(

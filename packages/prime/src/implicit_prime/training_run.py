@@ -12,7 +12,7 @@ from implicit_prime.errors import PrimeError
 from implicit_prime.evaluation import Measured, evaluate
 from implicit_prime.recipe import ModelSettings, Recipe
 from implicit_prime.tasks import Task, read_tasks
-from implicit_prime.trainer import FREE_SETTINGS, PrimeTrainer
+from implicit_prime.trainer import PrimeTrainer, free_settings
 from implicit_prime.verifiers.named import named_verifier
 from implicit_prm.pretrained import load_model, load_tokenizer
 from implicit_prm.run_folder import ANEW, differences, plain_recipe
@@ -20,9 +20,8 @@ from implicit_prm.run_folder import ANEW, differences, plain_recipe
 if TYPE_CHECKING:
     from torch import nn
 
-# Of a run that goes on, these may differ: where and for how long it runs, and what is measured beside it.
+# Of a run that goes on, these may differ beside `free_settings`: how it computes, and what is measured.
 _FREE = (
-    *(f"training.{name}" for name in FREE_SETTINGS),
     *("data.eval", "model.attn_implementation", "model.gradient_checkpointing"),
     *("verifier.code.workers", "verifier.code.url"),
 )
@@ -51,7 +50,7 @@ def trainer_of(recipe: Recipe) -> PrimeTrainer:
 
 
 def train_recipe(recipe: Recipe, *, resume: bool = True) -> Path:
-    """Train, and return the folder with the policy and the PRM.
+    """Train, and return the folder with the policy and the PRM: it is there when all steps are made.
 
     A run goes on from its newest checkpoint, where there is one; without `resume` it is begun anew. Raises as
     `trainer_of` and `PrimeTrainer.train` do, and for checkpoints of another recipe, or of none.
@@ -70,7 +69,8 @@ def _check_recipe(found: Path, recipe: Mapping[str, Any], resume: bool) -> None:
     there = checkpoint.read_state(found).get("recipe")
     if there is None:
         raise PrimeError(f"{found} is of a run without a recipe; give another training.output_dir")
-    if resume and (changed := differences(there, recipe, _FREE)):
+    free = (*_FREE, *(f"training.{name}" for name in free_settings(recipe["training"]["loss_agg"])))
+    if resume and (changed := differences(there, recipe, free)):
         raise PrimeError(f"{found.parent} holds another run: {changed}; {ANEW}")
 
 

@@ -7,6 +7,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,11 +55,7 @@ class VLLMServerEngine:
     ) -> None:
         url = url.rstrip("/")
         root = url.removesuffix("/v1")
-        try:
-            served = _ask(f"{root}/v1/models")["data"][0]["id"]
-        except PrimeError as error:
-            raise PrimeError(f"{error}; is the server up, and vllm_server_url right?") from error
-        self._sampler = OpenAISampler(CompletionsServer.connect(f"{root}/v1", served), tokenizer)
+        self._sampler = OpenAISampler(CompletionsServer.connect(f"{root}/v1", _served(root)), tokenizer)
         self._transfer: _Transfer = (
             _ByNCCL(root) if sync_folder is None else _ByFolder(root, Path(sync_folder))
         )
@@ -173,9 +170,23 @@ def _parts(weights: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]
         yield part
 
 
+def _served(root: str) -> str:
+    """The name of the model that the server has."""
+    url = f"{root}/v1/models"
+    try:
+        return str(_ask(url)["data"][0]["id"])
+    except (PrimeError, LookupError, TypeError) as error:
+        told = error if isinstance(error, PrimeError) else f"{url} names no model, as vLLM's server would"
+        raise PrimeError(f"{told}; is the server up, and vllm_server_url right?") from error
+
+
 def _reset_prefix_cache(root: str) -> None:
     """What the cache holds was computed with the weights of before."""
-    if not _ask(f"{root}/reset_prefix_cache", {})["success"]:
+    url = f"{root}/reset_prefix_cache"
+    answer = _ask(url, {})
+    if not isinstance(answer, dict) or "success" not in answer:
+        raise PrimeError(f"{url} answers {answer!r:.80} and not, as vLLM's server would, whether it is done")
+    if not answer["success"]:
         raise PrimeError(
             f"{root} could not empty its prefix cache, as requests are still under way; "
             "is the server used by others too?"
@@ -184,12 +195,9 @@ def _reset_prefix_cache(root: str) -> None:
 
 def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
     """The server's answer, read as JSON: by POST with a `body`, else by GET."""
-    request = urllib.request.Request(
-        url,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
+    data = None if body is None else json.dumps(body).encode()
     try:
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=_RELOAD_SECONDS) as answer:
             return json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
@@ -202,3 +210,5 @@ def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
         ) from error
     except OSError as error:
         raise PrimeError(f"no answer from {url}: {error}") from error
+    except (ValueError, HTTPException) as error:  # no address, no JSON, or no HTTP
+        raise PrimeError(f"no answer of a vLLM server from {url}: {error}") from error

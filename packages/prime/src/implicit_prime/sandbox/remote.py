@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from implicit_prime.errors import PrimeError
@@ -54,11 +55,10 @@ class RemoteSandbox:
         )
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        message = urllib.request.Request(
-            f"{self.url}/run_code", json.dumps(request).encode(), {"Content-Type": "application/json"}
-        )
+        body, headers = json.dumps(request).encode(), {"Content-Type": "application/json"}
         for attempt in range(ATTEMPTS):
             try:
+                message = urllib.request.Request(f"{self.url}/run_code", body, headers)
                 with urllib.request.urlopen(message, timeout=seconds) as reply:
                     answer = json.load(reply)
                 if isinstance(answer, dict):
@@ -69,11 +69,11 @@ class RemoteSandbox:
                 problem = error
                 if error.code not in _BUSY:
                     break
-            except ValueError as error:
-                problem = error
-                break
             except OSError as error:
                 problem = error
+            except (ValueError, HTTPException) as error:  # no address, no JSON, or no HTTP
+                problem = error
+                break
             time.sleep(0.5 * 2**attempt)
         raise PrimeError(
             f"no answer from the sandbox server {self.url}: {problem}; is it up, and the address right?"

@@ -34,7 +34,8 @@ class CodeVerifier:
                                                outside the sandbox, token by token, decimals to 1e-6
         the same and "fn_name": str            the function, or method of a class Solution, to call. An input
                                                is the list of its arguments, or the JSON of each on a line; an
-                                               output what it returns, or its JSON. Compared outside, too
+                                               output what it returns, or its JSON; a list of one value
+                                               stands for that value, too. Compared outside, too
         {"prelude": str, "assert_code": str}   prelude and program run, then the code with its asserts: 1
                                                or 0. Ending early is no way to pass
 
@@ -57,7 +58,7 @@ class CodeVerifier:
         self.sandbox = BubblewrapSandbox() if sandbox is None else sandbox
         self.cpu_s = math.ceil(cpu_s)
         self.workers = workers or os.cpu_count() or 1
-        trial = self._judge("print(input())", ProblemTests(inputs=("x",), outputs=("x",)))
+        trial = self._judge("print(input())", ProblemTests(inputs=("x",), outputs=(("x",),)))
         if trial != VerifierResult(1.0):
             raise PrimeError(f"{type(self.sandbox).__name__} does not run programs: {trial.detail}")
 
@@ -83,9 +84,9 @@ class CodeVerifier:
         if program is None:
             return VerifierResult(0.0, "unparsed", "no program")
         token = secrets.token_hex(16)
-        expected = tests.outputs if tests.asserts is None else (token,)
+        expected = tests.outputs if tests.asserts is None else ((token,),)
         job: dict[str, Any] = {"program": program, "cpu_s": self.cpu_s}
-        job["output_bytes"] = 1000 + 4 * max(map(len, expected))
+        job["output_bytes"] = 1000 + 4 * max(len(one) for readings in expected for one in readings)
         if tests.asserts is None:
             job |= {"inputs": tests.inputs, "call": tests.call}
         else:
@@ -112,7 +113,9 @@ def _program(completion: str, prelude: str) -> str | None:
     return prelude + completion
 
 
-def _score(run: SandboxResult, expected: Sequence[str], same: Callable[[str, str], bool]) -> VerifierResult:
+def _score(
+    run: SandboxResult, expected: Sequence[Sequence[str]], same: Callable[[str, str], bool]
+) -> VerifierResult:
     if run.stdout == UNPARSED:
         return VerifierResult(0.0, "unparsed", f"no program: {run.stderr[-200:]}")
     try:
@@ -121,8 +124,8 @@ def _score(run: SandboxResult, expected: Sequence[str], same: Callable[[str, str
         why = f"the tests were ended ({run.status}): {run.stderr[-200:]}"
         return VerifierResult(0.0, "timeout" if run.status == "timeout" else "ok", why)
     passed = sum(
-        status == "ok" and same(output, wanted)
-        for (status, output), wanted in zip(reports, expected, strict=False)  # time may have run out
+        status == "ok" and any(same(output, wanted) for wanted in readings)
+        for (status, output), readings in zip(reports, expected, strict=False)  # time may have run out
     )
     late = len(reports) < len(expected) or any(status == "timeout" for status, _ in reports)
     failed = f"{passed} of {len(expected)} tests passed; {run.stderr[-200:]}"

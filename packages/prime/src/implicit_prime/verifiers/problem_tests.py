@@ -17,13 +17,14 @@ class ProblemTests:
 
     prelude  code before the program
     inputs   what it reads, with `outputs`, what it should print; or, where `call` names a function, JSON
-             lists of its arguments, and `outputs` is the JSON of what it should return
+             lists of its arguments, and `outputs` is the JSON of what it should return. Any of an output's
+             readings will do; mostly there is one
     asserts  code that runs after it in its namespace, with neither inputs nor outputs
     """
 
     prelude: str = ""
     inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[tuple[str, ...], ...] = ()
     call: str | None = None
     asserts: str | None = None
 
@@ -63,11 +64,12 @@ def _paired(inputs: Any, outputs: Any, fn_name: Any = None, prelude: Any = "") -
         raise PrimeError(f"{len(inputs)} inputs and {len(outputs)} outputs are no tests")
     if not isinstance(prelude, str) or not (fn_name is None or isinstance(fn_name, str)):
         raise PrimeError("prelude and fn_name must be text")
+    wanted: list[tuple[str, ...]]
     if fn_name is None:
-        given, wanted = [_text(one) for one in inputs], [_text(one) for one in outputs]
+        given, wanted = [_text(one) for one in inputs], [(_text(one),) for one in outputs]
     else:
-        given, wanted = [_arguments(one) for one in inputs], [_value(one) for one in outputs]
-    if sum(map(len, wanted)) > OUTPUT_BYTES // 4:
+        given, wanted = [_arguments(one) for one in inputs], [_values(one) for one in outputs]
+    if sum(max(map(len, readings)) for readings in wanted) > OUTPUT_BYTES // 4:
         raise PrimeError(f"outputs have more than {OUTPUT_BYTES // 4} characters in all")
     return ProblemTests(prelude, tuple(given), tuple(wanted), fn_name or None)
 
@@ -93,12 +95,16 @@ def _arguments(given: Any) -> str:
         ) from error
 
 
-def _value(wanted: Any) -> str:
-    """The JSON of what a call should return: a text is that already; APPS has a list around the value."""
+def _values(wanted: Any) -> tuple[str, ...]:
+    """The JSON of what a call should return: a text is that already.
+
+    A list of one is also taken for its element: APPS has a list around some values, and accepts both.
+    """
     if not isinstance(wanted, str):
-        return json.dumps(wanted[0] if isinstance(wanted, list) and len(wanted) == 1 else wanted)
+        around = isinstance(wanted, list) and len(wanted) == 1
+        return (json.dumps(wanted), json.dumps(wanted[0])) if around else (json.dumps(wanted),)
     try:
         json.loads(wanted)
     except ValueError as error:
         raise PrimeError(f"the value {wanted[:80]!r} that a call should return is no JSON") from error
-    return wanted
+    return (wanted,)

@@ -69,11 +69,11 @@ def _estimator(name: Any) -> Callable[..., tuple[Tensor, Tensor]]:
     ) -> tuple[Tensor, Tensor]:
         """(advantages, returns before whitening), float32 [B, T]; 0 on rows not to be learned from."""
         process, weight, settings = _GIVEN.get() or (None, 1.0, _outcome_settings(config))
-        settings = replace(settings, advantage=name)
         if process is None and name == "implicit_value":
             raise PrimeError(
                 "advantage is 'implicit_value', and there are no process rewards to be the values"
             )
+        settings = replace(settings, advantage=name)
         mask, groups = response_mask.bool(), group_numbers(index)
         rows = learnable(mask, groups)
         batch = Responses(  # prompts are not needed, and have no tokens here

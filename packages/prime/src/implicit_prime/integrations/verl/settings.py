@@ -129,8 +129,8 @@ def compose_config(tables: Mapping[str, Any], assignments: Mapping[str, Any] | N
 def prime_settings(config: DictConfig) -> PrimeConfig:
     """The settings of PRIME in verl's configuration, with what verl's tables say of batches and sampling.
 
-    Raises `PrimeError` as `PrimeConfig` does, for settings that verl has elsewhere or cannot have, and for a
-    temperature other than 1.
+    Raises `PrimeError` as `PrimeConfig` does, for settings that verl has elsewhere or cannot have, for a
+    temperature other than 1, and for a PRM that is asked for in vain, or needed and not asked for.
     """
     from omegaconf import OmegaConf
 
@@ -165,7 +165,22 @@ def prime_settings(config: DictConfig) -> PrimeConfig:
             "process_weight is 'accuracy', which is that of scores given before the PRM learns: with verl it "
             "needs prm_update='after' or 'none'"
         )
+    if settings.advantage == "implicit_value" and not uses_prm(settings):
+        raise PrimeError("advantage is 'implicit_value', and process_weight=0 asks for no PRM")
+    if uses_prm(settings) and settings.prm_update == "none" and _prm_is_reference(config, settings):
+        raise PrimeError(
+            f"prm_update is 'none', and critic.model.path is {config.critic.model.path!r} as the actor's: a "
+            "frozen PRM that equals its reference gives no rewards; give a critic.model.path of its own, or "
+            "set process_weight=0"
+        )
     return settings
+
+
+def _prm_is_reference(config: DictConfig, settings: PrimeConfig) -> bool:
+    """Whether the PRM begins as verl's reference, which is the actor's model without its adapter."""
+    prm = config.critic.model
+    same = prm.path == config.actor_rollout_ref.model.path and prm.get("lora_adapter_path") is None
+    return bool(settings.ref == "sft" and same)
 
 
 def uses_prm(settings: PrimeConfig) -> bool:
