@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import proteus_omics as po
+from proteus_omics.auditing import declared
 from proteus_omics.demo import demo_data
 from proteus_omics.errors import ConfoundedDesignError, DataError, DesignError, NoReplicatesError, ScaleError
 
@@ -75,6 +76,18 @@ def test_cells_are_not_replicates() -> None:
         po.audit(mixed, po.Design(condition="group", sample="person"))
 
 
+def test_cells_of_a_file_that_does_not_say_so_are_not_replicates(tmp_path: Path) -> None:
+    cells = data(group=["a"] * 4 + ["b"] * 4, person=["p1", "p2"] * 2 + ["p3", "p4"] * 2)
+    del cells.uns["proteus"]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    design = po.Design(condition="group", sample="person")
+    with pytest.raises(DesignError, match=r"8 rows are of 4 samples \(person\).*--modality"):
+        po.audit(po.read(tmp_path / "cells.h5ad"), design)
+    told = declared(po.read(tmp_path / "cells.h5ad"), None, "single_cell")
+    assert po.profile_dataset(told, design).levels == {"a": 2, "b": 2}
+    po.audit(data(group=TWO, person=["p1", "p2", "p3", "p4"]), design)
+
+
 def test_a_declared_scale_is_held_against_the_values() -> None:
     linear = data(group=TWO)
     linear.X = 2.0 ** np.asarray(linear.X)
@@ -128,6 +141,37 @@ def test_a_profile_holds_no_sample_name_and_no_value() -> None:
     for secret in ("secret", "ann", "bob", "31.5", "64.5"):
         assert secret not in text
     assert '"group"' in text
+
+
+def test_what_names_the_samples_of_cells_is_an_identifier_though_many_cells_have_it() -> None:
+    adata = data(
+        "cytometry", "arcsinh", group=["a"] * 8 + ["b"] * 8, sample=[f"s{n // 4}" for n in range(16)],
+        barcode=["ann", "bob", "cy", "di"] * 4, site=["x"] * 8 + ["y"] * 8,
+    )  # fmt: skip
+    adata.obs["barcode"] = sorted(adata.obs["barcode"])  # one a sample
+    found = po.profile_dataset(adata, po.Design(condition="group", sample="sample"))
+    assert {one.name: one.kind for one in found.obs_columns} == {
+        "group": "categorical", "sample": "identifier", "barcode": "identifier", "site": "categorical",
+    }  # fmt: skip
+    assert "ann" not in found.model_dump_json()
+    assert found.obs_columns[0].levels == {"a": 2, "b": 2}
+
+
+def test_the_slope_of_missing_values_is_the_same_on_either_scale() -> None:
+    made = demo_data()
+    slope = po.profile_dataset(made, po.Design()).missing.mnar_slope
+    logs = made.copy()
+    logs.X = np.log2(np.asarray(made.X))
+    logs.uns["proteus"] = {"scale": "log2", "modality": "bulk"}
+    share = np.isnan(logs.X).mean(axis=0)
+    some = (share > 0) & (share < 1)
+    expected = np.polyfit(np.nanmean(logs.X[:, some], axis=0), share[some], 1)[0]
+    assert po.profile_dataset(logs, po.Design()).missing.mnar_slope == pytest.approx(expected, abs=1e-4)
+    assert slope == pytest.approx(expected, abs=1e-4)
+    assert expected < -0.05
+    ratios = logs.copy()
+    ratios.uns["proteus"] = {"scale": "ratio", "modality": "bulk"}
+    assert po.profile_dataset(ratios, po.Design()).missing.mnar_slope is None
 
 
 def test_roles_are_proposed_by_name_but_never_a_batch_that_is_the_condition() -> None:

@@ -94,6 +94,28 @@ def test_inspect_shows_the_profile_without_samples(
     assert "sample00" not in shown
 
 
+def test_the_modality_of_a_file_of_cells_is_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = demo_data()
+    del cells.uns["proteus"]
+    cells.obs["person"] = [
+        f"p{number // 2 % 4}{level}" for number, level in enumerate(cells.obs["treatment"])
+    ]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    given = (tmp_path / "cells.h5ad", "--condition", "treatment", "--sample", "person")
+    for verb in (("inspect", *given), ("run", *given, "--out", tmp_path / "run")):
+        code, _, error = call(monkeypatch, capsys, *verb)
+        assert (code, "cells are not replicates" in error) == (3, True), verb
+        code, _, error = call(monkeypatch, capsys, *verb, "--modality", "tissue")
+        assert (code, "modality is 'tissue'; it is one of bulk" in error) == (2, True), verb
+    code, shown, _ = call(monkeypatch, capsys, "inspect", *given, "--modality", "single_cell")
+    assert (code, json.loads(shown)["levels"]) == (0, {"control": 4, "drug": 4})
+    pytest.importorskip("mcp", reason="needs proteus-omics[mcp]")
+    code, _, error = call(monkeypatch, capsys, "serve", *given, "--modality", "tissue")
+    assert (code, "modality is 'tissue'" in error) == (2, True)
+
+
 def test_tools_and_knowledge_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -198,6 +198,28 @@ def test_at_least_99_in_100_changed_statements_are_not_verified() -> None:
     assert len(escaped) <= 0.01 * len(false), (len(escaped), len(false), escaped[:10])
 
 
+def test_a_fold_in_words_is_a_number() -> None:
+    """The size of each statement of a difference in words: the right one is verified, others are not."""
+    words = ("twofold", "threefold", "five-fold", "tenfold", "twentyfold", "hundred-fold")
+    folds = (2, 3, 5, 10, 20, 100)
+    true = verified = false = escaped = 0
+    for text in statements():
+        size = re.search(r"log2 fold change (\S+),", text)
+        if size is None:
+            continue
+        for word, times in zip(words, folds, strict=True):
+            new = text.replace(size[0], f"{word},")
+            status = GUARD.check(new).status
+            away, blurred = abs(2 ** abs(float(size[1])) - times), 0.01 * times  # the size is rounded
+            if away < 0.5 - blurred:
+                true, verified = true + 1, verified + (status == "verified")
+            elif away > 0.5 + blurred:
+                false, escaped = false + 1, escaped + (status == "verified")
+    assert true > 10
+    assert false > 100
+    assert (verified, escaped) == (true, 0)
+
+
 @pytest.mark.slow
 def test_a_thousand_statements_on_ten_thousand_rows_take_at_most_two_seconds() -> None:
     import time

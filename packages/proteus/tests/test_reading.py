@@ -99,6 +99,18 @@ def test_long_reports_keep_rows_of_one_percent(tmp_path: Path) -> None:
     adata = po.read(tmp_path / "report.parquet")
     np.testing.assert_array_equal(adata.X, [[11, 21], [12, np.nan]])
     assert list(adata.var["gene"]) == ["GA", "GB"]
+    report["PG.Normalised"] = 2 * report["PG.MaxLFQ"]
+    report.to_parquet(tmp_path / "report.parquet")
+    normalised = po.read(tmp_path / "report.parquet", quantity="Normalised")
+    np.testing.assert_array_equal(normalised.X, [[22, 42], [24, np.nan]])
+    assert normalised.uns["proteus"]["quantity"] == "Normalised"
+    assert po.read(tmp_path / "report.parquet").uns["proteus"]["quantity"] == "MaxLFQ"
+    with pytest.raises(
+        DataError, match=r"report has no quantity 'Quantity'; the report has MaxLFQ, Normalised"
+    ):
+        po.read(tmp_path / "report.parquet", quantity="Quantity")
+    with pytest.raises(DataError, match="diann program has no quantity 'LFQ'"):
+        po.read(tmp_path / "report.parquet", format="diann", quantity="LFQ")
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -200,6 +212,8 @@ def test_samples_that_the_sheet_leaves_out_are_told(tmp_path: Path) -> None:
     ):
         found = po.read(table, metadata=sheet)
     assert list(found.obs_names) == ["a", "b"]
+    notes = found.uns["proteus"]["notes"]  # these are shown to a planner
+    assert notes == ["1 columns of numbers are not in the sample sheet and are left out"]
 
 
 def test_excel_damage_is_warned_of(tmp_path: Path) -> None:
@@ -265,3 +279,14 @@ def test_anndata_comes_back(tmp_path: Path) -> None:
     again = po.read(tmp_path / "x.h5ad")
     np.testing.assert_array_equal(again.X, adata.X)
     assert again.uns["proteus"]["quantity"] == "LFQ"
+
+
+def test_a_sheet_that_differs_from_the_file_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    adata = po.read(write(tmp_path, "proteinGroups.txt", MAXQUANT))
+    adata.obs["group"], adata.obs["age"] = ["x", "y"], [41.5, np.nan]
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    sheet = "sample_id,group,age,plate\na_1,{},41.5,p\nb_1,y,,q\n"
+    same = po.read(tmp_path / "x.h5ad", metadata=write(tmp_path, "s.csv", sheet.format("x")))
+    assert list(same.obs.columns) == ["group", "age", "plate", "sample_id"]
+    with pytest.raises(DataError, match="columns of the sample sheet with other entries: group"):
+        po.read(tmp_path / "x.h5ad", metadata=write(tmp_path, "s.csv", sheet.format("y")))

@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import sys
+from copy import copy
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from proteus_omics.api import Run
 from proteus_omics.engine.steps import output, step_of
 from proteus_omics.engine.store import Store
 from proteus_omics.errors import DataError
+from proteus_omics.hypotheses.references import Table, Tables
 from proteus_omics.hypotheses.reviews import METRICS, agreement, review_form, weighted_kappa
 from proteus_omics.models import Hypothesis, HypothesisDraft, Objective, Step
 from proteus_omics.report import write_report
+from proteus_omics.report.methods import families, methods_text
 
 EVIL = "<script>alert(1)</script>"
 
@@ -178,6 +181,30 @@ def test_methods_name_every_step_and_every_family(run: Run) -> None:
     text = (run.folder / "methods.md").read_text()
     assert "`transform`" in text
     assert re.search(r"\| de \| drug_vs_control \| \d+ \| \d+ \|", text)
+
+
+def test_each_collection_of_gene_sets_is_a_family_and_gsea_s_own_q_is_called_that(run: Run) -> None:
+    assert "It is that of Benjamini and Hochberg.\n" in methods_text(run)
+    sets = pd.DataFrame(
+        {
+            "term": ["A", "B", "C"],
+            "contrast": "b_vs_a",
+            "collection": ["GO", "Hallmark", "Hallmark"],
+            "nes": [1.0, 2.0, 0.1],
+            "q_value": [0.2, 0.01, 0.9],
+        }
+    )
+    table = {**run.index, "gsea": Table("gsea", sets, ("term", "contrast"), {"q_value": "q"})}
+    enriched = copy(run)
+    step = run.results[0].model_copy(update={"table_id": "gsea", "kind": "gsea_prerank"})
+    vars(enriched)["index"] = Tables(table)
+    vars(enriched)["record"] = run.record | {"results": [step.model_dump()]}
+    found = families(enriched)
+    rows = found[found["table"] == "gsea"].values.tolist()
+    assert rows == [["gsea", "b_vs_a", "GO", 1, 0], ["gsea", "b_vs_a", "Hallmark", 2, 1]]
+    text = methods_text(enriched)
+    assert "| gsea | b_vs_a, Hallmark | 2 | 1 |" in text
+    assert "but in gsea the FDR of GSEA" in text
 
 
 def test_the_form_has_a_row_a_hypothesis_and_empty_scores(run: Run) -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 import proteus_omics as po
 from proteus_omics.demo import demo_data
 from proteus_omics.engine import store as stores
 from proteus_omics.engine.lock import writing
 from proteus_omics.errors import ResumeError, VerifyError
+from proteus_omics.stats import n_needed
 
 DESIGN = po.Design(condition="treatment", reference="control")
 
@@ -66,6 +68,16 @@ def test_what_it_says_is_true_and_verified(finished: po.Run) -> None:
         assert one.prediction is not None
         assert one.prediction.n_needed is not None
     assert set(finished.entities()) <= set(finished.tables.entities())
+
+
+def test_a_prediction_needs_samples_by_the_posterior_sd(finished: po.Run) -> None:
+    de = finished.tables["de"].set_index("protein")
+    needed = {
+        one.entities[0]: one.prediction.n_needed
+        for one in finished.hypotheses
+        if one.kind == "differential" and one.prediction is not None
+    }
+    assert needed == {name: n_needed(de.loc[name, "log2fc"], de.loc[name, "sd_post"]) for name in needed}
 
 
 def test_the_same_seed_gives_the_same_bytes(finished: po.Run, tmp_path: Path) -> None:
@@ -123,7 +135,19 @@ def test_a_run_and_its_knowledge_may_be_moved_and_gone_on_with_from_anywhere(
 
 def test_verify_finds_every_change(finished: po.Run, tmp_path: Path) -> None:
     run = po.run(demo_data(), design=DESIGN, out=tmp_path / "run", cache=finished.folder)
-    assert po.verify(run.folder).statements == len(run.hypotheses)
+    found = po.verify(run.folder)
+    assert found.statements == len(run.hypotheses)
+    written = [path for path in run.folder.glob("*/*") if not path.name.startswith(".")]
+    assert found.files == len(written)  # the data and, though from a cache, the copies for people among them
+    for path in (run.folder / "data" / "input.h5ad", next((run.folder / "tables").glob("*__de.tsv"))):
+        before = path.read_bytes()
+        path.write_bytes(before + b"more")
+        with pytest.raises(VerifyError, match=f"{path.name} is missing or changed"):
+            po.verify(run.folder)
+        path.unlink()
+        with pytest.raises(VerifyError, match=f"{path.name} is missing or changed"):
+            po.verify(run.folder)
+        path.write_bytes(before)
     path = run.folder / "hypotheses.json"
     content = json.loads(path.read_text())
     first = content["hypotheses"][0]
@@ -148,10 +172,25 @@ def test_a_folder_of_another_run_is_refused(finished: po.Run) -> None:
         po.run(demo_data(), design=DESIGN, out=finished.folder, alpha=0.01)
     with pytest.raises(ResumeError, match="a run of other data"):
         po.run(demo_data(seed=1), design=DESIGN, out=finished.folder)
+    relabelled = demo_data()
+    relabelled.obs["treatment"] = relabelled.obs["treatment"].astype(str)
+    relabelled.obs.iloc[0, relabelled.obs.columns.get_loc("treatment")] = "drug"
+    with pytest.raises(ResumeError, match=r"a run of other data \(columns treatment\)"):
+        po.run(relabelled, design=DESIGN, out=finished.folder)
+    with pytest.raises(ResumeError, match=r"a run of other data \(scale ratio, was linear\)"):
+        po.run(demo_data(), design=DESIGN, out=finished.folder, scale="ratio")
     with pytest.raises(ResumeError, match="has a run already"):
         po.run(demo_data(), design=DESIGN, out=finished.folder, resume="never")
     with pytest.raises(ResumeError, match="is no run"):
         po.resume(finished.folder.parent)
+
+
+def test_a_sparse_matrix_is_gone_on_with(tmp_path: Path) -> None:
+    data = demo_data()
+    data.X = csr_matrix(np.nan_to_num(data.X))
+    whole = po.run(data, design=DESIGN, out=tmp_path / "run")
+    repeated = po.run(data, design=DESIGN, out=tmp_path / "run")
+    assert repeated.hypotheses == whole.hypotheses != []
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import fisher_exact, power_divergence, ttest_ind
+from scipy.stats import fisher_exact, norm, power_divergence, t, ttest_ind
 
 from proteus_omics.errors import DataError, DesignError
 from proteus_omics.stats import (
@@ -240,6 +240,20 @@ def test_the_detectable_effect_is_where_power_is_80_percent():
     assert t_test_power(effect, 0.7, 10, 12) == pytest.approx(0.8, abs=1e-6)
     with pytest.raises(DataError, match="sd = 0"):
         detectable_effect(0, 10, 10)
+    with pytest.raises(DataError, match="df = 0"):
+        t_test_power(1, 1, 1, 1)
+
+
+def test_a_moderated_t_has_the_power_of_its_own_degrees_of_freedom():
+    assert detectable_effect(0.7, 10, 12, df=20) == detectable_effect(0.7, 10, 12)
+    rng = np.random.default_rng(0)
+    df, alpha = 23.5, 1e-3
+    noise = np.sqrt(rng.chisquare(df, 200_000) / df)
+    effect = detectable_effect(0.5, 6, 6, alpha=alpha, df=df)
+    seen = np.abs(rng.normal(effect / (0.5 * np.sqrt(1 / 3)), 1, 200_000) / noise) > t.isf(alpha / 2, df)
+    assert seen.mean() == pytest.approx(0.8, abs=0.01)
+    normal = (norm.isf(alpha / 2) + norm.isf(0.2)) * 0.5 * np.sqrt(1 / 3)
+    assert detectable_effect(0.5, 6, 6, alpha=alpha, df=1e9) == pytest.approx(normal, rel=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 1e-3, 1e-5, 1e-8])

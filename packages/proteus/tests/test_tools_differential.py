@@ -11,7 +11,7 @@ from scipy.stats import fisher_exact
 from proteus_omics.auditing import reference_of
 from proteus_omics.design import Design
 from proteus_omics.errors import NoReplicatesError, ToolError
-from proteus_omics.stats import bh, lm_fit
+from proteus_omics.stats import bh, lm_fit, t_test_power
 from proteus_omics.tools.registry import ToolContext, get_tool
 
 DESIGN = Design(condition="group", reference="a")
@@ -52,13 +52,34 @@ def test_the_table_is_that_of_the_statistics_with_genes_and_the_samples_of_eithe
     expected = fit.ebayes().top_table("b_vs_a").set_index("protein")
     got = found.xs("b_vs_a", level="contrast")
     np.testing.assert_array_equal(got.loc[expected.index, "t"], expected["t"])
+    posterior = pd.Series(np.sqrt(fit.ebayes().s2_post), data.var_names)
+    np.testing.assert_array_equal(got["sd_post"], posterior[got.index])
+    assert (use("treat", {"data": data})["treat"]["sd_post"] > 0).all()
     assert got.loc["P0", ["gene", "n_ref", "n_alt", "n_valid"]].tolist() == ["G0", 4, 4, 12]
     assert got.loc["P2", ["n_ref", "n_alt", "n_valid"]].tolist() == [4, 0, 8]
     assert np.isnan(got.loc["P2", "p_value"])
     models = out["de_models"].set_index("contrast")
     assert models.loc["b_vs_a", ["n_tested", "n_hits", "n_up", "n_down"]].tolist() == [59, 1, 1, 0]
     assert models.loc["c_vs_a", ["n_up", "n_down"]].tolist() == [0, 1]
-    assert 0.4 < models.loc["b_vs_a", "detectable_log2fc"] < 1
+    s2, df, effect = fit.ebayes().s2_post, fit.ebayes().df_total, models.loc["b_vs_a", "detectable_log2fc"]
+    power = partial(t_test_power, effect, np.sqrt(np.median(s2)), 4, 4)
+    assert power(alpha=0.05 / 59, df=np.median(df)) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_effect_that_would_have_been_seen_is_seen():
+    rng = np.random.default_rng(0)
+    names = [f"s{k}" for k in range(12)]
+    obs = pd.DataFrame({"group": list("aaaaaabbbbbb")}, index=names)
+    found = []
+    for _ in range(40):
+        x = rng.normal(20, 0.3, (12, 2000))
+        null = ad.AnnData(x, obs, uns={"proteus": {"scale": "log2", "modality": "bulk"}})
+        claimed = use("de_limma", {"data": null})["de_models"]["detectable_log2fc"][0]
+        one = null.copy()
+        one.X[6:, 0] += claimed
+        de = use("de_limma", {"data": one})["de"].set_index("protein")
+        found.append(de.loc["0", "q_value"] < 0.05)
+    assert 0.65 <= np.mean(found) <= 1
 
 
 def test_settings_follow_diagnostics_and_not_what_is_significant(data):

@@ -116,6 +116,26 @@ def test_traits_are_numbers_of_enough_samples_and_named_ones_must_be(data):
         use("trait_correlation", {"data": data}, columns=["sex"])
 
 
+def test_what_names_samples_or_people_is_no_trait_though_it_is_asked_for(data):
+    named = data.copy()
+    named.obs["sample_id"] = [f"patient_{k}" for k in range(30)]
+    named.obs["patient"] = [f"p{k // 3}" for k in range(30)]
+    for tool in ("module_trait", "batch_association"):
+        matrix = named.copy()
+        matrix.obsm["X_pca"] = matrix.X[:, :3]
+        with pytest.raises(ToolError, match="sample_id names samples"):
+            use(tool, {"data": matrix}, columns=["sample_id"])
+    paired = DESIGN.model_copy(update={"subject": "patient"})
+    with pytest.raises(ToolError, match="patient: who a sample is of is no trait"):
+        use("module_trait", {"data": named}, paired, columns=["patient"])
+    assert not use("module_trait", {"data": named}, paired)["module_trait"]["trait"].str.contains("p1").any()
+    cells = ad.concat([named] * 3, index_unique="-", merge="same")
+    cells.uns["proteus"] = {"scale": "log2", "modality": "single_cell"}
+    found = use("module_trait", {"data": cells}, DESIGN.model_copy(update={"sample": "sample_id"}))
+    assert "group=case" in set(found["module_trait"]["trait"])
+    assert not found["module_trait"]["trait"].str.contains("patient_").any()
+
+
 def test_two_clouds_are_two_clusters_and_one_cloud_has_no_small_p(data):
     out = use("cluster_samples", {"data": data[:, :15].copy()}, max_clusters=3, resamplings=20)
     chosen = out["subgroup_test"].dropna(subset=["p_value"]).iloc[0]

@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 import proteus_omics.tools.states  # noqa: F401  # registers its tools
 from proteus_omics.design import Design
-from proteus_omics.errors import ToolError
+from proteus_omics.errors import DesignError, ToolError
 from proteus_omics.tools.registry import ToolContext, get_tool
 
 DESIGN = Design(condition="drug", reference="no", subject="patient", sample="sample")
@@ -125,3 +125,23 @@ def test_cells_without_samples_and_samples_that_disagree_are_refused(cells):
         use("composition_test", cells, Design(condition="population", sample="sample"))
     with pytest.raises(ToolError, match="no column 'cluster'"):
         use("composition_test", cells, population="cluster")
+
+
+@pytest.mark.parametrize("column", ["sample", "patient", "tube"])
+@pytest.mark.parametrize(
+    "name", ["composition_test", "pseudobulk", "marker_correlation", "population_markers"]
+)
+def test_samples_and_people_are_no_populations(cells, name, column):
+    tubes = cells.copy()
+    tubes.obs["tube"] = "tube of " + tubes.obs["sample"]
+    with pytest.raises(ToolError, match=f"{column} names samples or subjects"):
+        use(name, tubes, population=column)
+
+
+def test_a_model_of_people_tells_no_name_of_theirs(cells):
+    bulk = use("pseudobulk", cells)["matrix"]
+    bulk.obs["plate"] = "plate" + bulk.obs["patient"].astype(str)
+    bulk.obs["patient"] = "Ann " + bulk.obs["patient"].astype(str)
+    with pytest.raises(DesignError, match="follow from those before them: patient 1, ") as error:
+        use("state_de", bulk, batch="plate")
+    assert "Ann" not in str(error.value)

@@ -16,11 +16,12 @@ from proteus_omics.auditing import declared
 from proteus_omics.design import Design
 from proteus_omics.engine.budget import Meter
 from proteus_omics.engine.execution import Executor
+from proteus_omics.engine.inputs import difference
 from proteus_omics.engine.ledger import Ledger
 from proteus_omics.engine.lock import LOCK, PROCESS, writing
 from proteus_omics.engine.loop import Loop, Outcome
 from proteus_omics.engine.recording import RecordedPlanner
-from proteus_omics.engine.store import EVENTS, Store, file_hash, readable
+from proteus_omics.engine.store import EVENTS, INPUT_FILE, Store, file_hash, readable
 from proteus_omics.engine.versions import versions
 from proteus_omics.errors import BudgetError, ProteusError, ResumeError
 from proteus_omics.hypotheses.assembly import assemble
@@ -205,7 +206,7 @@ def resume(
     folder = Path(folder)
     started = _started(folder)
     settings = started["settings"]
-    path = folder / "data" / "input.h5ad"
+    path = folder / INPUT_FILE
     if not path.is_file() or file_hash(path) != started["input_sha256"]:
         raise ResumeError(f"{path} is missing or is not the data that the run began with")
     if planner is None and settings["planner"] != "rules":
@@ -372,27 +373,18 @@ def _input(store: Store, adata: AnnData) -> tuple[AnnData, str]:
     """Keep the data once; a run that goes on reads what it began with."""
     import anndata
 
-    path = store.folder / "data" / "input.h5ad"
+    path = store.folder / INPUT_FILE
     before = next((event for event in store.events() if event["event"] == "run_started"), None)
     if before is not None and path.is_file() and file_hash(path) == before["input_sha256"]:
         kept = anndata.read_h5ad(path)
-        if _same(kept, adata):
+        other = difference(kept, adata)
+        if not other:
             return kept, before["input_sha256"]
+        raise ResumeError(f"{store.folder} is a run of other data ({other}): give another folder")
     if before is not None:
-        raise ResumeError(f"{store.folder} is a run of other data: give another folder")
+        raise ResumeError(f"{path} is missing or is not the data that the run began with")
     _, sha256 = store.save("matrix", "input", adata)
     return adata, sha256
-
-
-def _same(a: AnnData, b: AnnData) -> bool:
-    import numpy as np
-
-    return (
-        a.shape == b.shape
-        and list(a.obs_names) == list(b.obs_names)
-        and list(a.var_names) == list(b.var_names)
-        and bool(np.array_equal(np.asarray(a.X), np.asarray(b.X), equal_nan=True))
-    )
 
 
 def _refuse_other_things(folder: Path) -> None:

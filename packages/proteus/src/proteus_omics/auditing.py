@@ -58,9 +58,11 @@ def declared(adata: AnnData, scale: str | None, modality: str | None) -> AnnData
 def sample_sheet(adata: AnnData, design: Design, modality: str) -> pd.DataFrame:
     """A row a sample: the table's rows, or of cells the samples that they come from.
 
-    Raises `DesignError` for cells whose samples are not named, or are in two levels.
+    Raises `DesignError` for cells whose samples are not named, or are in two levels, and for a table of
+    samples that has several rows of one: they are cells, which a file need not say.
     """
     if modality == "bulk":
+        _refuse_repeated(adata, design)
         return adata.obs
     if design.sample is None:
         if design.condition is None:
@@ -72,6 +74,18 @@ def sample_sheet(adata: AnnData, design: Design, modality: str) -> pd.DataFrame:
     if len(several):
         raise DesignError(f"cells of one sample differ in the design: {', '.join(map(str, several[:5]))}")
     return sheet.set_index(design.sample, drop=False)
+
+
+def _refuse_repeated(adata: AnnData, design: Design) -> None:
+    if design.sample is None:
+        return
+    known = adata.obs[design.sample].dropna()
+    if known.duplicated().any():
+        raise DesignError(
+            f"{len(known)} rows are of {known.nunique()} samples ({design.sample}) and the modality is bulk, "
+            "which has a row a sample: cells are not replicates. Of cells say the modality "
+            "(modality='single_cell' or 'cytometry', --modality); average rows that repeat a sample first"
+        )
 
 
 def reference_of(levels: list[str], design: Design) -> str:

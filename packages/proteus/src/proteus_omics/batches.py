@@ -14,9 +14,9 @@ import pandas as pd
 from proteus_omics.errors import DataError
 
 COLUMNS = (
-    "input", "out", "metadata", "sample_id", "panel", "quantity", "scale", "normalization", "min_frac",
-    "condition", "reference", "batch", "subject", "sample", "time", "event", "knowledge", "planner",
-    "base_url", "model", "seed",
+    "input", "out", "metadata", "sample_id", "panel", "quantity", "scale", "modality", "normalization",
+    "min_frac", "condition", "reference", "batch", "subject", "sample", "time", "event", "knowledge",
+    "planner", "base_url", "model", "seed",
 )  # fmt: skip
 """Of a manifest: `input` and `out`, and options of `proteus-omics run` by their names."""
 

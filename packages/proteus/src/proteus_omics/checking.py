@@ -11,7 +11,7 @@ import pandas as pd
 
 from proteus_omics.api import Run
 from proteus_omics.design import Design
-from proteus_omics.engine.store import Store
+from proteus_omics.engine.store import INPUT_FILE, Store, tsv_of
 from proteus_omics.errors import DataError, VerifyError
 from proteus_omics.hypotheses.guard import Guard
 from proteus_omics.models import Hypothesis
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at: files by their hash, statements by the guard, references by their cell."""
+    """What was looked at: files by their hash, statements by the guard, references by their cell.
+
+    Files are the data, what the steps left, and the copies of tables for people.
+    """
 
     files: int
     statements: int
@@ -33,11 +36,12 @@ class Verification:
 def verify(folder: str | Path) -> Verification:
     """Hash every file again, check every statement again, look every reference up again.
 
-    Raises `VerifyError` that lists every difference.
+    The copies of tables for people (.tsv) are compared with the tables. Raises `VerifyError` that lists every
+    difference.
     """
     run = Run(Path(folder))
     store = Store(run.folder)
-    kept = {
+    kept = {INPUT_FILE: run.record["input_sha256"]} | {
         one["path"]: one["sha256"]
         for event in store.events()
         if event["event"] == "step_finished"
@@ -46,6 +50,10 @@ def verify(folder: str | Path) -> Verification:
     wrong = [
         f"{path} is missing or changed" for path, sha256 in kept.items() if not store.intact(path, sha256)
     ]
+    if wrong:
+        raise VerifyError("; ".join(wrong))
+    copied = [path for path in kept if path.endswith(".parquet")]
+    wrong = [f"{tsv_of(path)} is missing or changed" for path in copied if not store.is_tsv_of(path)]
     if wrong:
         raise VerifyError("; ".join(wrong))
     tables = run.index
@@ -61,7 +69,9 @@ def verify(folder: str | Path) -> Verification:
                 wrong.append(f"{one.id}: {error}")
     if wrong:
         raise VerifyError("; ".join(wrong))
-    return Verification(len(kept), len(run.hypotheses), sum(len(one.refs) for one in run.hypotheses))
+    return Verification(
+        len(kept) + len(copied), len(run.hypotheses), sum(len(one.refs) for one in run.hypotheses)
+    )
 
 
 def validate(run: Run, cohort: AnnData, *, design: Design, alpha: float = 0.05) -> pd.DataFrame:

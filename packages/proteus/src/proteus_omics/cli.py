@@ -29,6 +29,7 @@ from proteus_omics.cli_options import (
     MaxSteps,
     MaxTokens,
     MinFrac,
+    Modality,
     Model,
     Out,
     Quantity,
@@ -79,6 +80,7 @@ def run(
     panel: Panel = None,
     quantity: Quantity = "auto",
     scale: Scale = None,
+    modality: Modality = None,
     normalization: Annotated[str, typer.Option(help="auto, none, median, quantile or mad.")] = "auto",
     min_frac: MinFrac = 0.5,
     condition: Condition = None,
@@ -129,6 +131,7 @@ def run(
         budget=budget,
         seed=seed,
         scale=scale,
+        modality=modality,
         normalization=normalization,  # type: ignore[arg-type]
         min_frac=min_frac,
         explore=explore,

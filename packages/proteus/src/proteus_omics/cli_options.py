@@ -18,6 +18,7 @@ Text = Optional[str]  # noqa: UP045  # typer reads it at run time
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")]
 Quantity = Annotated[str, typer.Option(help="auto: LFQ or MaxLFQ, then iBAQ, then raw intensity.")]
 Scale = Annotated[Text, typer.Option(help="linear, log2 or ratio, where the guess is wrong.")]
+Modality = Annotated[Text, typer.Option(help="bulk, single_cell or cytometry, where the guess is wrong.")]
 Condition = Annotated[Text, typer.Option(help="The column whose levels are compared.")]
 Reference = Annotated[Text, typer.Option(help="The level that all are compared with.")]
 Batch = Annotated[Text, typer.Option(help="A column of batches; it goes into the model.")]

@@ -12,6 +12,7 @@ from proteus_omics.cli_options import (
     Condition,
     Covariates,
     Event,
+    Modality,
     Quantity,
     Reference,
     Sample,
@@ -29,6 +30,7 @@ def serve_input(
     sample_id: Annotated[Text, typer.Option(help="Its column that names the samples.")] = None,
     panel: Annotated[Optional[Path], typer.Option(help="Of cells: the markers.")] = None,  # noqa: UP045
     quantity: Quantity = "auto",
+    modality: Modality = None,
     condition: Condition = None,
     reference: Reference = None,
     batch: Batch = None,
@@ -41,12 +43,14 @@ def serve_input(
     seed: Seed = 0,
 ) -> None:
     """Serve the tools on this data over MCP, on standard input and output."""
+    from proteus_omics.auditing import declared
     from proteus_omics.io import read
     from proteus_omics.knowledge import Knowledge
     from proteus_omics.mcp import serve
     from proteus_omics.sessions import Session
 
     adata = read(input, metadata=metadata, sample_id=sample_id, quantity=quantity, panel=panel)
+    adata = declared(adata, None, modality)
     design = design_of(condition, reference, batch, subject, sample, time, event, covariate)
     known = None if knowledge is None else Knowledge.load(knowledge)
     serve(Session(adata, design, knowledge=known, seed=seed))

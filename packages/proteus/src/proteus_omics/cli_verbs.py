@@ -17,6 +17,7 @@ from proteus_omics.cli_options import (
     Condition,
     MaxCost,
     MaxTokens,
+    Modality,
     Model,
     Quantity,
     Reference,
@@ -122,6 +123,7 @@ def inspect_input(
     sample_id: Annotated[Text, typer.Option(help="Its column that names the samples.")] = None,
     panel: Annotated[Optional[Path], typer.Option(help="Of cells: the markers.")] = None,  # noqa: UP045
     quantity: Quantity = "auto",
+    modality: Modality = None,
     condition: Condition = None,
     reference: Reference = None,
     batch: Batch = None,
@@ -129,10 +131,12 @@ def inspect_input(
     sample: Sample = None,
 ) -> None:
     """Describe a table and audit a design, without any statistics."""
+    from proteus_omics.auditing import declared
     from proteus_omics.io import read
     from proteus_omics.profiling import profile_dataset
 
     adata = read(input, metadata=metadata, sample_id=sample_id, quantity=quantity, panel=panel)
+    adata = declared(adata, None, modality)
     design = design_of(condition, reference, batch, subject, sample, None, None, None)
     typer.echo(profile_dataset(adata, design).model_dump_json(indent=1))
 

@@ -11,16 +11,18 @@ from pydantic import ValidationError
 
 from proteus_omics.auditing import audit, reference_of, sample_sheet
 from proteus_omics.design import Design
-from proteus_omics.errors import DataError
+from proteus_omics.errors import DataError, DesignError
+from proteus_omics.identifiers import by_sample, names_each
 from proteus_omics.io.proteins import ACCESSION
 from proteus_omics.models import DatasetProfile, Missing, Modality, ObsColumn, Scale
+from proteus_omics.stats.designs import design_matrix
+from proteus_omics.stats.linear import orthonormal
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from proteus_omics.knowledge import Knowledge
 
-MOST_LEVELS = 12
 # Role to words that name a column which could play it; a word begins where no letter is before it.
 WORDS = {
     "batch": r"batch|plate|run_?day|instrument|tmt|plex|site|center|centre",
@@ -56,7 +58,10 @@ def profile_dataset(
         counts = samples[design.condition].dropna().astype(str).value_counts()
         levels = {level: int(counts[level]) for level in sorted(counts.index)}
     named = (design.sample, design.subject)  # what they are called is nobody's business
-    columns = tuple(_column(adata.obs[name], name in named) for name in adata.obs.columns)
+    cells_of = None if modality == "bulk" else design.sample
+    columns = tuple(
+        _column(by_sample(adata.obs, name, cells_of), name in named) for name in adata.obs.columns
+    )
     auto: Normalization = "median" if modality == "bulk" and scale != "ratio" else "none"
     return _profile(
         n_obs=adata.n_obs,
@@ -65,7 +70,7 @@ def profile_dataset(
         scale=scale,
         organism=_organism(adata),
         id_kind=_id_kind(adata, modality),
-        missing=_missing(adata, design),
+        missing=_missing(adata, design, scale),
         obs_columns=columns,
         candidates=_candidates(columns, samples, design),
         warnings=tuple(warnings),
@@ -118,7 +123,7 @@ def _column(values: pd.Series, names_samples: bool) -> ObsColumn:
         and known.nunique() > 2
     ):
         return ObsColumn(name=name, kind="numeric", n_missing=n_missing)
-    if known.nunique() > max(MOST_LEVELS, 0.5 * len(known)) or known.nunique() == len(known):
+    if names_each(known):
         return ObsColumn(name=name, kind="identifier", n_missing=n_missing)
     counts = known.astype(str).value_counts()
     levels = {level: int(counts[level]) for level in sorted(counts.index)}
@@ -128,7 +133,7 @@ def _column(values: pd.Series, names_samples: bool) -> ObsColumn:
 def _candidates(
     columns: tuple[ObsColumn, ...], samples: pd.DataFrame, design: Design
 ) -> dict[str, tuple[str, ...]]:
-    """Role to the columns that could play it; a batch that is one with the condition could not."""
+    """Role to the columns that could play it; a batch that no model can tell from the design could not."""
     taken = set(design.columns.values())
     found: dict[str, tuple[str, ...]] = {}
     for role, pattern in WORDS.items():
@@ -154,13 +159,21 @@ def _candidates(
 
 
 def _nested(samples: pd.DataFrame, name: str, design: Design) -> bool:
+    """Whether a batch follows from the condition, or from it and the rest of the design: no model tells."""
     if design.condition is None or name not in samples:
         return False
     table = pd.crosstab(samples[design.condition].astype(str), samples[name].astype(str))
-    return bool(((table > 0).sum(axis=0) == 1).all())
+    if ((table > 0).sum(axis=0) == 1).all():
+        return True
+    try:  # plates within subjects of a paired design, say
+        matrix = design_matrix(samples, design.model_copy(update={"batch": design.batch or name}))
+        orthonormal(matrix.to_numpy(), list(map(str, matrix)))
+    except DesignError:
+        return True
+    return False
 
 
-def _missing(adata: AnnData, design: Design) -> Missing:
+def _missing(adata: AnnData, design: Design, scale: Scale) -> Missing:
     x = np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, dtype=np.float64)
     missing = ~np.isfinite(x)
     per_group = {}
@@ -168,18 +181,24 @@ def _missing(adata: AnnData, design: Design) -> Missing:
         labels = adata.obs[design.condition].astype(str).to_numpy()
         per_group = {level: round(float(missing[labels == level].mean()), 4) for level in sorted(set(labels))}
     return Missing(
-        overall=round(float(missing.mean()), 4), per_group=per_group, mnar_slope=_slope(x, missing)
+        overall=round(float(missing.mean()), 4), per_group=per_group, mnar_slope=_slope(x, missing, scale)
     )
 
 
-def _slope(x: np.ndarray, missing: np.ndarray) -> float | None:
-    """Slope of the share missing on the mean of log2 of what is there, by least squares over proteins."""
-    share = missing.mean(axis=0)
-    usable = (share > 0) & (share < 1)
-    if usable.sum() < 10 or np.nanmin(x) < 0:
+def _slope(x: np.ndarray, missing: np.ndarray, scale: Scale) -> float | None:
+    """Slope of the share missing on the mean log2 intensity of what is there, least squares over proteins.
+
+    None where the values are no intensities (ratios, cells' arcsinh), or fewer than ten proteins tell.
+    """
+    if scale not in ("linear", "log2"):
         return None
-    seen = np.where(missing, np.nan, x)
-    mean = np.log2(np.nanmean(seen[:, usable], axis=0))
+    if scale == "linear":  # 0 is there, and has no logarithm
+        x = np.log2(x, where=x > 0, out=np.full_like(x, np.nan))
+    share = missing.mean(axis=0)
+    usable = (share > 0) & (share < 1) & np.isfinite(x).any(axis=0)
+    if usable.sum() < 10:
+        return None
+    mean = np.nanmean(np.where(np.isfinite(x), x, np.nan)[:, usable], axis=0)
     return round(float(np.polyfit(mean, share[usable], 1)[0]), 4) if np.ptp(mean) > 0 else None
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from proteus_omics.engine.budget import Meter
-from proteus_omics.engine.store import Store, write_whole
+from proteus_omics.engine.store import INPUT_FILE, Store, tsv_of, write_whole
 from proteus_omics.errors import ToolError
 from proteus_omics.hypotheses.references import Table, Tables
 from proteus_omics.models import Result, Step, content_id
@@ -54,7 +54,7 @@ class Executor:
         self.meter = meter
         self.results: list[Result] = []
         self.artifacts: dict[str, Kept] = {
-            INPUT: Kept(ArtifactInfo(INPUT, "matrix", "matrix", INPUT), "data/input.h5ad", data_sha256)
+            INPUT: Kept(ArtifactInfo(INPUT, "matrix", "matrix", INPUT), INPUT_FILE, data_sha256)
         }
         self._loaded: dict[str, Any] = {INPUT: data}
         self._finished = {
@@ -152,12 +152,20 @@ class Executor:
         return done, self.brief(done)
 
     def _at_hand(self, outputs: Mapping[str, dict[str, Any]]) -> bool:
-        """Whether all outputs are there and whole; those of another run are copied first."""
+        """Whether all outputs are there and whole; those of another run are copied first.
+
+        A table's copy for people that is missing is written.
+        """
         for one in outputs.values():
             source, place = one.get("from"), self.store.folder / one["path"]
             if source is not None and not place.exists():
                 write_whole(place, partial(shutil.copyfile, Path(source) / one["path"]))
-        return all(self.store.intact(one["path"], one["sha256"]) for one in outputs.values())
+        if not all(self.store.intact(one["path"], one["sha256"]) for one in outputs.values()):
+            return False
+        for one in outputs.values():
+            if one["kind"] == "table" and not (self.store.folder / tsv_of(one["path"])).exists():
+                self.store.write_tsv(one["path"])
+        return True
 
     def _own(self, step: Step, tool: Tool, key: str, event: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The outputs of a step that was finished before; of another run's the event becomes this run's."""
@@ -195,10 +203,7 @@ class Executor:
         kind = tool.outputs[name].kind
         path, sha256 = self.store.save(kind, f"{step.id}__{name}", artifact)
         if kind == "table":
-            self.store.write_text(
-                path.replace(".parquet", ".tsv"),
-                cast(pd.DataFrame, artifact).to_csv(sep="\t", index=False),
-            )
+            self.store.write_tsv(path)
         return {"kind": kind, "path": path, "sha256": sha256}
 
     def _register(self, step: Step, tool: Tool, name: str, one: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from proteus_omics.models import (
 from proteus_omics.planner.base import ArtifactInfo, EndpointPlanner, Planner, Results, StepDecision
 
 if TYPE_CHECKING:
+    from proteus_omics.hypotheses.references import Tables
     from proteus_omics.tools.registry import Tool
 
 _OBJECTIVES = TypeAdapter(tuple[Objective, ...])
@@ -58,11 +59,15 @@ class RecordedPlanner:
         artifacts: Mapping[str, ArtifactInfo],
     ) -> Workflow:
         """Level 2."""
+        if isinstance(self.planner, EndpointPlanner):  # it has a memory, on which later questions rest
+            self.planner.begin(artifacts)
         ask = lambda: self.planner.propose_workflow(objective, profile, tools, artifacts)  # noqa: E731
         return self._asked(_WORKFLOW, ask, "propose_workflow", objective.id)
 
     def after_step(self, objective: Objective, step: Step, brief: str) -> StepDecision:
         """Level 3."""
+        if isinstance(self.planner, EndpointPlanner):
+            self.planner.note(step, brief)
         ask = lambda: self.planner.after_step(objective, step, brief)  # noqa: E731
         return self._asked(_DECISION, ask, "after_step", objective.id, step.id)
 
@@ -74,12 +79,13 @@ class RecordedPlanner:
     def interpret(self, objective: Objective, results: Results) -> Sequence[HypothesisDraft]:
         """Drafts."""
         ask = lambda: tuple(self.planner.interpret(objective, results))  # noqa: E731
-        return self._asked(_DRAFTS, ask, "interpret", objective.id)
+        return self._asked(_DRAFTS, ask, "interpret", objective.id, _sizes(results.own))
 
     def follow_up(self, objective: Objective, results: Results) -> Sequence[Objective]:
         """New questions."""
         ask = lambda: tuple(self.planner.follow_up(objective, results))  # noqa: E731
-        return self._asked(_OBJECTIVES, ask, "follow_up", objective.id)
+        seen = _sizes(results.own), _sizes(results.all)
+        return self._asked(_OBJECTIVES, ask, "follow_up", objective.id, *seen)
 
     def revise(
         self, objective: Objective, draft: HypothesisDraft, findings: Sequence[Finding], results: Results
@@ -101,3 +107,8 @@ class RecordedPlanner:
         self._answers[question] = known
         self.store.append("planner_answer", call=call, question=question, answer=known)
         return answer
+
+
+def _sizes(tables: Tables) -> dict[str, int]:
+    """Tables to their rows: what an answer was about. A step may leave more once an extra is installed."""
+    return {id: len(table.data) for id, table in tables.items()}

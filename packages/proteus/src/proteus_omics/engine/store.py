@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from proteus_omics.tools.registry import Artifact, ArtifactKind
 
 EVENTS = "events.jsonl"
+INPUT_FILE = "data/input.h5ad"
+"""The data that the run began with."""
 FOLDERS: Mapping[ArtifactKind, tuple[str, str]] = {
     "matrix": ("data", ".h5ad"),
     "table": ("tables", ".parquet"),
@@ -144,6 +146,16 @@ class Store:
         place = self.folder / path
         return place.is_file() and file_hash(place) == sha256
 
+    def write_tsv(self, path: str) -> None:
+        """Write a table once more, for people, beside its file."""
+        text = tsv_text(pd.read_parquet(self.folder / path))
+        write_whole(self.folder / tsv_of(path), lambda place: place.write_bytes(text.encode()))
+
+    def is_tsv_of(self, path: str) -> bool:
+        """Whether the copy for people is there, and says what the table says."""
+        place, text = self.folder / tsv_of(path), tsv_text(pd.read_parquet(self.folder / path))
+        return place.is_file() and place.read_bytes() == text.encode()
+
     def write_text(self, name: str, text: str) -> str:
         """Write a text file of the run; returns its hash."""
         return write_whole(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
@@ -151,6 +163,16 @@ class Store:
     def write_json(self, name: str, content: Any) -> str:
         """Write JSON in a form that is the same for the same content; returns its hash."""
         return self.write_text(name, json.dumps(content, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def tsv_of(path: str) -> str:
+    """Where a table's copy for people lies."""
+    return path.removesuffix(".parquet") + ".tsv"
+
+
+def tsv_text(table: pd.DataFrame) -> str:
+    """A table as text, tabs between its columns; the same for the same table."""
+    return table.to_csv(sep="\t", index=False, lineterminator="\n")
 
 
 def _matrix_writer(adata: AnnData) -> Callable[[Path], object]:

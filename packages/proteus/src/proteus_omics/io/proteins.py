@@ -50,11 +50,6 @@ def rows_of(found: Proteins) -> tuple[pd.DataFrame, list[str]]:
             f"{len(found.unread)} rows have a text in place of a number, which counts as missing "
             f"(rows {_first(found.unread)})"
         )
-    if found.unnamed:
-        warnings.append(
-            f"{len(found.unnamed)} columns of numbers are not in the sample sheet and are left out: "
-            f"{', '.join(found.unnamed[:5])}"
-        )
     var = pd.DataFrame(
         {
             "protein_ids": ids.to_numpy(),
@@ -71,6 +66,14 @@ def rows_of(found: Proteins) -> tuple[pd.DataFrame, list[str]]:
         index=_names(ids),
     )
     return var, warnings
+
+
+def left_out(found: Proteins, named: bool) -> list[str]:
+    """What is to be told of columns that the sheet does not name; their names are for the user alone."""
+    if not found.unnamed:
+        return []
+    text = f"{len(found.unnamed)} columns of numbers are not in the sample sheet and are left out"
+    return [f"{text}: {', '.join(found.unnamed[:5])}" if named else text]
 
 
 def _names(ids: pd.Series) -> list[str]:

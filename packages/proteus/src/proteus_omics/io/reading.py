@@ -13,7 +13,7 @@ from proteus_omics.errors import DataError, FormatError, ProteusWarning
 from proteus_omics.io import cytometry, long, programs
 from proteus_omics.io.matrix import read_matrix
 from proteus_omics.io.metadata import load_sheet, matched, unread
-from proteus_omics.io.proteins import Proteins, rows_of
+from proteus_omics.io.proteins import Proteins, left_out, rows_of
 from proteus_omics.io.tables import load_table
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def read(
 
     `format`: `auto`, `anndata`, `maxquant`, `diann`, `fragpipe`, `spectronaut`, `proteome_discoverer`,
     `matrix`, `cytometry`. `quantity`: `auto` takes LFQ or MaxLFQ, then iBAQ, then raw intensity, and says
-    which in `uns["proteus"]["quantity"]`. `metadata`: the sample sheet, a row a sample, named by `sample_id`
-    (by default the column `sample_id`, or the first). `panel`: for cells, the markers' classes. Zero is
-    missing in linear intensities alone. Raises `DataError` and its kinds, saying what to give.
+    which in `uns["proteus"]["quantity"]`; another that the program writes is named as it is there.
+    `metadata`: the sample sheet, a row a sample, named by `sample_id` (by default the column `sample_id`, or
+    the first). `panel`: for cells, the markers' classes. Zero is missing in linear intensities alone. Raises
+    `DataError` and its kinds, saying what to give.
     """
     path = Path(path)
     if format not in FORMATS:
@@ -59,7 +60,7 @@ def read(
     if format not in ("auto", "matrix"):
         program = programs.by_name(format)
     if whose is not None:
-        found, kind = long.read_long(table, whose), whose
+        found, kind = long.read_long(table, whose, quantity), whose
     elif program is not None and format != "matrix":
         found, kind = programs.read_wide(table, program, quantity, keep_contaminants), program.name
     else:
@@ -83,12 +84,14 @@ def _assembled(
         values[values == 0] = np.nan
     var, notes = rows_of(found)
     notes += [] if sheet is None else unread(sheet)
+    told = [*notes, *left_out(found, named=True)]
+    notes += left_out(found, named=False)  # a planner is shown these
     keep = np.isfinite(values).any(axis=0)
     removed = dict(found.removed) | ({"without any value": int((~keep).sum())} if not keep.all() else {})
     result = anndata.AnnData(values[:, keep], obs=_plain(obs), var=var[keep])
     _judge_missing(result)
-    for note in notes:
-        warnings.warn(note, ProteusWarning, stacklevel=3)
+    for text in told:
+        warnings.warn(text, ProteusWarning, stacklevel=3)
     result.uns["proteus"] = {
         "scale": scale,
         "modality": "bulk",
@@ -147,6 +150,7 @@ def _anndata(path: Path, metadata: Any, sample_id: str | None) -> AnnData:
         raise FormatError(f"{path} is no AnnData file: {error}") from error
     if metadata is not None:
         sheet = matched(load_sheet(metadata, sample_id), list(adata.obs_names))
+        _refuse_other_entries(adata.obs, sheet)
         adata.obs = _plain(pd.concat([adata.obs, sheet[sheet.columns.difference(adata.obs.columns)]], axis=1))
     record = dict(adata.uns.get("proteus", {}))
     if "scale" not in record:
@@ -158,6 +162,27 @@ def _anndata(path: Path, metadata: Any, sample_id: str | None) -> AnnData:
         }
     adata.uns["proteus"] = record
     return adata
+
+
+def _refuse_other_entries(obs: pd.DataFrame, sheet: pd.DataFrame) -> None:
+    """A column that both the file and the sheet have is to say the same; which is right nobody can tell."""
+    both = [name for name in sheet.columns if name in obs]
+    apart = [str(name) for name in both if not _same_entries(obs[name], sheet[name])]
+    if apart:
+        raise DataError(
+            f"the file has columns of the sample sheet with other entries: {', '.join(apart)}. Leave them "
+            "out of one of the two, or name them otherwise"
+        )
+
+
+def _same_entries(a: pd.Series, b: pd.Series) -> bool:
+    """Equal as numbers where both are, else as texts; missing ones in the same places."""
+    if (a.isna().to_numpy() != b.isna().to_numpy()).any():
+        return False
+    a, b = a.dropna(), b.dropna()
+    if all(pd.api.types.is_numeric_dtype(one) for one in (a, b)):
+        return bool(np.allclose(a.to_numpy(dtype=np.float64), b.to_numpy(dtype=np.float64), rtol=1e-6))
+    return list(map(str, a)) == list(map(str, b))
 
 
 def _cells(path: Path, metadata: Any, sample_id: str | None, panel: str | Path | None) -> AnnData:

@@ -160,6 +160,14 @@ class EndpointPlanner(Planner, Protocol):
         """Get ready for a run."""
         ...
 
+    def begin(self, artifacts: Mapping[str, ArtifactInfo]) -> None:
+        """Get ready for an objective, also one whose workflow is on record, so that nothing is asked."""
+        ...
+
+    def note(self, step: Step, brief: str) -> None:
+        """Know what a step found, also one of which nothing is asked."""
+        ...
+
     def revise(
         self, objective: Objective, draft: HypothesisDraft, findings: Sequence[Finding], results: Results
     ) -> HypothesisDraft | None:

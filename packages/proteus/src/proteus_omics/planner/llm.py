@@ -73,7 +73,7 @@ class LLMPlanner:
         self.fallback = fallback
         self._connection: Connection | None = None
         self._artifacts: dict[str, ArtifactInfo] = {}
-        self._briefs: list[str] = []
+        self._briefs: dict[str, str] = {}
 
     @property
     def broken(self) -> str:
@@ -89,7 +89,19 @@ class LLMPlanner:
         """Get ready for a run: its budget, record, events and design."""
         self._connection = connection
         self.endpoint.connect(connection)
-        self._artifacts, self._briefs = {}, []
+        self._artifacts, self._briefs = {}, {}
+
+    def begin(self, artifacts: Mapping[str, ArtifactInfo]) -> None:
+        """Forget the last objective's steps; these artifacts are there for the next one's."""
+        self._artifacts, self._briefs = dict(artifacts), {}
+
+    def note(self, step: Step, brief: str) -> None:
+        """Know a finished step and what it found, also where what came of it is on record and not asked."""
+        tool = self._connected.tools.get(step.tool)
+        for output, declared in ({} if tool is None else tool.outputs).items():
+            id = f"{step.id}.{output}"
+            self._artifacts[id] = ArtifactInfo(id, declared.kind, output, step.tool)
+        self._briefs[step.id] = f"{step.tool}: {brief}"
 
     # ---- the six calls
 
@@ -118,7 +130,7 @@ class LLMPlanner:
         artifacts: Mapping[str, ArtifactInfo],
     ) -> Workflow:
         """The steps of an objective; a step that names what is not there is asked again."""
-        self._artifacts, self._briefs = dict(artifacts), []
+        self.begin(artifacts)
         there = names_of(artifacts.values())
 
         def workflow(answer: schemas.WorkflowProposal) -> Workflow:
@@ -143,10 +155,7 @@ class LLMPlanner:
         """What to do next. Steps that left no table are not asked about: there is nothing to decide on."""
         tools = self._connected.tools
         produced = tools[step.tool].outputs if step.tool in tools else {}
-        for output, declared in produced.items():
-            id = f"{step.id}.{output}"
-            self._artifacts[id] = ArtifactInfo(id, declared.kind, output, step.tool)
-        self._briefs.append(f"{step.tool}: {brief}")
+        self.note(step, brief)
         if all(declared.kind != "table" for declared in produced.values()):
             return StepDecision()
         there = names_of(self._artifacts.values())
@@ -166,7 +175,7 @@ class LLMPlanner:
                 Section("The step that ended", [_step(step)]),
                 Section("Artifacts", [artifacts_text(there)]),
                 Section("Tools", tool_cards(tools)[1:]),
-                Section("What the steps found, the newest last", newest(self._briefs)),
+                Section("What the steps found, the newest last", newest(list(self._briefs.values()))),
             ],
             schemas.step_decision(list(tools)),
             decision,

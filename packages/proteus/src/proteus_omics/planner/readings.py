@@ -58,12 +58,20 @@ def differential(results: Results) -> list[HypothesisDraft]:
                 f"{entity} is {word} in {alt} compared with {ref} "
                 f"(log2 fold change {{{{{cell}:log2fc|.2f}}}}, q = {{{{{cell}:q_value|.2g}}}})."
             )
-            needed = n_needed(abs(float(row.log2fc)), float(row.sigma)) if np.isfinite(row.sigma) else None
-            prediction = _prediction(entity, row.log2fc > 0, contrast, BULK_ASSAY, needed)
+            prediction = _prediction(entity, row.log2fc > 0, contrast, BULK_ASSAY, _needed(row))
             drafts.append(
                 _draft(f"{entity} {word} in {alt}", text, "differential", "effect", (entity,), (prediction,))
             )
     return drafts + _detections(results)
+
+
+def _needed(row: pd.Series) -> int | None:
+    """Samples a group that another cohort needs, by the posterior sd; None where the table has none.
+
+    A protein's own sd is of few samples, and among the hits more often too small than too large.
+    """
+    sd = float(row.get("sd_post", np.nan))
+    return n_needed(abs(float(row["log2fc"])), sd) if np.isfinite(sd) and sd > 0 else None
 
 
 def _detections(results: Results) -> list[HypothesisDraft]:

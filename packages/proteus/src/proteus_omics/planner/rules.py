@@ -15,6 +15,8 @@ from proteus_omics.planner.base import ArtifactInfo, Results, StepDecision
 from proteus_omics.planner.workflows import WORKFLOWS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from proteus_omics.tools.registry import Tool
 
 PRIORITY = {
@@ -151,12 +153,7 @@ class RulesPlanner:
         return []
 
     def _after_quality(self, quality: Objective, results: Results) -> Sequence[Objective]:
-        association = results.own.frame("batch_association")
-        batch = None
-        if association is not None and len(association):
-            best = association.sort_values("r2", ascending=False, kind="stable").iloc[0]
-            named = best["column"] in quality.params.get("batches", ())
-            batch = str(best["column"]) if named and best["r2"] > BATCH_SHARE else None
+        batch = _batch(results.own.frame("batch_association"), quality.params.get("batches", ()))
         params: dict[str, Any] = {"knowledge": list(quality.params.get("knowledge", ()))}
         params |= {} if batch is None else {"batch": batch}
         params |= {} if quality.params.get("test", True) else {"test": False}
@@ -179,6 +176,19 @@ def make(
         status="skipped" if reason else "open",
         reason=reason,
     )
+
+
+def _batch(association: pd.DataFrame | None, named: Sequence[str]) -> str | None:
+    """Of the columns that could be a batch the one that explains most, if that is more than BATCH_SHARE.
+
+    What else separates the samples, the condition most of all, does not count: it is no reason to leave a
+    batch out of the model.
+    """
+    if association is None:
+        return None
+    could = association[association["column"].isin(list(named)) & (association["r2"] > BATCH_SHARE)]
+    ranked = could.sort_values("r2", ascending=False, kind="stable")["column"]
+    return None if ranked.empty else str(ranked.iloc[0])
 
 
 def _replicated(profile: DatasetProfile) -> bool:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from proteus_omics.api import Run
 
 
+FAMILY = ("contrast", "collection")
+"""Columns by which a table's tests are in families."""
+GSEA = "gsea_prerank"
+"""The tool whose q is not Benjamini and Hochberg's."""
+
+
 def done_steps(run: Run) -> list[Step]:
     """Every finished step once, in the order in which they ran."""
     workflows = [Workflow.model_validate(one) for one in run.record["workflows"]]
@@ -22,17 +28,21 @@ def done_steps(run: Run) -> list[Step]:
 
 
 def families(run: Run) -> pd.DataFrame:
-    """Every family of tests over which q-values were made: `table, contrast, n_tested, n_hits`."""
+    """Every family of tests over which q-values were made: `table, contrast, collection, n_tested, n_hits`.
+
+    Of gene sets each collection is one, within a contrast.
+    """
     alpha, rows = float(run.record["settings"]["alpha"]), []
     for id, table in run.index.items():
         q = next((name for name, role in table.roles.items() if role == "q"), None)
         if q is None:
             continue
-        parts = table.data.groupby("contrast", sort=False) if "contrast" in table.data else [("", table.data)]
-        for contrast, part in parts:
+        whole = pd.Series("", table.data.index)
+        keys = [table.data.get(name, whole).astype(str).rename(name) for name in FAMILY]
+        for names, part in table.data.groupby(keys, sort=False):
             tested, hits = int(part[q].notna().sum()), int((part[q] < alpha).sum())
-            rows.append({"table": id, "contrast": str(contrast), "n_tested": tested, "n_hits": hits})
-    return pd.DataFrame(rows, columns=["table", "contrast", "n_tested", "n_hits"])
+            rows.append((id, *names, tested, hits))
+    return pd.DataFrame(rows, columns=["table", *FAMILY, "n_tested", "n_hits"])
 
 
 def methods_text(run: Run) -> str:
@@ -60,15 +70,27 @@ def _lines(run: Run) -> Iterator[str]:
             tool.parse(step.params).model_dump(mode="json") if tool is not None else step.params
         )
         yield f"{number}. `{step.tool}`{params}: {what}"
-    yield "\n## Families of tests\n\nOne q-value family (Benjamini-Hochberg) a row.\n"
-    yield "| table | contrast | tested | q < alpha |\n| --- | --- | ---: | ---: |"
+    yield f"\n## Families of tests\n\nA row is a family, over which q is made. {_adjusted(run)}\n"
+    yield "| table | contrast and collection | tested | q < alpha |\n| --- | --- | ---: | ---: |"
     for row in families(run).itertuples(index=False):
-        yield f"| {row.table} | {_cell(row.contrast)} | {row.n_tested} | {row.n_hits} |"
+        where = _cell(", ".join(filter(None, (row.contrast, row.collection))))
+        yield f"| {row.table} | {where} | {row.n_tested} | {row.n_hits} |"
     yield "\n## Software and citations\n"
     yield "; ".join(f"{name} {number}" for name, number in sorted(record["environment"].items())) + ".\n"
     used = {step.tool for step in done_steps(run)}
     yield from sorted(
         {f"- {tools[name].citation}" for name in used if name in tools and tools[name].citation}
+    )
+
+
+def _adjusted(run: Run) -> str:
+    """How q was made."""
+    otherwise = sorted(one.table_id for one in run.results if one.kind == GSEA)
+    if not otherwise:
+        return "It is that of Benjamini and Hochberg."
+    return (
+        f"It is that of Benjamini and Hochberg, but in {', '.join(otherwise)} the FDR of GSEA, from "
+        "normalised scores of permuted genes, as gseapy gives it."
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from proteus_omics.engine.store import tsv_of
 from proteus_omics.models import Hypothesis
 from proteus_omics.report.methods import done_steps, families
 from proteus_omics.tools.registry import all_tools
@@ -133,7 +134,7 @@ def _table(table: Table, run: Run) -> dict[str, Any]:
         "columns": columns,
         "text": {name for name in columns if data[name].dtype.kind not in "fiub"},
         "rows": data[columns].head(TABLE_ROWS).astype(object).values.tolist(),
-        "path": path.replace(".parquet", ".tsv"),
+        "path": tsv_of(path),
         "sorted_by": p,
     }
 
@@ -155,7 +156,7 @@ def _figures(run: Run) -> list[dict[str, str]]:
 
 
 def unseen(run: Run) -> list[dict[str, Any]]:
-    """Contrasts without a hit, and the least effect that would have been seen with power 0.8."""
+    """Contrasts without a hit, and the least effect that would have been one (q < alpha) with power 0.8."""
     models = run.index.frame("de_models")
     if models is None:
         return []

@@ -70,10 +70,11 @@ class ModeratedFit:
 
     def top_table(self, contrast: str | None = None, sort: bool = True) -> pd.DataFrame:
         """A row for each protein: `protein, contrast, log2fc, ci_low, ci_high, ave_expr, t, p_value, q_value,
-        b, df_total, sigma, n_valid`; by p where `sort`, the untested ones last.
+        b, df_total, sigma, sd_post, n_valid`; by p where `sort`, the untested ones last.
 
         `contrast=None` takes the only one. q is Benjamini-Hochberg's over the tested proteins of this
-        contrast, the interval covers 95 %. `table.attrs` says which prior was used.
+        contrast, the interval covers 95 %. `sigma` is the residual standard deviation, `sd_post` the squeezed
+        one that t has. `table.attrs` says which prior was used.
         """
         at = self._at(contrast)
         estimate = self.contrasts.estimate[:, at]
@@ -134,7 +135,10 @@ class ModeratedFit:
     def _table(self, at: int, columns: dict[str, Floats], sort: bool) -> pd.DataFrame:
         fit = self.contrasts.fit
         name = self.contrasts.names[at]
-        rest = {"df_total": self.df_total, "sigma": np.sqrt(fit.sigma2), "n_valid": fit.n_valid}
+        rest = {
+            "df_total": self.df_total, "sigma": np.sqrt(fit.sigma2), "sd_post": np.sqrt(self.s2_post),
+            "n_valid": fit.n_valid,
+        }  # fmt: skip
         table = pd.DataFrame({"protein": fit.proteins, "contrast": name, **columns, **rest})
         if sort:
             table = table.sort_values("p_value", kind="stable", ignore_index=True)

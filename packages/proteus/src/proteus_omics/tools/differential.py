@@ -48,13 +48,15 @@ def _de_summary(outputs: Mapping[str, Any]) -> str:
     outputs={
         "de": table(
             ("protein", "contrast"),
-            "gene log2fc ci_low ci_high ave_expr t p_value q_value b df_total sigma n_ref n_alt n_valid",
+            "gene log2fc ci_low ci_high ave_expr t p_value q_value b df_total sigma sd_post n_ref n_alt "
+            "n_valid",
         ),
         "de_models": table(("contrast",), MODEL_COLUMNS),
     },
     summary=_de_summary,
     citation=SMYTH,
     library="proteus_omics.stats",
+    version="2",
 )
 def de_limma(inputs: Mapping[str, Any], params: DeParams, context: ToolContext) -> Mapping[str, Any]:
     """Test each level against the reference by moderated t, missing values left missing."""
@@ -92,7 +94,7 @@ def _untested(model: Model, data: AnnData) -> pd.DataFrame:
         part = pd.DataFrame({"protein": fit.proteins, "contrast": name, "log2fc": estimates[:, at]})
         part[["ci_low", "ci_high"]] = np.nan
         part["ave_expr"] = fit.ave_expr
-        part[["t", "p_value", "q_value", "b", "df_total", "sigma"]] = np.nan
+        part[["t", "p_value", "q_value", "b", "df_total", "sigma", "sd_post"]] = np.nan
         part["n_valid"] = fit.n_valid
         parts.append(_counted(part, model, name))
     return with_gene(pd.concat(parts, ignore_index=True), data)
@@ -116,12 +118,13 @@ def _treat_summary(outputs: Mapping[str, Any]) -> str:
     outputs={
         "treat": table(
             ("protein", "contrast"),
-            "gene log2fc ave_expr t p_value q_value df_total sigma n_ref n_alt n_valid",
+            "gene log2fc ave_expr t p_value q_value df_total sigma sd_post n_ref n_alt n_valid",
         )
     },
     summary=_treat_summary,
     citation="McCarthy and Smyth, Bioinformatics 2009, 25:765",
     library="proteus_omics.stats",
+    version="2",
 )
 def treat(inputs: Mapping[str, Any], params: TreatParams, context: ToolContext) -> Mapping[str, Any]:
     """Test whether a fold change is larger than a least one that matters."""

@@ -10,9 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from proteus_omics.errors import ToolError
+from proteus_omics.identifiers import by_sample, names_each, names_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from proteus_omics.design import Design
 
 Floats = NDArray[np.float64]
 
@@ -98,15 +101,34 @@ def obs_column(adata: AnnData, column: str) -> pd.Series:
     return adata.obs[column]
 
 
-def traits(adata: AnnData, named: Iterable[str], leave_out: Iterable[str | None] = ()) -> pd.DataFrame:
+def population_column(adata: AnnData, column: str, design: Design) -> NDArray[np.object_]:
+    """Population of each cell. Raises `ToolError` for a column whose groups would be samples or subjects."""
+    values = obs_column(adata, column)
+    if names_samples(adata.obs, column, design):
+        raise ToolError(f"{column} names samples or subjects, and no populations of their cells")
+    return values.astype(str).to_numpy(dtype=object)
+
+
+def traits(
+    adata: AnnData, named: Iterable[str], design: Design, leave_out: Iterable[str | None] = ()
+) -> pd.DataFrame:
     """Columns of the sample sheet that can be related to something: numbers and factors, no identifiers.
 
-    Those of `named`, else all that vary and do not name each sample. Raises `ToolError` for an unknown name.
+    Those of `named`, else all that vary. Raises `ToolError` for an unknown name, and for a named column of
+    texts that name each sample.
     """
-    named = tuple(named)
+    named, cells_of = tuple(named), None if is_bulk(adata) else design.sample
+    for name in named:
+        values = obs_column(adata, name)
+        if not is_numeric(values) and names_each(by_sample(adata.obs, name, cells_of)):
+            raise ToolError(f"{name} names samples, and is nothing that they have in common")
     if named:
-        return pd.DataFrame({name: obs_column(adata, name) for name in named})
-    columns = [name for name in adata.obs if name not in set(leave_out) and _is_trait(adata.obs[name])]
+        return adata.obs[list(dict.fromkeys(named))]
+    columns = [
+        name
+        for name in adata.obs
+        if name not in set(leave_out) and _is_trait(by_sample(adata.obs, name, cells_of))
+    ]
     return adata.obs[columns]
 
 

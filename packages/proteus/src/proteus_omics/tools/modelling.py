@@ -126,7 +126,9 @@ def model_of(
             + ", ".join(f"{level} {size}" for level, size in sizes.items())
         )
     prefix = f"{design.subject}="
-    subjects = tuple(term for term in map(str, matrix) if design.subject and term.startswith(prefix))
+    people = [term for term in map(str, matrix) if design.subject and term.startswith(prefix)]
+    subjects = tuple(f"{design.subject} {number}" for number in range(1, len(people) + 1))
+    matrix = matrix.rename(columns=dict(zip(people, subjects, strict=True)))  # errors tell of terms
     terms = (design.batch, *design.covariates, design.subject if subjects else None)
     adjusted = tuple(name for name in terms if name is not None)
     return Model(values.loc[matrix.index], matrix, labels, reference, kept, adjusted, subjects)
@@ -153,11 +155,12 @@ def model_row(
     """What a reader has to know of the model behind one contrast's rows of `table`."""
     fit, diagnostics, trend, robust = found
     hits = table[table["q_value"] < alpha]
+    n_tested = int(table["p_value"].notna().sum())
     n_ref = int((model.labels == model.reference).sum())
     n_alt = int((model.labels == model.level(contrast)).sum())
     return {
         "contrast": contrast,
-        "n_tested": int(table["p_value"].notna().sum()),
+        "n_tested": n_tested,
         "n_hits": len(hits),
         "n_up": int((hits["log2fc"] > 0).sum()),
         "n_down": int((hits["log2fc"] < 0).sum()),
@@ -170,8 +173,16 @@ def model_row(
         "s2_prior": float(np.median(fit.prior.s2)),
         "trend_p": diagnostics.trend_p,
         "outlying": diagnostics.outlying,
-        "detectable_log2fc": detectable_effect(
-            float(np.sqrt(np.nanmedian(fit.s2_post))), n_ref, n_alt, alpha=alpha
-        ),
+        "detectable_log2fc": _detectable(fit, n_ref, n_alt, alpha / max(n_tested, 1)),
         "adjusted_for": ", ".join(model.adjusted_for),
     }
+
+
+def _detectable(fit: ModeratedFit, n_ref: int, n_alt: int, p: float) -> float:
+    """The log2 fold change that a typical protein's moderated t brings below `p` with power 0.8.
+
+    The first of n tested proteins has q < alpha where its p is below alpha / n.
+    """
+    known = fit.contrasts.fit.df_residual > 0
+    sd, df = float(np.sqrt(np.median(fit.s2_post[known]))), float(np.median(fit.df_total[known]))
+    return detectable_effect(sd, n_ref, n_alt, alpha=p, df=df)

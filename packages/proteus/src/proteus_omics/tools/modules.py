@@ -134,7 +134,10 @@ def module_trait(
 
 def _as_numbers(data: AnnData, named: tuple[str, ...], context: ToolContext) -> Iterator[tuple[str, Floats]]:
     """Numeric columns, and each level of a factor as 0 or 1: `disease=cirrhosis`; one level of two."""
-    for name, column in traits(data, named, [context.design.subject]).items():
+    people = (context.design.subject, context.design.sample)
+    if set(people) & set(named):
+        raise ToolError(f"{', '.join(named)}: who a sample is of is no trait")
+    for name, column in traits(data, named, context.design, people).items():
         if is_numeric(column):
             yield str(name), column.to_numpy(dtype=np.float64)
             continue
@@ -179,8 +182,8 @@ def trait_correlation(
     data, design = inputs["data"], context.design
     values = frame(data)
     parts = []
-    roles = (design.condition, design.batch, design.subject, design.time, design.event)
-    for trait, column in traits(data, params.columns, roles).items():
+    roles = (design.condition, design.batch, design.subject, design.sample, design.time, design.event)
+    for trait, column in traits(data, params.columns, design, roles).items():
         if not is_numeric(column) or column.notna().sum() < params.min_n:
             if params.columns:
                 raise ToolError(f"{trait} is no column of at least {params.min_n} numbers")

@@ -15,7 +15,7 @@ from pydantic import Field
 from proteus_omics.errors import MissingExtraError, ToolError
 from proteus_omics.tools import briefs
 from proteus_omics.tools.columns import MATRIX, table
-from proteus_omics.tools.matrices import changed, frame, obs_column, transformed
+from proteus_omics.tools.matrices import changed, frame, population_column, transformed
 from proteus_omics.tools.registry import ToolContext, ToolParams, tool
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def annotate(inputs: Mapping[str, Any], params: AnnotateParams, context: ToolCon
     largest first.
     """
     data = inputs["data"]
-    clusters = obs_column(data, params.cluster).astype(str)
+    clusters = pd.Series(population_column(data, params.cluster, context.design), data.obs_names)
     values = frame(data)
     positive = (values > thresholds(values)).groupby(clusters.to_numpy()).mean() > 0.5
     rules = {name: _parsed(rule) for name, rule in params.rules.items()}
@@ -229,7 +229,7 @@ def population_markers(
 ) -> Mapping[str, Any]:
     """Describe each population by the median of each marker and the share of cells that are positive."""
     data = inputs["data"]
-    names = obs_column(data, params.population).astype(str).to_numpy()
+    names = population_column(data, params.population, context.design)
     values = frame(data)
     limits = thresholds(values)
     found = values.groupby(names).median().stack().rename("median").to_frame()
@@ -263,7 +263,7 @@ def dpt(inputs: Mapping[str, Any], params: DptParams, context: ToolContext) -> M
     """Order the cells by diffusion pseudotime from the population that the design names as root."""
     sc = _scanpy("dpt")
     result = _with_graph(inputs["data"], "dpt").copy()
-    names = obs_column(result, params.population).astype(str).to_numpy()
+    names = population_column(result, params.population, context.design)
     root = context.design.root
     if root not in set(names):
         raise ToolError(f"root = {root!r} is no population; there are {', '.join(sorted(set(names)))}")

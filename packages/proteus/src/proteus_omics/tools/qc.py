@@ -188,7 +188,7 @@ def batch_association(
     scores = np.asarray(data.obsm["X_pca"], dtype=np.float64)[:, : params.n_components]
     rng = np.random.default_rng(context.seed)
     found = []
-    for name, values in traits(data, params.columns).items():
+    for name, values in traits(data, params.columns, context.design).items():
         known = values.notna().to_numpy()
         if known.sum() < 3:
             continue

@@ -17,7 +17,7 @@ from proteus_omics import stats
 from proteus_omics.errors import ToolError
 from proteus_omics.tools import briefs
 from proteus_omics.tools.columns import MATRIX, table
-from proteus_omics.tools.matrices import about, frame, obs_column, transformed
+from proteus_omics.tools.matrices import about, frame, obs_column, population_column, transformed
 from proteus_omics.tools.modelling import ModelParams, model_of, valid_counts
 from proteus_omics.tools.registry import ToolContext, ToolParams, tool
 
@@ -67,7 +67,8 @@ def composition_test(
 
     data = inputs["data"]
     sheet = sample_sheet(data, context.design)
-    counts = stats.count_cells(obs_column(data, params.population), sample_names(data, context.design))
+    names = population_column(data, params.population, context.design)
+    counts = stats.count_cells(names, sample_names(data, context.design))
     counts = counts.loc[sheet.index]
     values = stats.transform_proportions(counts, params.method)
     model = model_of(ad.AnnData(values, obs=sheet), context, ModelParams(), values)
@@ -118,7 +119,7 @@ def pseudobulk(
     data = inputs["data"]
     sheet = sample_sheet(data, context.design)
     samples = sample_names(data, context.design).to_numpy()
-    names = obs_column(data, params.population).astype(str).to_numpy()
+    names = population_column(data, params.population, context.design)
     values, scale = transformed(data)
     cells = pd.DataFrame(values).groupby([names, samples])
     medians, sizes = cells.median(), cells.size()
@@ -152,12 +153,13 @@ def _state_summary(outputs: Mapping[str, Any]) -> str:
     outputs={
         "state_de": table(
             ("population", "protein", "contrast"),
-            "log2fc ci_low ci_high ave_expr t p_value q_value b df_total sigma n_ref n_alt n_valid",
+            "log2fc ci_low ci_high ave_expr t p_value q_value b df_total sigma sd_post n_ref n_alt n_valid",
         )
     },
     summary=_state_summary,
     citation=DIFFCYT,
     library="proteus_omics.stats",
+    version="2",
 )
 def state_de(inputs: Mapping[str, Any], params: StateParams, context: ToolContext) -> Mapping[str, Any]:
     """Test each marker in each population by moderated t over samples, paired where subjects are.
@@ -232,7 +234,7 @@ def marker_correlation(
         raise ToolError(f"correlations need two markers of class {params.markers}")
     sheet = sample_sheet(data, context.design)
     samples = sample_names(data, context.design).to_numpy()
-    names = obs_column(data, params.population).astype(str).to_numpy()
+    names = population_column(data, params.population, context.design)
     upper = np.triu_indices(len(markers), 1)
     units = sheet.index.to_series() if context.design.subject is None else sheet[context.design.subject]
     parts = {}

@@ -186,7 +186,7 @@ def cluster_association(
     clusters = obs_column(data, "cluster").astype(str).to_numpy()
     rng = np.random.default_rng(context.seed)
     rows = []
-    for name, column in traits(data, params.columns, ["cluster"]).items():
+    for name, column in traits(data, params.columns, context.design, ["cluster"]).items():
         known = column.notna().to_numpy()
         labels = clusters[known]
         if len(set(labels)) < 2:

@@ -20,7 +20,17 @@ NOUN = (
 )
 WORD_COUNT = re.compile(rf"\b({'|'.join(WORDS)})\b(?=\s+(?:[a-z]+\s+)?{NOUN}\b)", re.IGNORECASE)
 COUNTED = re.compile(rf"\s+(?:of\s+)?(?:(?!of\b|in\b)[a-z\-]+\s+){{0,2}}?({NOUN})\b", re.IGNORECASE)
-EXEMPT = re.compile(r"(?:\blog|figure|fig\.?|table|panel|step|analysis)\s*$", re.IGNORECASE)
+TENS: Mapping[str, int] = {"twenty": 20, "thirty": 30, "fifty": 50, "hundred": 100, "thousand": 1000}
+MULTIPLES = {word: number for number, word in enumerate(WORDS, start=1)} | dict(TENS)
+MULTIPLIED: Mapping[str, int] = {"doubl": 2, "tripl": 3, "trebl": 3, "quadrupl": 4, "halv": 2, "twice": 2}
+FOLD_WORD = re.compile(
+    rf"\b(?P<times>{'|'.join(MULTIPLES)})(?:-?fold\b|\s+fold\b(?!\s*change)"
+    r"|\s+times\s+(?=(?:more|less|higher|lower|greater|smaller|as|the)\b))"
+    r"|\b(?P<verb>doubl|tripl|trebl|quadrupl|halv)(?:ed|es|ing)\b|\b(?P<twice>twice)(?=\s+(?:as|the)\b)",
+    re.IGNORECASE,
+)
+LABEL = re.compile(r"\b(?:figures?|figs?\.?|tables?|panels?)\s*$", re.IGNORECASE)
+LOGARITHM = re.compile(r"\blog\s*$", re.IGNORECASE)
 INTERVAL = re.compile(r"\s*%\s*(?:CI|confidence)", re.IGNORECASE)
 IS = r"(?:[\s-]?values?)?\s*(?:of|is|was|at|by)?\s*[=:(<>\u2264\u2265~]?\s*$"
 ESTIMATES = ("log2fc", "difference", "coef", "nes", "r", "rho", "estimate", "logFC")
@@ -91,20 +101,34 @@ class Number:
 
 
 def numbers(text: str, covered: Sequence[tuple[int, int]]) -> Iterator[Number]:
-    """Numbers outside the covered spans; those that claim nothing (95 % CI, log2, Figure 2) left out."""
+    """Numbers outside the covered spans, also folds in words; what claims nothing is left out.
+
+    That are labels (Figure 2), the bases of logarithms (log 2) and the coverage of intervals (95 % CI).
+    """
     hidden = list(text)
     for start, end in covered:
         hidden[start:end] = "\u00b7" * (end - start)
     plain = "".join(hidden)
     for match in NUMBER.finditer(plain):
-        if not EXEMPT.search(plain[max(0, match.start() - 12) : match.start()]) and not INTERVAL.match(
-            plain, match.end()
-        ):
+        if not _claims_nothing(plain, match):
             yield _number(plain, match)
+    for match in FOLD_WORD.finditer(plain):
+        times = MULTIPLES.get((match["times"] or "").lower())
+        value = times or MULTIPLIED[(match["verb"] or match["twice"]).lower()]
+        yield Number(*match.span(), value, 0, 0, "fold")
     for match in WORD_COUNT.finditer(plain):
         noun = COUNTED.match(plain, match.end())
         value = WORDS.index(match[1].lower()) + 1
         yield Number(*match.span(), value, 0, 0, "count", noun=_noun(noun[1]) if noun else "")
+
+
+def _claims_nothing(text: str, match: re.Match[str]) -> bool:
+    before = text[max(0, match.start() - 12) : match.start()]
+    if LABEL.search(before):
+        return match[0].isdigit()
+    if LOGARITHM.search(before):
+        return match[0] in ("2", "10")
+    return match[0] == "95" and bool(INTERVAL.match(text, match.end()))
 
 
 def _number(text: str, match: re.Match[str]) -> Number:

@@ -12,12 +12,13 @@ AssertionKind = Literal["direction", "significant", "differs", "superlative", "b
 UP = (
     r"increas(?:ed|es|e|ing)|up-?regulat(?:ed|es|ion)|elevat(?:ed|ion|es)|higher|rises?|rose|risen|raised|"
     r"greater|induced|enriched|enhanced|gain(?:s|ed)?|over-?expressed|overabundant|is up|are up|"
-    r"more (?:often|frequent(?:ly)?|abundant)|positive(?:ly)?"
+    r"more (?:often|frequent(?:ly)?|abundant)|positive(?:ly)?|(?:doubl|tripl|trebl|quadrupl)(?:ed|es|ing)"
 )
 DOWN = (
     r"decreas(?:ed|es|e|ing)|down-?regulat(?:ed|es|ion)|lower(?:ed)?|reduc(?:ed|tion|es)|falls?|fell|fallen|"
     r"drop(?:s|ped)?|depleted|diminished|declin(?:ed|es|e)|suppressed|lost|loss|under-?expressed|"
-    r"is down|are down|less (?:often|frequent(?:ly)?|abundant)|negative(?:ly)?|inverse(?:ly)?"
+    r"is down|are down|less (?:often|frequent(?:ly)?|abundant)|negative(?:ly)?|inverse(?:ly)?|"
+    r"halv(?:ed|es|ing)"
 )
 DIRECTION = re.compile(rf"\b(?:(?P<up>{UP})|(?P<down>{DOWN}))\b", re.I)
 NEGATION = re.compile(
