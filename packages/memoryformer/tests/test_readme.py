@@ -88,8 +88,14 @@ def test_what_is_said_of_books_and_of_the_sweeps_is_what_was_published() -> None
         for scale in ("quick", "laptop")
     )
     text = " ".join(README.split())
-    tie = quick["books_best_transformer_minus_memoryformer"]
-    assert f"a tie**, {tie['mean']:.3f} [{tie['low']:.3f}, {tie['high']:.3f}]" in text
+    best = quick["books_best_transformer_minus_memoryformer"]
+    said = f"by {best['mean']:.2f} [{best['low']:.2f}, {best['high']:.2f}] with both at their best"
+    assert said in text
+    margin, fairer = quick["transformer_minus_memoryformer"], quick["best_transformer_minus_memoryformer"]
+    assert f"by {margin['mean']:.2f} nats, and by {fairer['mean']:.2f} with both at their best rate" in text
+    rates = tomllib.loads((CONFIGS / "quick.toml").read_text("utf-8"))["learning_rates"]
+    assert quick["best_rate_transformer"]["mean"] == min(rates["transformer"])
+    assert quick["best_rate_memoryformer"]["mean"] == max(rates["memoryformer"])
     books = laptop["books_transformer_minus_memoryformer"]
     assert f"On books the lead is {books['mean']:.2f}, and its interval" in text
     assert f"[{books['low']:.2f}, {books['high']:.2f}], includes 0" in text

@@ -10,7 +10,7 @@ _SECRET = re.compile(
     r"((^|_)(api_?)?key|secret|password|passwd|authorization|credentials?|cookie"
     r"|^token|(hf|hub|auth|access|bearer|api|session)_token)$"
 )
-_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")  # user:password@
+_IN_ADDRESS = re.compile(r"(?<=://)[^/?#\s]+@")  # user:password@, where a password may have an @ too
 
 
 def without_secrets(value: Any) -> Any:
