@@ -285,10 +285,8 @@ class LinearLogProb(torch.autograd.Function):
     ) -> Tensor:
         chosen = hidden.new_empty(len(hidden), dtype=_wide_dtype(hidden))
         normaliser = torch.empty_like(chosen)
-        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        trained = needs_weight or needs_bias
-        ctx.frozen = needs_hidden and not trained
-        ctx.last = None
+        trained = any(ctx.needs_input_grad[1:3])
+        ctx.frozen, ctx.last = ctx.needs_input_grad[0] and not trained, None
         slopes = torch.empty_like(hidden) if ctx.frozen else None
         head = _Head(hidden, weight, bias, chunk_size, dtype)
         for rows, logits in head.chunks(len(hidden)):
@@ -337,9 +335,7 @@ class LinearLogProb(torch.autograd.Function):
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-            None,
+            *(None, None, None),
         )
 
 

@@ -19,7 +19,8 @@ from medxpertqa.engine.asking import Asked
 from medxpertqa.engine.description import BATCH_FILE, FILE, RunDescription, sole_user
 from medxpertqa.engine.logs import worst_stop
 from medxpertqa.engine.messages import openai_messages
-from medxpertqa.engine.running import EvalRun, no_images, request_settings
+from medxpertqa.engine.parameters import request_settings
+from medxpertqa.engine.running import EvalRun, no_images
 from medxpertqa.engine.sources import shared_images
 from medxpertqa.errors import DataError, MedXpertQAError
 from medxpertqa.field_types import check_types

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medxpertqa.engine.asking import NOT_ASKED
 from medxpertqa.engine.description import DESCRIBED, FILE, RunDescription
-from medxpertqa.engine.running import request_settings
+from medxpertqa.engine.parameters import request_settings
 from medxpertqa.errors import DataError, MissingExtraError
 from medxpertqa.parsing import NO_ANSWER, ParsedAnswer, ParserName
 from medxpertqa.protocols import get_protocol

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medxpertqa.engine.asking import Ablation, Asked, asked_questions, shard_of
 from medxpertqa.engine.description import BATCH_FILE, RunDescription, sole_user
 from medxpertqa.engine.messages import Images
+from medxpertqa.engine.parameters import check_settings, request_settings
 from medxpertqa.engine.sources import check_images, image_source, shared_images
 from medxpertqa.errors import DataError, MedXpertQAError, MedXpertQAWarning, MissingExtraError
 from medxpertqa.hub import question_digest
@@ -237,7 +237,7 @@ class EvalRun:
             raise MissingExtraError(
                 "evaluate needs an optional extra: pip install 'medxpertqa[eval]'"
             ) from None
-        _check_settings(self.settings)
+        check_settings(self.settings)
         if self.price is not None:
             set_price(model, self.price)
         return model
@@ -349,48 +349,10 @@ def evaluate(
     ).execute()
 
 
-def request_settings(protocol: Protocol, altered: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The parameters of a request in inspect-ai's names; each provider writes max_tokens in its own way.
-
-    One that is altered to None is left out, which `max_tokens` cannot be: `MedXpertQAError`.
-    """
-    if (altered or {}).get("max_tokens", 1) is None:
-        raise MedXpertQAError("max_tokens = null: it must be at least 1")
-    names = {"max_completion_tokens": "max_tokens"}
-    settings = {names.get(key, key): value for key, value in protocol.generate_config.items()}
-    return {key: value for key, value in (settings | dict(altered or {})).items() if value is not None}
-
-
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a file holds of them, and gives back: of an object only its kind."""
     plain: dict[str, Any] = json.loads(json.dumps(values, default=lambda value: type(value).__name__))
     return plain
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """inspect-ai itself passes over a setting that it does not know, and stands still with no connection."""
-    from inspect_ai.model import GenerateConfig
-    from pydantic import ValidationError
-
-    unknown = sorted(settings.keys() - GenerateConfig.model_fields.keys())
-    if unknown:
-        near = get_close_matches(unknown[0], GenerateConfig.model_fields, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise MedXpertQAError(f"inspect-ai has no setting {unknown[0]}{meant}")
-    try:
-        config = GenerateConfig(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise MedXpertQAError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
-    for name in ("max_connections", "max_tokens"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise MedXpertQAError(f"{name} = {value}: it must be at least 1")
-    if without_secrets(settings) != settings:  # settings are told with the results, and inspect-ai logs them
-        raise MedXpertQAError(
-            "a setting holds a key, a token or a password, and settings are logged: give it in the "
-            "environment, or to the client by --model-arg default_headers=..., which is not"
-        )
 
 
 def _length(protocol: Protocol, question: Question) -> int:

@@ -12,7 +12,8 @@ from inspect_ai.model import GenerateConfig
 
 from medxpertqa.engine.asking import Asked
 from medxpertqa.engine.description import DESCRIBED, RunDescription
-from medxpertqa.engine.running import EvalRun, request_settings
+from medxpertqa.engine.parameters import request_settings
+from medxpertqa.engine.running import EvalRun
 from medxpertqa.engine.solving import WITHHELD, Brake, Exam, letter_scorer, protocol_solver
 
 
