@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from altermag import AltermagError, Monolayer, classify
-from altermag.stacking import stack
+from altermag.stacking import named_operator, stack
 
 flows = pytest.importorskip("altermag.flows", reason="needs altermag[flows]", exc_type=ImportError)
 vasp = pytest.importorskip("altermag.dft.vasp", exc_type=ImportError)
@@ -66,6 +66,14 @@ def test_a_cell_that_is_not_primitive_is_stacked_like_the_primitive_one(ptbr3: M
     replaced = job.function(*job.function_args, **job.function_kwargs).replace
     computed = [flow.jobs[0].function_args[0] for flow in replaced.jobs]
     assert sorted(classify(structure).kind for structure in computed) == expected
+
+
+def test_bilayers_of_operators_without_a_name_keep_titles_of_their_own(ptbr3: Monolayer) -> None:
+    maker = flows.StackingFlowMaker(gap=3.0, orders=("afm",), tasks=("scf",), relax=False)
+    two_fold = [stack(ptbr3, named_operator(op), (0, 0), gap=3.0) for op in ("c2:0", "c2:60")]
+    titles = [maker.bilayer_flow(bilayer, "afm").name for bilayer in two_fold]
+    assert all("x" in title and "-z" in title for title in titles)
+    assert titles[0] != titles[1]
 
 
 def test_mistakes_in_a_flow_are_named(ptbr3: Monolayer) -> None:

@@ -44,6 +44,8 @@ def test_every_scale_compares_rope_and_fope_on_three_seeds(scale: str) -> None:
     assert set(config.seeds) <= set(ARMS)
     trials = [*arm_trials(config, books=False), *gain_trials(config)]
     assert len(set(trials)) == sum(config.seeds.values()) + len(config.gains)
+    taught = [trial.arm in config.passkey.arms for trial in trials[: sum(config.seeds.values())]]
+    assert taught == sorted(taught, reverse=True)  # the longest begin first, so that no process ends late
     assert config.shape["num_attention_heads"] * config.shape["head_dim"] == config.shape["hidden_size"]
 
 

@@ -159,6 +159,13 @@ def test_a_url_out_of_reach_is_told_whatever_its_library_raises(
     system.rm("/far", recursive=True)
 
 
+@pytest.mark.parametrize("address", ["nosuch://me:hidden@host/a.jsonl", "memory://me:hidden@nowhere/*"])
+def test_the_password_of_an_address_stands_in_no_message(address: str) -> None:
+    with pytest.raises(ToEditError, match=r"cannot be reached|no file there") as caught:
+        find_sources([address])
+    assert "hidden" not in str(caught.value)
+
+
 def test_folders_patterns_and_files_name_their_sources_without_what_they_share(tmp_path: Path) -> None:
     for name in ("b/x.jsonl", "a/x.jsonl", "a/deep/y.parquet", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -19,13 +19,14 @@ from altermag.errors import AltermagError, MissingExtraError
 from altermag.monolayer import Monolayer
 from altermag.slabs import check_elements
 from altermag.special import enumerate_stackings
-from altermag.stacking import Bilayer, stack
+from altermag.stacking import Bilayer, fractional_operator, stack
 
 try:
     from atomate2.vasp.jobs.base import BaseVaspMaker
     from jobflow.core.flow import Flow
     from jobflow.core.job import Job, Response, job
     from jobflow.core.maker import Maker
+    from pymatgen.core.operations import SymmOp
 except ImportError as _error:
     raise MissingExtraError(
         f"{_error.name or 'atomate2'} is needed for flows: pip install 'altermag[flows]'"
@@ -111,7 +112,7 @@ class StackingFlowMaker(Maker):
         """Return the calculations of one bilayer in one order: scf, then for "afm" the other tasks."""
         structure = vasp.vasp_structure(bilayer)
         shift = ",".join(f"{value:.4g}" for value in bilayer.shift)
-        title = f"{bilayer.op} ({shift}) {order}"
+        title = f"{_operator_title(bilayer)} ({shift}) {order}"
         density = self.vasp_job("scf", structure, f"{title} scf")
         jobs = [density]
         for task in self.tasks if order == "afm" else ():
@@ -152,6 +153,14 @@ def stack_monolayer(maker: StackingFlowMaker, structure: Structure, moments: Seq
     ]
     together = Flow(flows, output={flow.name: flow.output for flow in flows}, name=maker.name)
     return Response(replace=together)
+
+
+def _operator_title(bilayer: Bilayer) -> str:
+    """Return the operator's name; of one without a name what it does to fractions, such as -y, -x, -z."""
+    if bilayer.op != "custom":
+        return bilayer.op
+    inside = fractional_operator(bilayer.operator, bilayer.lattice[:2, :2])
+    return SymmOp.from_rotation_and_translation(inside.astype(float)).as_xyz_str()
 
 
 def _in_order(bilayer: Bilayer, order: str, vacuum: float) -> Bilayer:

@@ -235,14 +235,14 @@ def _reaching(url: str) -> Iterator[tuple[Any, str]]:
     try:
         yield url_to_fs(url)
     except Exception as error:
+        said = without_secrets(f"{url}: cannot be reached: {str(error) or type(error).__name__}")
         raise ToEditError(
-            f"{url}: cannot be reached: {str(error) or type(error).__name__}; see to the address, the "
-            "network and the credentials, or give files of this machine"
+            f"{said}; see to the address, the network and the credentials, or give files of this machine"
         ) from error
 
 
 def _nothing(entry: str, what: str) -> list[str]:
-    raise ToEditError(f"{entry}: {what} {', '.join(FORMATS)}")
+    raise ToEditError(f"{without_secrets(entry)}: {what} {', '.join(FORMATS)}")
 
 
 def _suffix(name: str) -> str:

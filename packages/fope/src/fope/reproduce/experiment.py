@@ -57,14 +57,15 @@ def run(config: ExperimentConfig, run: Run) -> Mapping[str, Estimate | float]:
 
 
 def arm_trials(config: ExperimentConfig, books: bool) -> list[Trial]:
-    """The arms with their seeds; every arm's first seed before any second, so that figures come early."""
+    """The arms with their seeds; those that are taught passkeys, which take longest, before the others."""
     taught = config.passkey.arms if config.passkey else ()
-    return [
+    trials = [
         _trial(config, arm, seed, books, passkey=arm in taught)
         for seed in range(max(config.seeds.values()))
         for arm, count in config.seeds.items()
         if seed < count
     ]
+    return sorted(trials, key=lambda trial: trial.arm not in taught)
 
 
 def gain_trials(config: ExperimentConfig) -> list[Trial]:
