@@ -221,6 +221,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.repeats < 6:
+        parser.error("--repeats must be at least 6, for a 95% interval")
     options.batches = options.batches or ([1, 8, 64] if options.grid else [8])
     torch.set_num_threads(options.threads)
     print(f"{options.threads} thread(s), torch {torch.__version__}, float32, load {os.getloadavg()[0]:.1f}\n")

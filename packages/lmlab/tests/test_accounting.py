@@ -143,4 +143,8 @@ def test_the_interval_of_a_median_covers_95_percent(n: int) -> None:
 def test_too_few_values_for_an_interval() -> None:
     with pytest.raises(ValueError, match="at least 6 values, got 5"):
         median_interval([1.0] * 5)
+    calls: list[int] = []
+    with pytest.raises(ValueError, match="at least 6 values, got 5"):
+        interleaved_ratio(lambda: calls.append(0), lambda: calls.append(1), repeats=5)
+    assert calls == []  # known before minutes are spent
     assert str(Ratio(1.5, 1.25, 2)) == "1.500 [1.250, 2.000]"

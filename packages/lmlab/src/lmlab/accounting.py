@@ -79,8 +79,9 @@ def interleaved_ratio(
 
     A machine that slows down for a while slows both halves of a pair, and which half comes first alternates,
     so the ratio holds still where the times do not. Above 1: `a` is slower.
-    Raises `ValueError` for `repeats` below 6, too few for an interval.
+    Raises `ValueError` for `repeats` below 6, too few for an interval, before anything is measured.
     """
+    _check_enough_for_interval(repeats)
     for _ in range(warmup):
         _timed(a), _timed(b)
     ratios = []
@@ -101,13 +102,17 @@ def median_interval(values: list[float]) -> Ratio:
     Raises `ValueError` for fewer than 6 values, where even the extremes do not reach 95%.
     """
     n, ordered = len(values), sorted(values)
-    if n < 6:
-        raise ValueError(f"a 95% interval of a median needs at least 6 values, got {n}")
+    _check_enough_for_interval(n)
     k, below = 1, 2 * math.comb(n, 0) / 2**n
     while below + 2 * math.comb(n, k) / 2**n <= 0.05:
         below += 2 * math.comb(n, k) / 2**n
         k += 1
     return Ratio(statistics.median(ordered), ordered[k - 1], ordered[n - k])
+
+
+def _check_enough_for_interval(n: int) -> None:
+    if n < 6:
+        raise ValueError(f"a 95% interval of a median needs at least 6 values, got {n}")
 
 
 def _timed(step: Callable[[], object]) -> float:
