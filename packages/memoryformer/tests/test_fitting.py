@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -214,3 +215,18 @@ def test_data_that_cannot_be_fitted_are_refused(
     with pytest.raises(MemoryFormerError, match=message):
         fit_tables(layer, x, y, ridge=ridge)
     assert all(map(torch.equal, before, layer.parameters()))
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0, math.nan])
+def test_an_impossible_tolerance_is_refused(tolerance: float) -> None:
+    with pytest.raises(MemoryFormerError, match=f"tolerance is {tolerance}"):
+        fit_tables(LAYER, torch.randn(5, 8), torch.randn(5, 3), tolerance=tolerance)
+
+
+def test_a_loose_tolerance_stops_early() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(200, 8), torch.randn(200, 3)
+    start = MemoryLayer(8, 3, tau=4)
+    errors = [fit_tables(copy.deepcopy(start), x, y, tolerance=bound).after for bound in (0.3, 1e-3, 1e-6)]
+    assert errors[0] > errors[1] + 1e-3
+    assert errors[1] == pytest.approx(errors[2], rel=1e-3)

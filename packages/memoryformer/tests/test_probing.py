@@ -111,7 +111,7 @@ def test_every_linear_layer_of_a_llama_is_probed_and_the_model_stays(llama: Llam
     assert [fit.name for fit in found] == [
         name for name, module in llama.named_modules() if isinstance(module, nn.Linear)
     ]
-    assert seen == [(done, 15) for done in range(1, 16)]
+    assert seen == [(done, 16) for done in range(1, 17)]  # a batch and 15 layers
     assert llama.training
     assert all(torch.equal(before[name], tensor) for name, tensor in llama.state_dict().items())
     assert not any(isinstance(module, MemoryLayer) for module in llama.modules())
@@ -126,6 +126,51 @@ def test_groups_of_layers_give_the_same_as_all_at_once(
     for alone, fit in zip(probe(llama, IDS, match="*.mlp.*"), together, strict=True):
         assert (alone.name, alone.reason) == (fit.name, "")
         assert alone.held_out == pytest.approx(fit.held_out, rel=1e-4)
+
+
+def test_steps_are_batches_of_each_group_and_layers(
+    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "KEPT_BYTES", 1)  # a group for each of the six layers
+    monkeypatch.setattr(probing, "BATCH_TOKENS", 128)  # three batches of four sequences
+    seen: list[tuple[int, int]] = []
+    probe(llama, IDS, match="*.mlp.*", on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 24) for done in range(1, 25)]
+
+
+def test_layers_that_share_their_input_have_it_held_once(llama: LlamaForCausalLM) -> None:
+    mlp = llama.model.layers[0].mlp
+    layers = {name: getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")}
+    inputs = probing._inputs(llama, layers, IDS.split(4), lambda: None)
+    assert inputs["gate_proj"] is inputs["up_proj"]
+    assert inputs["down_proj"].shape == (12 * 32, 48)
+
+
+def test_parts_of_one_tensor_are_not_taken_for_each_other() -> None:
+    """Both begin where the tensor does, and differ in width."""
+
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.whole, self.part = nn.Embedding(64, 16), nn.Linear(16, 4), nn.Linear(8, 4)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.embedding(ids)
+            return self.whole(x) + self.part(x[..., :8])
+
+    model = Halved()
+    layers = {"whole": model.whole, "half": model.part}
+    inputs = probing._inputs(model, layers, [IDS], lambda: None)
+    assert torch.equal(inputs["half"], inputs["whole"][:, :8])
+
+
+def test_the_fit_s_tolerance_does_not_show_in_the_errors(
+    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = probe(llama, IDS, tau=4)
+    monkeypatch.setattr(probing, "TOLERANCE", 1e-7)
+    for loose, tight in zip(found, probe(llama, IDS, tau=4), strict=True):
+        assert loose.held_out == pytest.approx(tight.held_out, rel=5e-3)
 
 
 def test_conv1d_of_gpt2_is_probed() -> None:

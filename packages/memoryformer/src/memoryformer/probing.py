@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from memoryformer.convert.linear import linear_layers, matrix, start_linear
 from memoryformer.errors import MemoryFormerError
 from memoryformer.layers import MemoryLayer
 
-KEPT_BYTES = 2**30  # inputs of layers held at a time
+KEPT_BYTES = 2**31  # inputs of layers held at a time
 BATCH_TOKENS = 4096
+TOLERANCE = 1e-3  # of the fit; the errors' digits that are shown need no more
 DROP_IN = 0.1  # a relative error below which a layer may be swapped without training
 REPLACEABLE = math.sqrt(0.5)  # half of the variance of the output explained
 
@@ -61,7 +63,8 @@ def probe(
     layer's outputs at most `columns` are fitted, evenly spread, which costs little precision (the error is a
     mean over outputs) and much less time. Each layer sees the input that the unchanged model gives it: errors
     of several layers add up where all are replaced.
-    `on_progress` gets the layers done and their number.
+    `on_progress` gets the steps done and their number: a step is a layer fitted, or a batch of `BATCH_TOKENS`
+    put through the model, which is done for as many layers at a time as `KEPT_BYTES` holds the inputs of.
 
     Raises `MemoryFormerError` for fewer than two sequences, a `held_out` that leaves nothing on one side,
     `columns` below 1, and a pattern that matches nothing.
@@ -77,9 +80,18 @@ def probe(
         )
     if columns < 1:
         raise MemoryFormerError(f"columns is {columns}; it must be at least 1")
+    groups = list(_groups(layers, input_ids.numel()))
+    batches = input_ids.split(max(1, BATCH_TOKENS // input_ids.shape[1]))
+    steps = len(groups) * len(batches) + len(layers)
+    done = itertools.count(1)
+
+    def step_done() -> None:
+        if on_progress is not None:
+            on_progress(next(done), steps)
+
     found: list[LayerFit] = []
-    for names in _groups(layers, input_ids.numel()):
-        inputs = _inputs(model, {name: layers[name] for name in names}, input_ids)
+    for names in groups:
+        inputs = _inputs(model, {name: layers[name] for name in names}, batches, step_done)
         for name in names:
             errors, reason = (math.nan, math.nan), ""
             try:
@@ -90,8 +102,7 @@ def probe(
                 reason = str(error)
             rows, width = matrix(layers[name]).shape
             found.append(LayerFit(name, rows, width, *errors, gaussian, reason))
-            if on_progress is not None:
-                on_progress(len(found), len(layers))
+            step_done()
     return found
 
 
@@ -100,8 +111,7 @@ def _groups(layers: dict[str, nn.Module], tokens: int) -> Iterator[list[str]]:
     group: list[str] = []
     kept = 0
     for name, layer in layers.items():
-        weight = matrix(layer)
-        size = tokens * weight.shape[0] * weight.itemsize
+        size = tokens * matrix(layer).shape[0] * torch.float32.itemsize
         if group and kept + size > KEPT_BYTES:
             yield group
             group, kept = [], 0
@@ -110,8 +120,10 @@ def _groups(layers: dict[str, nn.Module], tokens: int) -> Iterator[list[str]]:
     yield group
 
 
-def _inputs(model: nn.Module, layers: dict[str, nn.Module], input_ids: Tensor) -> dict[str, Tensor]:
-    """What the layers are called with, [tokens, in_features] in float32."""
+def _inputs(
+    model: nn.Module, layers: dict[str, nn.Module], batches: Sequence[Tensor], step_done: Callable[[], None]
+) -> dict[str, Tensor]:
+    """What the layers are called with, [tokens, in_features] in float32; held once where layers share it."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def watch(name: str) -> Any:
@@ -125,13 +137,22 @@ def _inputs(model: nn.Module, layers: dict[str, nn.Module], input_ids: Tensor) -
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:
-        for batch in input_ids.split(max(1, BATCH_TOKENS // input_ids.shape[1])):
+        for batch in batches:
             model(batch.to(device))
+            step_done()
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(parts).float() if parts else torch.empty(0) for name, parts in seen.items()}
+    whole: dict[tuple[Any, ...], Tensor] = {(): torch.empty(0)}  # by where and how the parts lie
+    found: dict[str, Tensor] = {}
+    for name in layers:
+        parts = seen.pop(name)
+        place = tuple((part.data_ptr(), part.shape, part.stride()) for part in parts)
+        if place not in whole:
+            whole[place] = torch.cat(parts).float()
+        found[name] = whole[place]
+    return found
 
 
 def _errors(
@@ -145,7 +166,7 @@ def _errors(
     y = x @ weight[:, shown].to(x.dtype)
     layer = MemoryLayer(weight.shape[0], len(shown), device=x.device, **options)
     start_linear(layer, weight[:, shown], None)
-    fit_tables(layer, x[:first], y[:first], ridge=ridge)
+    fit_tables(layer, x[:first], y[:first], ridge=ridge, tolerance=TOLERANCE)
     fitted, held_out = (
         float((layer(x) - y).norm() / (y - y.mean(0)).norm())
         for x, y in ((x[:first], y[:first]), (x[first:], y[first:]))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from memoryformer.layers import MemoryLayer
 
 BLOCK_BYTES = 2**26  # of one vector of the solver, which keeps about six
-TOLERANCE = 1e-6  # relative, of LSMR's two stopping rules
 MAX_ITERATIONS = 1000
 
 
@@ -78,23 +77,26 @@ def gaussian_fit(tau: int, score: str = "scaled", temperature: float = 1.0) -> G
 
 
 @torch.no_grad()
-def fit_tables(layer: MemoryLayer, x: Tensor, y: Tensor, *, ridge: float = 1.0) -> Fit:
+def fit_tables(
+    layer: MemoryLayer, x: Tensor, y: Tensor, *, ridge: float = 1.0, tolerance: float = 1e-6
+) -> Fit:
     """Set the tables, and the bias if there is one, to those that best give `y` for `x`, and say how well.
 
     Minimises Σ_n |y_n - b - Σ_k w_{n,k} T[k, code_{n,k}]|² + ridge · K · mean(w²) · |T - a T_0|². T_0 are the
     tables that the layer has, and a is the factor that suits them best: near 0 for a fresh layer; those of
     `replace_linear` are a far better guess than zero. Rows that no input meets become a T_0. From zero,
     `ridge` 1 is about the best for isotropic input; 0 gives the solution nearest to a T_0. `x` is
-    [..., in_features], `y` [..., out_features], floating, on any device; solved in float64.
+    [..., in_features], `y` [..., out_features], floating, on any device; solved in float64, until both of
+    LSMR's relative stopping rules are below `tolerance`.
 
     The error after is that on the data fitted to: with few tokens it is far too good (K·2**tau rows are free
     to learn them by heart), so measure on other text too, as `probe` does.
 
     Raises `MemoryFormerError` for shapes that do not fit, data that are empty, not finite or zero, a negative
-    ridge, and a layer that is not a `MemoryLayer`; `ModuleNotFoundError` without scipy (extra `fit`). Warns
-    (`MemoryFormerWarning`) where the solver stopped before it was done.
+    ridge, a tolerance outside (0, 1), and a layer that is not a `MemoryLayer`; `ModuleNotFoundError` without
+    scipy (extra `fit`). Warns (`MemoryFormerWarning`) where the solver stopped before it was done.
     """
-    x, y = _checked(layer, x, y, ridge)
+    x, y = _checked(layer, x, y, ridge, tolerance)
     before = _relative_error(layer, x, y)
     design = _design(*layer.hash(x), 2**layer.tau)
     layer.tables.mul_(_best_factor(layer, x, y))
@@ -104,16 +106,17 @@ def fit_tables(layer: MemoryLayer, x: Tensor, y: Tensor, *, ridge: float = 1.0) 
         columns = slice(first, first + block)
         tables = layer.tables[..., columns]
         start = tables.double().cpu().flatten(0, 1).numpy()
-        found, bias = _solve(
-            design, y[:, columns].double().cpu().numpy(), start, penalty, layer.bias is not None
-        )
+        target = y[:, columns].double().cpu().numpy()
+        found, bias = _solve(design, target, start, penalty, tolerance, layer.bias is not None)
         tables.copy_(torch.from_numpy(found).view(tables.shape))
         if layer.bias is not None:
             layer.bias[columns] = torch.from_numpy(bias).to(layer.bias)
     return Fit(before, _relative_error(layer, x, y))
 
 
-def _checked(layer: MemoryLayer, x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+def _checked(
+    layer: MemoryLayer, x: Tensor, y: Tensor, ridge: float, tolerance: float
+) -> tuple[Tensor, Tensor]:
     from memoryformer.layers import MemoryLayer
 
     if not isinstance(layer, MemoryLayer):
@@ -122,6 +125,8 @@ def _checked(layer: MemoryLayer, x: Tensor, y: Tensor, ridge: float) -> tuple[Te
         )
     if not (ridge >= 0 and math.isfinite(ridge)):
         raise MemoryFormerError(f"ridge is {ridge}; it must be a finite number of at least 0")
+    if not 0 < tolerance < 1:
+        raise MemoryFormerError(f"tolerance is {tolerance}; it must lie between 0 and 1")
     expected = f"[..., {layer.in_features}] and [..., {layer.out_features}] with the same leading sizes"
     if (x.shape[-1:], y.shape[-1:]) != ((layer.in_features,), (layer.out_features,)) or x.shape[
         :-1
@@ -159,7 +164,7 @@ def _best_factor(layer: MemoryLayer, x: Tensor, y: Tensor) -> float:
 
 
 def _solve(
-    design: csr_array, target: NDArray, start: NDArray, penalty: float, with_bias: bool
+    design: csr_array, target: NDArray, start: NDArray, penalty: float, tolerance: float, with_bias: bool
 ) -> tuple[NDArray, NDArray]:
     """T and b of min ||A T + b - Y||² + penalty ||T - start||², for all columns of Y as one system.
 
@@ -185,8 +190,8 @@ def _solve(
         operator,
         centred(target - design @ start).ravel(),
         damp=math.sqrt(penalty),
-        atol=TOLERANCE,
-        btol=TOLERANCE,
+        atol=tolerance,
+        btol=tolerance,
         maxiter=MAX_ITERATIONS,
     )
     if found[1] == 7:  # the limit of steps
