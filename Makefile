@@ -42,7 +42,7 @@ $(PAPERS): $(READY) ## run that paper's experiment and open the report; SCALE=la
 	$(BIN)/tenfold run $@ --scale $(SCALE) --resume
 	$(BIN)/tenfold report --open
 
-reproduce: $(READY) ## the same for all papers, one after the other; one that fails does not stop the others
+reproduce: $(READY) ## the same for all papers, as many side by side as fill the processors; one that fails does not stop the others
 	$(BIN)/python tools/reproduce.py --scale $(SCALE) $(PAPERS)
 
 report: $(READY) ## build the page of all results so far and open it

@@ -1,4 +1,4 @@
-"""Progress of a run's trials on the terminal, with the time left; silent where there is no terminal."""
+"""Progress of a run's trials: bars with the time left on a terminal, elsewhere a line for each that ended."""
 
 from __future__ import annotations
 
@@ -57,6 +57,8 @@ class TrialBars:
         self._progress.remove_task(task)
         self._finished += 1
         self._update()
+        if self._progress.disable:
+            print(f"{self._title()}: {trial} ended", file=sys.stderr, flush=True)
 
     def _update(self) -> None:
         done = self._finished + sum(share for _, share in self._running.values())
