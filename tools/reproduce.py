@@ -4,7 +4,8 @@
 
 The processors are shared out among lanes, and each lane runs paper after paper, the longest first. A paper by
 itself leaves processors idle while it waits for its last trial, trains its only model or draws its figures.
-Where a process cannot be bound to processors (macOS, Windows) there is one lane.
+Where a process cannot be bound to processors (macOS, Windows) there is one lane. Papers that time something
+(`timed` under [tool.tenfold] in their pyproject.toml) have the machine to themselves, after the others.
 
 A paper that fails does not stop the others; the exit code is then 1. Repeated, it goes on where it was.
 The time left is what the published runs took, times how much slower this machine has been so far.
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +44,13 @@ def main() -> int:
     parser.add_argument("papers", nargs="+")
     parser.add_argument("--scale", default="quick")
     arguments = parser.parse_args()
-    published = ROOT / "docs" / "results"
-    expected = {paper: published_seconds(published / paper / arguments.scale) for paper in arguments.papers}
-    shares = shared_out(len(expected))
-    board = Board(expected, lanes=len(shares))
-    run_all(board, shares, arguments.scale)
+    papers, published = arguments.papers, ROOT / "docs" / "results"
+    expected = {paper: published_seconds(published / paper / arguments.scale) for paper in papers}
+    timed = {paper for paper in papers if is_timed(ROOT / "packages" / paper / "pyproject.toml")}
+    shares = shared_out(len(expected) - len(timed))
+    board = Board(expected, timed, lanes=len(shares))
+    run_all(board, set(papers) - timed, shares, arguments.scale)
+    run_all(board, timed, [set()], arguments.scale)
     if board.interrupted:
         return INTERRUPTED
     report = subprocess.call([TENFOLD, "report", "--open"])
@@ -61,9 +65,15 @@ def shared_out(papers: int) -> list[set[int]]:
     if not hasattr(os, "sched_setaffinity"):
         return [set()]
     cores = sorted(os.sched_getaffinity(0))
-    lanes = min(papers, len(cores), max(2, len(cores) // 2))
+    lanes = max(1, min(papers, len(cores), max(2, len(cores) // 2)))
     bounds = [lane * len(cores) // lanes for lane in range(lanes + 1)]
     return [set(cores[first:last]) for first, last in itertools.pairwise(bounds)]
+
+
+def is_timed(pyproject: Path) -> bool:
+    """Whether a paper says that it times something."""
+    settings = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"] if pyproject.exists() else {}
+    return bool(settings.get("tenfold", {}).get("timed"))
 
 
 @dataclass
@@ -71,6 +81,7 @@ class Board:
     """What waits, runs and is done; lanes take their next paper from it. Seconds, by paper."""
 
     expected: dict[str, float | None]
+    alone: Collection[str] = ()
     lanes: int = 1
     took: dict[str, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
@@ -78,10 +89,10 @@ class Board:
     interrupted: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self) -> str | None:
-        """The next paper, now running: of those that wait the one expected to take longest, or unknown."""
+    def take(self, papers: Collection[str]) -> str | None:
+        """The next of these, now running: of those that wait the one expected to take longest, or unknown."""
         with self._lock:
-            waiting = [paper for paper in self.expected if paper not in self.began]
+            waiting = [paper for paper in self.expected if paper in papers and paper not in self.began]
             if self.interrupted or not waiting:
                 return None
             paper = max(waiting, key=lambda paper: self.expected[paper] or float("inf"))
@@ -100,22 +111,26 @@ class Board:
     def time_left(self) -> str:
         """Say about how long the rest will take; nothing where that is unknown.
 
-        Before a paper is done, it is taken to need as many times the published time as there are lanes. One
-        that took far less than expected had been run before, and says nothing about the machine.
+        A paper in one of n lanes is taken to need n times as long as alone. One that took far less than
+        expected had been run before, and says nothing about the machine.
         """
         with self._lock:
-            expected, took, now = self.expected, self.took, time.monotonic()
-            ran = {paper: s for paper, s in took.items() if s > (expected[paper] or float("inf")) / 4}
-            pace = sum(ran.values()) / sum(expected[paper] or 0 for paper in ran) if ran else self.lanes
+            known = {paper: seconds for paper, seconds in self.expected.items() if seconds is not None}
+            slower = {paper: 1 if paper in self.alone else self.lanes for paper in known}
+            ran = [paper for paper in known if self.took.get(paper, 0) > known[paper] * slower[paper] / 4]
+            here = sum(self.took[paper] / slower[paper] for paper in ran)
+            pace = here / sum(known[paper] for paper in ran) if ran else 1.0
+            now = time.monotonic()
             rest = {
-                paper: max(0.0, pace * seconds - (now - self.began.get(paper, now)))
-                for paper, seconds in expected.items()
-                if paper not in took and seconds is not None
+                paper: max(0.0, pace * slower[paper] * known[paper] - (now - self.began.get(paper, now)))
+                for paper in known.keys() - self.took.keys()
             }
-            unknown = any(seconds is None for paper, seconds in expected.items() if paper not in took)
+            unknown = self.expected.keys() - self.took.keys() - known.keys()
         if not rest:
             return ""
-        seconds = max(sum(rest.values()) / self.lanes, *rest.values())
+        beside = [seconds for paper, seconds in rest.items() if paper not in self.alone]
+        alone = sum(rest.values()) - sum(beside)
+        seconds = max(sum(beside) / self.lanes, *beside, 0.0) + alone
         return f"{'more than' if unknown else 'about'} {max(1, round(seconds / 60))} min left"
 
     def __str__(self) -> str:
@@ -123,15 +138,16 @@ class Board:
         return f"{len(self.took)} of {len(self.expected)} papers done, running {', '.join(running)}"
 
 
-def run_all(board: Board, shares: Iterable[set[int]], scale: str) -> None:
-    """Run every paper of the board in lanes; on a terminal with a bar below what they say."""
+def run_all(board: Board, papers: Collection[str], shares: Sequence[set[int]], scale: str) -> None:
+    """Run these papers of the board in lanes; on a terminal with a bar below what they say."""
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
     bar = Progress(*columns, console=console, disable=not sys.stdout.isatty(), transient=True)
     shown = bar.add_task("", total=len(board.expected), left="")
-    shares = list(shares)
     with bar, ThreadPoolExecutor(len(shares)) as pool:
-        lanes: set[Future[None]] = {pool.submit(run_lane, board, cores, scale, console) for cores in shares}
+        lanes: set[Future[None]] = {
+            pool.submit(run_lane, board, papers, cores, scale, console) for cores in shares
+        }
         try:
             while lanes:
                 bar.update(shown, completed=len(board.took), description=str(board), left=board.time_left())
@@ -142,11 +158,11 @@ def run_all(board: Board, shares: Iterable[set[int]], scale: str) -> None:
             board.interrupted = True
 
 
-def run_lane(board: Board, cores: set[int], scale: str, console: Console) -> None:
-    """Run paper after paper on these processors, its name before each line that it says."""
+def run_lane(board: Board, papers: Collection[str], cores: set[int], scale: str, console: Console) -> None:
+    """Run paper after paper of these on these processors, its name before each line that it says."""
     if cores and len(cores) < usable_cores():
         os.sched_setaffinity(0, cores)  # of this thread, and so of what it starts
-    while paper := board.take():
+    while paper := board.take(papers):
         left = board.time_left()
         number, all_papers = len(board.began), len(board.expected)
         say(console, f"== {paper}: {number} of {all_papers}{f'; {left}' if left else ''}")

@@ -92,26 +92,52 @@ def test_processors_are_shared_out_by_twos(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_longest_begin_first_and_the_unknown_before_them() -> None:
     board = reproduce.Board({"short": 60.0, "long": 600.0, "new": None, "middle": 120.0})
-    assert [board.take() for _ in range(5)] == ["new", "long", "middle", "short", None]
-    board = reproduce.Board({"short": 60.0}, interrupted=True)
-    assert board.take() is None
+    papers = ("long", "middle", "new")
+    assert [board.take(papers) for _ in range(4)] == ["new", "long", "middle", None]
+    assert board.take(("short",)) == "short"
+    assert reproduce.Board({"short": 60.0}, interrupted=True).take(("short",)) is None
+
+
+def test_papers_that_time_something_run_after_the_others_with_all_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for paper in ("one", "two"):
+        folder = tmp_path / "packages" / paper
+        folder.mkdir(parents=True)
+        timed = "true" if paper == "one" else "false"
+        (folder / "pyproject.toml").write_text(f"[tool.tenfold]\ntimed = {timed}\n")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    body = "print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())"
+    command(tmp_path, monkeypatch, body)
+    assert reproduce.main() == 0
+    said = capfd.readouterr().out
+    assert said.index("two | ") < said.index("== one: 2 of 2")
+    assert f"one | {reproduce.usable_cores()}\n" in said
+
+
+def test_the_papers_with_a_timed_claim_say_so() -> None:
+    packages = ROOT / "packages"
+    timed = {folder.name for folder in packages.iterdir() if reproduce.is_timed(folder / "pyproject.toml")}
+    assert timed == {"lpa", "memoryformer"}
 
 
 def test_the_time_left_follows_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {"one": 240.0, "two": 120.0, "three": 480.0}
-    now = 1000.0
-    monkeypatch.setattr(reproduce.time, "monotonic", lambda: now)
+    monkeypatch.setattr(reproduce.time, "monotonic", lambda: 1000.0)
 
-    def left(took: dict[str, float], began: dict[str, float], lanes: int = 1, **more: None) -> str:
-        return reproduce.Board(expected | more, lanes, took, began).time_left()
+    def left(took: dict[str, float], began: dict[str, float], alone: str = "", lanes: int = 1) -> str:
+        return reproduce.Board(expected, alone.split(), lanes, took, began).time_left()
 
     assert left({}, {}) == "about 14 min left"
-    assert left({}, {}, lanes=2) == "about 16 min left"  # that is how long the longest takes in one of them
-    assert left({}, {"three": 400.0}, lanes=2) == "about 9 min left"
+    assert left({}, {}, lanes=2) == "about 16 min left"  # as long as the longest takes in one of them
+    assert left({}, {}, alone="three", lanes=2) == "about 16 min left"  # 8 in a lane, and 8 alone
+    assert left({}, {"three": 640.0}, lanes=2) == "about 11 min left"  # of 16, five are over
     assert left({"one": 480.0}, {}) == "about 20 min left"
+    assert left({"one": 480.0}, {}, alone="three", lanes=2) == "about 12 min left"
     assert left({"one": 2.0}, {}) == "about 10 min left"  # it had been run before
-    assert left({"one": 240.0}, {}, new=None) == "more than 10 min left"
     assert left({"one": 240.0}, {"three": 100.0}) == "about 2 min left"  # longer than expected already
+    assert left({"one": 1.0, "two": 1.0, "three": 1.0}, {}) == ""
+    assert reproduce.Board({"new": None, "old": 240.0}).time_left() == "more than 4 min left"
     assert reproduce.Board({"new": None}).time_left() == ""
 
 
