@@ -164,7 +164,7 @@ def run_lane(board: Board, papers: Collection[str], cores: set[int], scale: str,
         os.sched_setaffinity(0, cores)  # of this thread, and so of what it starts
     while paper := board.take(papers):
         left = board.time_left()
-        number, all_papers = len(board.began), len(board.expected)
+        number, all_papers = list(board.began).index(paper) + 1, len(board.expected)
         say(console, f"== {paper}: {number} of {all_papers}{f'; {left}' if left else ''}")
         prefix = f"{paper} | "
         with subprocess.Popen(
