@@ -5,7 +5,8 @@
 The processors are shared out among lanes, and each lane runs paper after paper, the longest first. A paper by
 itself leaves processors idle while it waits for its last trial, trains its only model or draws its figures.
 Where a process cannot be bound to processors (macOS, Windows) there is one lane. Papers that time something
-(`timed` under [tool.tenfold] in their pyproject.toml) have the machine to themselves, after the others.
+with no trial beside it (`timed` under [tool.tenfold] in their pyproject.toml) have the machine to themselves
+at the end.
 
 A paper that fails does not stop the others; the exit code is then 1. Repeated, it goes on where it was.
 The time left is what the published runs took, times how much slower this machine has been so far.
@@ -71,7 +72,7 @@ def shared_out(papers: int) -> list[set[int]]:
 
 
 def is_timed(pyproject: Path) -> bool:
-    """Whether a paper says that it times something."""
+    """Whether a paper says that it times something with no trial beside it."""
     settings = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"] if pyproject.exists() else {}
     return bool(settings.get("tenfold", {}).get("timed"))
 

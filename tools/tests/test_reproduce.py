@@ -115,7 +115,7 @@ def test_papers_that_time_something_run_after_the_others_with_all_processors(
     assert f"one | {reproduce.usable_cores()}\n" in said
 
 
-def test_the_papers_with_a_timed_claim_say_so() -> None:
+def test_the_papers_that_time_something_alone_say_so() -> None:
     packages = ROOT / "packages"
     timed = {folder.name for folder in packages.iterdir() if reproduce.is_timed(folder / "pyproject.toml")}
     assert timed == {"lpa", "memoryformer"}
