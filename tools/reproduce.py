@@ -31,7 +31,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tenfold.environment import usable_cores
 from tenfold.results import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,8 +72,8 @@ def shared_out(papers: int) -> list[set[int]]:
 
 def is_timed(pyproject: Path) -> bool:
     """Whether a paper says that it times something with no trial beside it."""
-    settings = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"] if pyproject.exists() else {}
-    return bool(settings.get("tenfold", {}).get("timed"))
+    settings = tomllib.loads(pyproject.read_text(encoding="utf-8")) if pyproject.exists() else {}
+    return bool(settings.get("tool", {}).get("tenfold", {}).get("timed"))
 
 
 @dataclass
@@ -161,25 +160,22 @@ def run_all(board: Board, papers: Collection[str], shares: Sequence[set[int]], s
 
 def run_lane(board: Board, papers: Collection[str], cores: set[int], scale: str, console: Console) -> None:
     """Run paper after paper of these on these processors, its name before each line that it says."""
-    if cores and len(cores) < usable_cores():
+    if cores:
         os.sched_setaffinity(0, cores)  # of this thread, and so of what it starts
     while paper := board.take(papers):
         left = board.time_left()
         number, all_papers = list(board.began).index(paper) + 1, len(board.expected)
         say(console, f"== {paper}: {number} of {all_papers}{f'; {left}' if left else ''}")
         prefix = f"{paper} | "
+        width = shutil.get_terminal_size().columns - len(prefix)
+        settings = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": str(width)}
         with subprocess.Popen(
             [TENFOLD, "run", paper, "--scale", scale, "--resume"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env=os.environ
-            | {
-                "PYTHONUNBUFFERED": "1",
-                "PYTHONIOENCODING": "utf-8",
-                "COLUMNS": str(shutil.get_terminal_size().columns - len(prefix)),
-            },
+            env=os.environ | settings,
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import reproduce
+from tenfold.environment import usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +55,7 @@ def test_an_interrupted_paper_ends_all(tmp_path: Path, monkeypatch: pytest.Monke
 def test_papers_run_side_by_side_each_on_its_share_of_the_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each waits for the other to have begun; one after the other they would wait for ever."""
+    """Each waits for the other to have begun; one after the other the first would wait in vain, and fail."""
     cores = os.sched_getaffinity(0)
     if len(cores) < 2:
         pytest.skip("one processor cannot be shared out")
@@ -62,7 +63,10 @@ def test_papers_run_side_by_side_each_on_its_share_of_the_processors(
     body = (
         f"if paper in ('one', 'two'):\n"
         f"    open({str(tmp_path)!r} + '/' + paper, 'w')\n"
-        f"    while not {there}: time.sleep(0.01)\n"
+        f"    end = time.monotonic() + 60\n"
+        f"    while not {there}:\n"
+        f"        time.sleep(0.01)\n"
+        f"        if time.monotonic() > end: sys.exit(1)\n"
         f"    print(sorted(os.sched_getaffinity(0)))"
     )
     command(tmp_path, monkeypatch, body)
@@ -112,7 +116,7 @@ def test_papers_that_time_something_run_after_the_others_with_all_processors(
     assert reproduce.main() == 0
     said = capfd.readouterr().out
     assert said.index("two | ") < said.index("== one: 2 of 2")
-    assert f"one | {reproduce.usable_cores()}\n" in said
+    assert f"one | {usable_cores()}\n" in said
 
 
 def test_the_papers_that_time_something_alone_say_so() -> None:
