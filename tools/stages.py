@@ -2,8 +2,8 @@
 
     python tools/stages.py setup lint test docs,wheels
 
-Targets with commas between run side by side, at most one a processor: for those that keep one busy. Nothing
-new starts after a stage that fails; the exit code is that of the first.
+Targets with commas between run side by side, at most one a processor, and are asked to keep to one thread
+each. Nothing new starts after a stage that fails; the exit code is that of the first.
 """
 
 from __future__ import annotations
@@ -44,13 +44,18 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
-def run(target: str, prefix: str = "") -> Stage:
+def run(target: str, prefix: str = "", **settings: str) -> Stage:
     """Run `make target`, pass its output on, and keep the closing line of pytest, if there is one."""
     say(f"\n=== {target}\n")
     start, tests = time.monotonic(), ""
     command = ["make", "--no-print-directory", target]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=settings | os.environ,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -68,7 +73,8 @@ def run_group(targets: list[str]) -> list[Stage]:
 
     def run_next(target: str) -> None:
         if not any(stage.code for stage in done):
-            done.append(run(target, f"{target} | "))
+            # OpenMP's threads wait for each other in loops: where processors are taken, at the others' cost.
+            done.append(run(target, f"{target} | ", OMP_NUM_THREADS="1"))
 
     with ThreadPoolExecutor(min(len(targets), os.cpu_count() or 1)) as pool:
         list(pool.map(run_next, targets))

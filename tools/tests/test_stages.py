@@ -22,6 +22,8 @@ one:
 \t@touch one; while ! test -e two; do sleep 0.05; done; echo 'met two'
 two:
 \t@touch two; while ! test -e one; do sleep 0.05; done; echo 'met one'
+threads:
+\t@echo "threads: $${OMP_NUM_THREADS:-all}"
 """
 
 
@@ -66,6 +68,16 @@ def test_targets_with_a_comma_between_run_side_by_side(tmp_path: Path) -> None:
     summary = done.stdout.partition("=== summary\n")[2].splitlines()
     assert {line.split()[0] for line in summary[:2]} == {"one", "two"}
     assert summary[2].startswith("good ")
+
+
+def test_only_side_by_side_and_unless_told_otherwise_a_stage_keeps_to_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert "threads | threads: 1" in run(tmp_path, "threads,good").stdout
+    assert "threads: all" in run(tmp_path, "threads", "good").stdout
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert "threads | threads: 3" in run(tmp_path, "threads,good").stdout
 
 
 def test_a_failure_side_by_side_ends_the_run_too(tmp_path: Path) -> None:

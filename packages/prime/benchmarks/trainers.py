@@ -244,6 +244,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.rounds < 6:
+        parser.error("--rounds must be at least 6, for a 95% interval")
     if options.prompts * options.samples % MICRO_BATCH:
         parser.error(f"prompts x samples must be a multiple of {MICRO_BATCH}, a micro-batch")
     torch.set_num_threads(options.threads)

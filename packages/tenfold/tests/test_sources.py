@@ -18,6 +18,8 @@ from tenfold.sources import URL, Hub, PyPI, SourceError
 if TYPE_CHECKING:
     from conftest import Site
 
+OF_THE_WORKSPACE = Path(__file__).parents[3] / ".venv-uv" / "bin"
+"""Where tools/uv installs uv, if there is none."""
 FILES = {"tinydata/words.txt": b"some words\n", "tinydata/more/numbers.txt": b"1 2 3\n"}
 
 
@@ -49,7 +51,7 @@ def own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def only_on_path(monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     """Let this Python be without pip, and `tool` the only one that is installed."""
-    found = shutil.which(tool)
+    found = shutil.which(tool) or shutil.which(tool, path=OF_THE_WORKSPACE)
     if tool != "none" and found is None:
         pytest.skip(f"needs {tool}")
     monkeypatch.delenv("UV", raising=False)
