@@ -123,7 +123,9 @@ def test_ablations_change_what_they_are_called() -> None:
 @pytest.mark.skipif(data_path("books") is None, reason="the books are not on this machine")
 def test_two_hundred_steps_on_books_need_attention_and_the_gradient_to_the_input(tmp_path: Path) -> None:
     """A bigram model gets 2.43 nats a byte; without the gradient through the hash it would stay there."""
-    config = configured("quick").model_copy(update={"corpus": "books"})
+    quick = configured("quick")
+    training = quick.training.model_copy(update={"max_steps": 200})
+    config = quick.model_copy(update={"corpus": "books", "training": training})
     trial = trial_of(config, False, "memoryformer", 6e-3, seed=0)
     found = train_arm(trial, TrialContext(trial, tmp_path, lambda done, total: None))
     assert found["losses"]["valid"] < 2.25
