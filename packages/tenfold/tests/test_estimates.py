@@ -84,6 +84,11 @@ def test_number_text(value: float, text: str) -> None:
     assert number_text(value) == text
 
 
+@pytest.mark.parametrize(("samples", "text"), [((math.inf, math.inf), "inf"), ((1.0, math.nan), "nan")])
+def test_a_mean_that_is_not_finite_has_no_interval_to_show(samples: tuple[float, ...], text: str) -> None:
+    assert str(Estimate(samples)) == text
+
+
 def test_number_text_of_nan() -> None:
     assert number_text(math.nan) == "nan"
 

@@ -67,7 +67,7 @@ class Estimate:
         return all(math.isfinite(sample) for sample in self.samples)
 
     def __str__(self) -> str:
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or not self._finite:
             return number_text(self.mean)
         return f"{number_text(self.mean)} [{number_text(self.low)}, {number_text(self.high)}]"
 
