@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -175,6 +176,7 @@ def finished_run() -> Callable[..., RunFolder]:
         "error": Estimate((0.1, 0.2, 0.3)),
         "error_plain": Estimate((0.5, 0.6, 0.7)),
         "speed": Estimate((-2,)),
+        "diverged": Estimate((1.0, math.inf)),
     }
     usual = [
         Claim("C1", "The error is smaller.", "section 2", "error", small, unit="nats"),

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from tenfold import AtLeast, Claim, UsageError, find_experiment, run_experiment
+from tenfold import AtLeast, Below, Claim, UsageError, find_experiment, run_experiment
 from tenfold.figures import save
 from tenfold.report import write_report
 from tenfold.results import FigureRecord, FiguresFile, RunFolder
@@ -56,6 +56,13 @@ def test_the_summary_has_a_row_a_claim_with_the_papers_number_ours_and_the_verdi
         ["C3 It scales.", "to 8 GPUs", "−2", "– not tested at this scale", "quick"],
         ["C4 It reads books.", "–", "−2", "– not tested data books not available", "quick"],
     ]
+
+
+def test_a_mean_that_is_not_finite_is_shown_without_an_interval(tmp_path: Path, finished_run: Finish) -> None:
+    finished_run(tmp_path, claims=[Claim("C1", "It ends.", "page 1", "diverged", Below(2), unit="s")])
+    page = write_report(tmp_path, pytest.fail)
+    assert rows_of(page)[1] == ["C1 It ends.", "–", "inf s", "✗ did not hold", "quick"]
+    assert "nan" not in text_of(page)
 
 
 def test_a_section_has_all_that_is_needed_to_doubt_a_claim(tmp_path: Path, finished_run: Finish) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -226,6 +227,7 @@ def _render(papers: list[PaperPart], results: Path) -> str:
         "breakable": breakable,
         "is_web_address": lambda url: url.startswith(("https://", "http://")),
     }
+    templates.tests["finite"] = math.isfinite
     runs = [run for paper in papers for run in paper.runs]
     scales = [scale for scale in SCALES if any(run.scale == scale for run in runs)]
     return templates.get_template("report.html").render(
